@@ -1,0 +1,291 @@
+"""Every error sparkscore raises on purpose, as one tree.
+
+```
+SparkscoreError                     code               exit  a caller may ...
+├── UsageError                      USAGE                2   mend the command or the settings
+│   ├── ConfigError                 CONFIG_INVALID
+│   ├── InvalidNameError            NAME_INVALID
+│   ├── MissingExtraError           EXTRA_MISSING            install the extra that the message names
+│   ├── JavaError                   JAVA_UNUSABLE
+│   ├── SourceError                 SOURCE_INVALID
+│   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
+│   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
+│   ├── InvalidStateError           INVALID_STATE
+│   └── StoreSchemaError            STORE_SCHEMA             run the migration that the message names
+├── DataError                       DATA_INVALID         3   mend the data, then run again
+│   ├── KeyColumnError              KEY_INVALID
+│   └── InvalidRowsError            ROWS_INVALID
+├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
+│   ├── PackageFormatError          PACKAGE_INVALID
+│   ├── PackageDigestError          PACKAGE_DIGEST
+│   ├── UnknownFlavorError          FLAVOR_UNKNOWN
+│   ├── UntrustedCodeError          PACKAGE_UNTRUSTED
+│   ├── ModelNotFoundError          MODEL_NOT_FOUND
+│   ├── SignatureMismatchError      SIGNATURE_MISMATCH
+│   └── PredictionError             PREDICTION_FAILED
+├── TargetError                     TARGET_INVALID       5   decide as a person what the target shall be
+│   ├── TargetSchemaError           TARGET_SCHEMA
+│   ├── TargetUnwritableError       TARGET_UNWRITABLE
+│   └── RunKeyConflictError         RUN_KEY_CONFLICT
+├── TemporaryError                  TEMPORARY           75   run the same command again
+│   ├── StoreUnavailableError       STORE_UNAVAILABLE
+│   ├── JarsUnavailableError        JARS_UNAVAILABLE
+│   ├── PortTakenError              PORT_TAKEN
+│   └── TargetBusyError             TARGET_BUSY
+└── InternalError                   INTERNAL             1   report it
+    ├── BooksError                  BOOKS_UNBALANCED
+    └── SparkFailedError            SPARK_FAILED
+```
+
+The exit codes are the ones orchestrators act on: 2, 3, 4 and 5 must not be retried, 75 should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+_MAX_SHOWN_CHARS = 200
+_MAX_SHOWN_ITEMS = 5
+
+
+class SparkscoreError(Exception):
+    """Anything sparkscore refuses or fails at; the message says what, where and what to do.
+
+    Attributes:
+        code: Stable name of the error, the same in CLI, Python, result files and REST.
+        exit_code: What a command ends with when this error reaches its edge.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    exit_code: ClassVar[int] = 1
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same command can succeed later without any change."""
+        return self.exit_code == TemporaryError.exit_code
+
+
+class UsageError(SparkscoreError, ValueError):
+    """The command or its settings ask for something that cannot be."""
+
+    code = "USAGE"
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, misspelled or of the wrong type."""
+
+    code = "CONFIG_INVALID"
+
+
+class InvalidNameError(UsageError):
+    """A name, URI or path from outside does not parse."""
+
+    code = "NAME_INVALID"
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A library is needed that an extra of sparkscore would bring."""
+
+    code = "EXTRA_MISSING"
+
+
+class JavaError(UsageError):
+    """No Java of the needed version was found, or the JVM could not start."""
+
+    code = "JAVA_UNUSABLE"
+
+
+class SourceError(UsageError):
+    """The source is no table, or a filter or version of it does not exist."""
+
+    code = "SOURCE_INVALID"
+
+
+class RecordNotFoundError(UsageError, LookupError):
+    """A store has no such experiment, run, model, version, alias, tag or artifact."""
+
+    code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class RecordExistsError(UsageError):
+    """A store already has a record of this name."""
+
+    code = "RESOURCE_ALREADY_EXISTS"
+
+
+class InvalidStateError(UsageError):
+    """The record exists, but its state forbids the change (a deleted run, a version not READY)."""
+
+    code = "INVALID_STATE"
+
+
+class StoreSchemaError(UsageError):
+    """The database belongs to another product or to another release of this one."""
+
+    code = "STORE_SCHEMA"
+
+
+class DataError(SparkscoreError, ValueError):
+    """The rows break the contract of the job; running again would not help."""
+
+    code = "DATA_INVALID"
+    exit_code = 3
+
+
+class KeyColumnError(DataError):
+    """A key column holds nulls, or rows share a key where it must be unique."""
+
+    code = "KEY_INVALID"
+
+
+class InvalidRowsError(DataError):
+    """Rows cannot be given to the model, and the policy is to fail."""
+
+    code = "ROWS_INVALID"
+
+
+class ModelError(SparkscoreError):
+    """The model cannot be loaded, trusted or used."""
+
+    code = "MODEL_UNUSABLE"
+    exit_code = 4
+
+
+class PackageFormatError(ModelError, ValueError):
+    """A package is missing a file, or a file of it does not parse."""
+
+    code = "PACKAGE_INVALID"
+
+
+class PackageDigestError(ModelError):
+    """The bytes of a package are not the ones that were sealed."""
+
+    code = "PACKAGE_DIGEST"
+
+
+class UnknownFlavorError(ModelError):
+    """No flavor known here can load the package."""
+
+    code = "FLAVOR_UNKNOWN"
+
+
+class UntrustedCodeError(ModelError, PermissionError):
+    """Loading the package would run code that the trust policy does not allow."""
+
+    code = "PACKAGE_UNTRUSTED"
+
+
+class ModelNotFoundError(ModelError, LookupError):
+    """A model URI names no package or version."""
+
+    code = "MODEL_NOT_FOUND"
+
+
+class SignatureMismatchError(ModelError, TypeError):
+    """The source's columns do not fit the model's signature."""
+
+    code = "SIGNATURE_MISMATCH"
+
+
+class PredictionError(ModelError, RuntimeError):
+    """The model raised, or answered with something its signature does not allow."""
+
+    code = "PREDICTION_FAILED"
+
+
+class TargetError(SparkscoreError):
+    """The target table needs a person's decision."""
+
+    code = "TARGET_INVALID"
+    exit_code = 5
+
+
+class TargetSchemaError(TargetError, TypeError):
+    """The target's columns or partitions differ from the ones to be written."""
+
+    code = "TARGET_SCHEMA"
+
+
+class TargetUnwritableError(TargetError, PermissionError):
+    """The target's location refuses writes."""
+
+    code = "TARGET_UNWRITABLE"
+
+
+class RunKeyConflictError(TargetError):
+    """A run key was committed before with other inputs."""
+
+    code = "RUN_KEY_CONFLICT"
+
+
+class TemporaryError(SparkscoreError):
+    """Something outside is not there now; the same command may succeed later."""
+
+    code = "TEMPORARY"
+    exit_code = 75
+
+
+class StoreUnavailableError(TemporaryError, ConnectionError):
+    """A tracking, registry or artifact store did not answer."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class JarsUnavailableError(TemporaryError):
+    """The Delta jars are not cached and could not be fetched."""
+
+    code = "JARS_UNAVAILABLE"
+
+
+class PortTakenError(TemporaryError, OSError):
+    """A port that was asked for is in use."""
+
+    code = "PORT_TAKEN"
+
+
+class TargetBusyError(TemporaryError):
+    """Concurrent commits to the target won every try."""
+
+    code = "TARGET_BUSY"
+
+
+class InternalError(SparkscoreError, RuntimeError):
+    """A promise of sparkscore's own was broken."""
+
+    code = "INTERNAL"
+
+
+class BooksError(InternalError):
+    """Rows read are not rows scored + rejected + skipped."""
+
+    code = "BOOKS_UNBALANCED"
+
+
+class SparkFailedError(InternalError):
+    """A Spark job failed for a reason that has no error class of its own."""
+
+    code = "SPARK_FAILED"
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: its repr, cut at 200 characters."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"
+
+
+def listed(values: Iterable[object]) -> str:
+    """`values` as an error message lists them: five at most, then how many more."""
+    items = list(values)
+    head = ", ".join(shown(item) for item in items[:_MAX_SHOWN_ITEMS])
+    more = len(items) - _MAX_SHOWN_ITEMS
+    return f"{head} and {more} more" if more > 0 else head or "none"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest known word, or an empty string."""
+    by_fold = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    return f" (did you mean {by_fold[close[0]]!r}?)" if close else ""

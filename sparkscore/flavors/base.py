@@ -1,0 +1,70 @@
+"""What a flavor is: how one library's models are written into a package and become a Predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sparkscore.package.signature import Signature
+    from sparkscore.package.trust import TrustPolicy
+
+FlavorConf = Mapping[str, object]
+"""What MLmodel says under `flavors.<name>`; plain YAML values."""
+
+
+class Predictor(Protocol):
+    """A loaded model. One thread calls it at a time; it keeps no state between calls."""
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        """Predictions for every row of `batch`, in order.
+
+        Args:
+            batch: n_rows x the signature's input columns, in its order and with its Arrow
+                types; null only where the column is optional or its type has a missing value
+                (float, string, binary, datetime).
+
+        Returns:
+            n_rows predictions as the library gives them: an array of shape (n_rows,) or
+            (n_rows, k), a pandas Series or DataFrame, an Arrow array, or a list.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SavedFlavor:
+    """What a flavor wrote: the MLmodel entries, and the pip requirements that loading needs."""
+
+    confs: Mapping[str, FlavorConf]
+    requirements: tuple[str, ...]
+
+
+class Flavor(Protocol):
+    """One library's way in and out of a package; found by name in `sparkscore.flavors`."""
+
+    name: str
+
+    def save(self, model: object, folder: Path) -> SavedFlavor:
+        """Write `model` below the existing empty `folder`.
+
+        Raises:
+            UsageError: The object is not a model of this library.
+            UntrustedCodeError: It cannot be written without code that loading would have to trust.
+        """
+        ...
+
+    def load(
+        self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
+    ) -> Predictor:
+        """A predictor for the package in `folder`, whose bytes were verified before.
+
+        Raises:
+            UntrustedCodeError: The policy does not admit what loading needs.
+            PackageFormatError: `conf` or a file it names is not of the expected form.
+            MissingExtraError: The library is not installed; names the extra.
+        """
+        ...
