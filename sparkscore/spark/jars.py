@@ -1,0 +1,194 @@
+"""The Delta jars that PySpark does not bring: from a folder, a cache, or a Maven repository.
+
+PySpark ships Apache Ivy among its jars. Ivy, started as a program of its own, fetches Delta and
+what Delta needs from where the user's Maven or Ivy settings say, so that a company's mirror
+works, and no address of a repository stands in this code.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sparkscore.errors import ConfigError, JarsUnavailableError
+from sparkscore.spark.ivy import IvyProject, ivy_command
+from sparkscore.spark.java import Java, spark_home
+
+# The wheel delta-spark 4.4.1 is Python only and works with these jars; 4.4.0 is the newest
+# release that every Maven repository we tried holds.
+DELTA_VERSION = "4.4.0"
+
+_MAIN_JAR = "*delta-spark_*.jar"  # Ivy's own folders put "io.delta_" before it
+_MARKER = "complete"
+_FETCH_TIMEOUT_S = 900
+_LOCK_TIMEOUT_S = 900
+_VERSION_AND_SUFFIX = re.compile(r"-\d[\w.\-]*\.jar$")
+
+
+@dataclass(frozen=True)
+class JarSource:
+    """Where the Delta jars come from.
+
+    Attributes:
+        cache: Folder of sparkscore's own files; fetched jars are kept below it for good.
+        folder: A folder that holds all needed jars; nothing is fetched then.
+        version: Delta's release to fetch.
+        ivy_settings: An `ivysettings.xml` to fetch by, before any other settings.
+        home: The user's home, where `.ivy2` and `.m2` are looked for.
+    """
+
+    cache: Path
+    folder: Path | None = None
+    version: str = DELTA_VERSION
+    ivy_settings: Path | None = None
+    home: Path = Path("~")
+
+
+def find_jars(source: JarSource) -> tuple[Path, ...] | None:
+    """The Delta jars that are on this machine, or None where they must be fetched first.
+
+    Raises:
+        ConfigError: `source.folder` is no folder with Delta's jars.
+    """
+    if source.folder is not None:
+        return _jars_of_folder(source.folder)
+    store = _store(source)
+    return _jars_in(store) if (store / _MARKER).is_file() else None
+
+
+def resolve_jars(
+    source: JarSource,
+    java: Java,
+    environ: Mapping[str, str],
+    announce: Callable[[str], None] | None = None,
+) -> tuple[Path, ...]:
+    """The Delta jars, fetched once into the cache if they are not there.
+
+    Safe to call from several processes at once: one of them fetches, the others wait for it.
+
+    Args:
+        source: Folder, cache and settings.
+        java: Runs Ivy.
+        environ: Read for HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        announce: Told in one line what is about to be fetched, if anything is.
+
+    Returns:
+        Absolute paths, sorted by name.
+
+    Raises:
+        ConfigError: `source.folder` is no folder with Delta's jars.
+        JarsUnavailableError: The jars could not be fetched; tells by which settings it was tried.
+        MissingExtraError: PySpark is not installed.
+    """
+    ready = find_jars(source)
+    if ready is not None:
+        return ready
+    store = _store(source)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{store}.lock", timeout=_LOCK_TIMEOUT_S):
+            if not (store / _MARKER).is_file():
+                if announce is not None:
+                    announce(f"Fetching the jars of Delta {source.version} into {store}")
+                _fetch(source, java, environ, store)
+    except Timeout as exc:
+        raise JarsUnavailableError(
+            f"another process has been fetching the Delta jars into {str(store)!r} for "
+            f"{_LOCK_TIMEOUT_S} s; run the command again when it has ended"
+        ) from exc
+    except OSError as exc:
+        raise JarsUnavailableError(
+            f"the Delta jars cannot be kept in {str(store)!r}: {exc}. Make that folder writable, "
+            "or name a folder with the jars in the setting spark.jars"
+        ) from exc
+    return _jars_in(store)
+
+
+def _store(source: JarSource) -> Path:
+    return source.cache.absolute() / "jars" / f"delta-{source.version}"
+
+
+def _jars_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path.absolute() for path in folder.glob("*.jar")))
+
+
+def _jars_of_folder(folder: Path) -> tuple[Path, ...]:
+    if not any(folder.glob(_MAIN_JAR)):
+        fault = "has no delta-spark_*.jar" if folder.is_dir() else "is not a folder"
+        raise ConfigError(
+            f"spark.jars names {str(folder)!r}, which {fault}; name a folder that holds Delta's "
+            "jars, or leave the setting out and run: sparkscore setup"
+        )
+    return _jars_in(folder)
+
+
+def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Path) -> None:
+    """Fetch into a folder beside `store` and rename it, so that `store` is never half full."""
+    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".fetch-") as scratch:
+        draft = Path(scratch) / store.name
+        draft.mkdir()
+        project = IvyProject(
+            organisation="io.delta",
+            module=_artifact(),
+            version=source.version,
+            excluded=_shipped_modules(),
+        )
+        command, tried = ivy_command(
+            project,
+            java,
+            scratch=Path(scratch),
+            target=draft,
+            home=source.home.expanduser(),
+            settings=source.ivy_settings,
+            environ=environ,
+        )
+        _run_ivy(command, tried, source.version)
+        if not any(draft.glob(_MAIN_JAR)):
+            raise _unavailable(source.version, tried, "Ivy ended without the jar of delta-spark")
+        (draft / _MARKER).touch()
+        draft.rename(store)
+
+
+def _artifact() -> str:
+    """Delta's artifact for the installed Spark: `delta-spark_<Spark>_<Scala>`."""
+    core = next((spark_home() / "jars").glob("spark-core_*.jar"))
+    scala, _, spark = core.stem.removeprefix("spark-core_").partition("-")
+    return f"delta-spark_{'.'.join(spark.split('.')[:2])}_{scala}"
+
+
+def _shipped_modules() -> tuple[str, ...]:
+    """The modules that PySpark ships, which must not be on the class path twice."""
+    jars = (spark_home() / "jars").glob("*.jar")
+    return tuple(sorted({_VERSION_AND_SUFFIX.sub("", path.name) for path in jars}))
+
+
+def _run_ivy(command: list[str], tried: str, version: str) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command line, no shell
+            command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise _unavailable(version, tried, f"no end after {_FETCH_TIMEOUT_S} s") from exc
+    if done.returncode != 0:
+        raise _unavailable(version, tried, _reason(done.stdout + done.stderr))
+
+
+def _reason(log: str) -> str:
+    """The first line of Ivy's log that says what went wrong."""
+    telling = ("Exception", "UNRESOLVED", "not found", "SERVER ERROR", "Error", "Unsupported")
+    lines = (line.strip(" \t:*") for line in log.splitlines())
+    return next((line for line in lines if any(word in line for word in telling)), "Ivy failed")
+
+
+def _unavailable(version: str, tried: str, reason: str) -> JarsUnavailableError:
+    return JarsUnavailableError(
+        f"the jars of Delta {version} are not cached and could not be fetched by {tried}: "
+        f"{reason}. Run 'sparkscore setup' where the repository can be reached, or name a folder "
+        "with the jars in the setting spark.jars"
+    )
