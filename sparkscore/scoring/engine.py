@@ -1,0 +1,102 @@
+"""The seam between a plan and whatever executes it, and between an engine and where scores go."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from sparkscore.scoring.outcome import Commit, Outcome
+from sparkscore.scoring.plan import RunIdentity, ScoringPlan, SourceTable
+
+ScoresT = TypeVar("ScoresT", contravariant=True)
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Which rows to read, as the user named them.
+
+    Attributes:
+        uri: Path or catalog name of a table.
+        format: `auto`, `delta` or `parquet`.
+        version: Delta version to read; None pins the newest one.
+        where: SQL predicate over the source's columns.
+    """
+
+    uri: str
+    format: str = "auto"
+    version: int | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is constant over all rows of a run and stands in each of them."""
+
+    run_id: str
+    scored_at: dt.datetime
+
+
+class Sink(Protocol[ScoresT]):
+    """A score table. One run is one commit, however often it is tried."""
+
+    @property
+    def uri(self) -> str:
+        """Where the table lies, in one form however it was written."""
+        ...
+
+    def find(self, identity: RunIdentity) -> Commit | None:
+        """The commit that this logical run made before, or None.
+
+        Raises:
+            RunKeyConflictError: The key was committed with other inputs.
+        """
+        ...
+
+    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+        """Refuse, before any row is scored, what the target would refuse after.
+
+        Raises:
+            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetUnwritableError: Its location refuses writes.
+            TargetError: Something else than a table is there.
+        """
+        ...
+
+    def write(self, scores: ScoresT, plan: ScoringPlan, facts: RunFacts) -> Commit:
+        """Write the scores in one commit and prove from the table's history that it landed.
+
+        Raises:
+            RunKeyConflictError: The table skipped the commit, or another attempt with other
+                inputs won.
+            TargetBusyError: Other commits won every try.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """One way to read a source, score it and hand the scores to a sink."""
+
+    @property
+    def name(self) -> str:
+        """What `--engine` calls it."""
+        ...
+
+    def open(self, spec: SourceSpec) -> SourceTable:
+        """The source with its version pinned; no row is read.
+
+        Raises:
+            SourceError: There is no such table, version or column.
+        """
+        ...
+
+    def run(self, plan: ScoringPlan, facts: RunFacts) -> Outcome:
+        """Score and commit, or find that it was done before.
+
+        Raises:
+            SparkscoreError: What the sink, the model or the rows refuse; nothing was committed,
+                unless the error is a BooksError.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""What a run did, in numbers that must balance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sparkscore.errors import BooksError
+
+
+class OutcomeStatus(StrEnum):
+    """How a run ended, where it did not fail."""
+
+    SUCCEEDED = "succeeded"
+    ALREADY_SCORED = "skipped"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The one commit of a run in the target's log.
+
+    `n_rows` and `n_bytes` are what the log says was written; None where it does not say.
+    """
+
+    uri: str
+    version: int
+    run_id: str
+    n_rows: int | None = None
+    n_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one worker says of one batch; times by its own clocks.
+
+    Attributes:
+        worker: Host and process id, and when the process began.
+        ended_ms: Wall clock at the batch's end, milliseconds since the epoch.
+        n_loads: Times this process has loaded this model so far.
+        rss_bytes: Largest resident memory of the process so far.
+    """
+
+    worker: str
+    ended_ms: int
+    n_rows: int
+    n_rejected: int
+    n_bytes: int
+    convert_s: float
+    predict_s: float
+    load_s: float
+    n_loads: int
+    rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The account of one run.
+
+    Attributes:
+        n_read: Rows that the source gave after its filter.
+        n_scored: Rows with a prediction, all of them in the commit.
+        n_rejected: Rows that could not be given to the model.
+        n_skipped: Rows left out by rule.
+        seconds: Wall time by phase.
+        n_cores: Cores that could score at once; None where the cluster does not say.
+    """
+
+    status: OutcomeStatus
+    commit: Commit
+    n_read: int = 0
+    n_scored: int = 0
+    n_rejected: int = 0
+    n_skipped: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    n_cores: int | None = None
+    batches: Sequence[BatchReport] = ()
+
+    def check_books(self) -> None:
+        """Compare what was read with what became of it and with the commit.
+
+        Raises:
+            BooksError: A row is unaccounted for.
+        """
+        found = self.n_scored + self.n_rejected + self.n_skipped
+        if self.n_read != found:
+            raise BooksError(
+                f"{self.n_read} rows were read, but {self.n_scored} scored + {self.n_rejected} "
+                f"rejected + {self.n_skipped} skipped are {found}; table {self.commit.uri!r} "
+                f"version {self.commit.version} holds what was written and needs a look"
+            )
+        if self.commit.n_rows is not None and self.commit.n_rows != self.n_scored:
+            raise BooksError(
+                f"{self.n_scored} rows were scored, but version {self.commit.version} of "
+                f"{self.commit.uri!r} says that {self.commit.n_rows} were written"
+            )
+
+    def as_metrics(self) -> dict[str, float]:
+        """The run's metrics by name; units are in the names."""
+        metrics: dict[str, float] = {
+            "rows_read": self.n_read,
+            "rows_scored": self.n_scored,
+            "rows_rejected": self.n_rejected,
+            "rows_skipped": self.n_skipped,
+            **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
+        }
+        if self.commit.n_bytes is not None:
+            metrics["bytes_written"] = self.commit.n_bytes
+        scoring_s = self.seconds.get("score_and_commit", 0.0)
+        if scoring_s > 0:
+            metrics["rows_per_second"] = self.n_scored / scoring_s
+            if self.n_cores:
+                metrics["rows_per_second_per_core"] = self.n_scored / scoring_s / self.n_cores
+        if self.batches:
+            metrics.update(_worker_metrics(self.batches))
+        return metrics
+
+
+def _worker_metrics(batches: Sequence[BatchReport]) -> dict[str, float]:
+    loads: dict[str, int] = {}
+    for batch in batches:
+        loads[batch.worker] = max(loads.get(batch.worker, 0), batch.n_loads)
+    return {
+        "batches": len(batches),
+        "bytes_to_python": sum(batch.n_bytes for batch in batches),
+        "seconds_in_workers_convert": sum(batch.convert_s for batch in batches),
+        "seconds_in_workers_predict": sum(batch.predict_s for batch in batches),
+        "seconds_in_workers_load": sum(batch.load_s for batch in batches),
+        "python_workers": len(loads),
+        "model_loads_max_per_worker": max(loads.values()),
+        "model_loads": sum(1 for batch in batches if batch.load_s > 0),
+        "worker_memory_peak_bytes": max(batch.rss_bytes for batch in batches),
+    }

@@ -1,0 +1,160 @@
+"""From whatever a model's library answers to the declared prediction columns, as Arrow.
+
+Values are converted only where nothing is lost: a NaN stays a NaN, None becomes null, a label
+stays a label. What does not fit is an error that names the column, the declared type and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from sparkscore.errors import PredictionError, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def prediction_columns(answer: object, declared: pa.Schema, n_rows: int) -> list[pa.Array]:
+    """The declared columns, n_rows each, out of a model's answer.
+
+    Args:
+        answer: An ndarray of shape (n_rows,) or (n_rows, k), a pandas Series or DataFrame, an
+            Arrow array, table or batch, a mapping of column to values, or a sequence.
+        declared: Names and types of the prediction columns.
+        n_rows: Rows that were given to the model.
+
+    Raises:
+        PredictionError: Another number of rows or columns, or values of another type.
+    """
+    columns = []
+    for field, values in zip(declared, _by_column(answer, declared), strict=True):
+        array = _as_array(values, field)
+        if len(array) != n_rows:
+            raise PredictionError(
+                f"the model answered {len(array)} values in column {field.name!r} "
+                f"for a batch of {n_rows} rows"
+            )
+        columns.append(array)
+    return columns
+
+
+def _by_column(answer: object, declared: pa.Schema) -> Iterator[object]:
+    names = declared.names
+    if isinstance(answer, pa.Table | pa.RecordBatch) or hasattr(answer, "columns"):
+        return _from_frame(answer, names)
+    if isinstance(answer, Mapping):
+        return _from_mapping(answer, names)
+    if isinstance(answer, pa.StructArray):
+        return iter(_from_frame(pa.RecordBatch.from_struct_array(answer), names))
+    if len(names) == 1:
+        return iter([_single(answer, declared.field(0))])
+    matrix = np.asarray(answer)
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):  # noqa: PLR2004 - a matrix has two axes
+        raise PredictionError(
+            f"the model answered an array of shape {matrix.shape}, but its signature declares "
+            f"the {len(names)} columns {listed(names)}"
+        )
+    return (matrix[:, i] for i in range(len(names)))
+
+
+def _from_frame(frame: object, names: Sequence[str]) -> Iterator[object]:
+    if isinstance(frame, pa.Table | pa.RecordBatch):
+        have: list[object] = list(frame.schema.names)
+        columns: list[object] = list(frame.columns)
+    else:
+        have = list(frame.columns)  # type: ignore[attr-defined]  # a pandas DataFrame
+        columns = [frame.iloc[:, i] for i in range(len(have))]  # type: ignore[attr-defined]  # the same
+    if len(names) == 1 and len(have) == 1:
+        return iter(columns)
+    missing = [name for name in names if name not in have]
+    if missing:
+        raise PredictionError(
+            f"the model's answer lacks the declared columns {listed(missing)}; it has {listed(have)}"
+        )
+    return (columns[have.index(name)] for name in names)
+
+
+def _from_mapping(answer: Mapping[object, object], names: Sequence[str]) -> Iterator[object]:
+    missing = [name for name in names if name not in answer]
+    if missing:
+        raise PredictionError(
+            f"the model's answer lacks the declared columns {listed(missing)}; "
+            f"it has {listed(answer)}"
+        )
+    return (answer[name] for name in names)
+
+
+def _single(answer: object, field: pa.Field) -> object:
+    """The one declared column: a matrix of one column is that column, unless lists are declared."""
+    if isinstance(answer, np.ndarray) and answer.ndim > 1 and not pa.types.is_list(field.type):
+        if answer.shape[1:] != (1,):
+            raise PredictionError(
+                f"the model answered an array of shape {answer.shape}, but its signature declares "
+                f"the single column {field.name!r} of type {field.type}"
+            )
+        return answer[:, 0]
+    return answer
+
+
+def _as_array(values: object, field: pa.Field) -> pa.Array:
+    try:
+        array = _to_arrow(values, field.type)
+        if array.type.equals(field.type):
+            return array
+        if _changes_kind(array.type, field.type):
+            raise PredictionError(_type_text(field, str(array.type)))
+        return array.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
+        raise PredictionError(_type_text(field, f"{type(values).__name__}: {exc}")) from exc
+
+
+def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return _lists_of(values)
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return pa.array(values, from_pandas=False)
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype != object:
+        return pa.array(np.asarray(values), from_pandas=False)
+    if dtype is not None and dtype != object:
+        return pa.Array.from_pandas(values)
+    if not isinstance(values, Sequence | np.ndarray) and dtype is None:
+        raise PredictionError(
+            f"the model answered {shown(values)}, a {type(values).__name__}, and no column of values"
+        )
+    return pa.array(values, type=declared, from_pandas=True)
+
+
+def _lists_of(matrix: np.ndarray) -> pa.Array:
+    """Rows of an n-dimensional array as (nested) lists over one contiguous buffer."""
+    flat: pa.Array = pa.array(np.ascontiguousarray(matrix).reshape(-1), from_pandas=False)
+    for axis in range(matrix.ndim - 1, 0, -1):
+        width = matrix.shape[axis]
+        n_lists = int(np.prod(matrix.shape[:axis]))
+        offsets = pa.array(np.arange(n_lists + 1, dtype=np.int32) * width)
+        flat = pa.ListArray.from_arrays(offsets, flat)
+    return flat
+
+
+def _changes_kind(have: pa.DataType, declared: pa.DataType) -> bool:
+    """Whether a cast would turn text into numbers or the reverse, which no model means."""
+    return _is_text(have) != _is_text(declared) and not pa.types.is_null(have)
+
+
+def _is_text(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
+
+
+def _type_text(field: pa.Field, found: str) -> str:
+    return (
+        f"the model's signature declares column {field.name!r} as {field.type}, "
+        f"but the model answered {found}"
+    )

@@ -1,0 +1,105 @@
+"""How a package gets to a node once, and a model into a Python worker once.
+
+The driver packs the folder; a node unpacks it into a folder named by the digest, under a lock;
+a worker verifies the bytes there before it loads them, and keeps the predictor for later tasks.
+Imported by Python workers: no Spark here, and no room of ours beyond package and flavors.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from sparkscore.errors import PackageDigestError, SparkscoreError
+from sparkscore.flavors import load_predictor
+from sparkscore.flavors.base import Predictor
+from sparkscore.package import open_package, unpack, verify
+from sparkscore.package.trust import TrustPolicy
+
+
+@dataclass
+class LoadedModel:
+    """A predictor in this process; `load_s` is what loading took, seconds."""
+
+    predictor: Predictor
+    n_loads: int
+    load_s: float
+
+
+_loaded: dict[tuple[str, TrustPolicy], LoadedModel] = {}
+"""Kept for the life of the process: Spark reuses its workers (`spark.python.worker.reuse`)."""
+
+
+def node_folder() -> Path:
+    """This user's folder for unpacked packages on this node, 0700; made if absent.
+
+    `SPARKSCORE_NODE_CACHE` moves it. What lies there can be deleted while no job runs.
+    """
+    named = os.environ.get("SPARKSCORE_NODE_CACHE")
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def loaded_model(
+    digest: str, trust: TrustPolicy, read_packed: Callable[[], bytes]
+) -> tuple[LoadedModel, float]:
+    """The model of this digest in this process, and the seconds that loading took just now.
+
+    Args:
+        digest: Package digest that the driver pinned.
+        trust: What loading may run.
+        read_packed: Gives the packed folder; called only if the node does not have it.
+
+    Raises:
+        PackageDigestError: The bytes on this node are not the pinned ones, and could not be
+            replaced by them.
+        ModelError: The package cannot be loaded here.
+    """
+    known = _loaded.get((digest, trust))
+    if known is not None:
+        return known, 0.0
+    started = time.perf_counter()
+    folder = _verified_folder(digest, read_packed)
+    predictor = load_predictor(open_package(folder), trust)
+    load_s = time.perf_counter() - started
+    model = LoadedModel(predictor=predictor, n_loads=1, load_s=load_s)
+    _loaded[digest, trust] = model
+    return model, load_s
+
+
+def _verified_folder(digest: str, read_packed: Callable[[], bytes]) -> Path:
+    root = node_folder()
+    folder = root / digest
+    with FileLock(root / f"{digest}.lock"):
+        if not (folder.is_dir() and _is_intact(folder, digest)):
+            _unpack_into(folder, read_packed())
+            if not _is_intact(folder, digest):
+                raise PackageDigestError(
+                    f"the package that reached this node does not have the pinned digest {digest}; "
+                    "start the job again, and check the node's disk if it happens twice"
+                )
+    return folder
+
+
+def _is_intact(folder: Path, digest: str) -> bool:
+    try:
+        return verify(folder).digest == digest
+    except (SparkscoreError, OSError):
+        return False
+
+
+def _unpack_into(folder: Path, packed: bytes) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpack-") as scratch:
+        fresh = Path(scratch) / "package"
+        unpack(packed, fresh)
+        fresh.rename(folder)

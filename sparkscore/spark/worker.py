@@ -1,0 +1,129 @@
+"""What runs inside Spark's Python workers: Arrow batches in, predictions and a report out.
+
+Few modules are imported here, since every worker pays for them. A worker knows a ScoringTask and
+nothing of stores, settings or the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from sparkscore.package.trust import TrustPolicy
+from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
+from sparkscore.spark.node_cache import loaded_model
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)
+"""Read by native libraries when they are loaded; set before a model brings them in."""
+
+REPORT = pa.struct(
+    [
+        pa.field("worker", pa.string()),
+        pa.field("ended_ms", pa.int64()),
+        pa.field("n_rows", pa.int64()),
+        pa.field("n_rejected", pa.int64()),
+        pa.field("n_bytes", pa.int64()),
+        pa.field("convert_s", pa.float64()),
+        pa.field("predict_s", pa.float64()),
+        pa.field("load_s", pa.float64()),
+        pa.field("n_loads", pa.int64()),
+        pa.field("rss_bytes", pa.int64()),
+    ]
+)
+"""BatchReport as it travels: in the first row of its batch, null in the others."""
+
+
+class PackedPackage(Protocol):
+    """A packed package on its way to the nodes; picklable."""
+
+    def read(self) -> bytes:
+        """The bytes, on any node."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """Everything a worker needs; pickled into the job once."""
+
+    digest: str
+    packed: PackedPackage
+    trust: TrustPolicy
+    batch: BatchTask
+    limits: BatchLimits
+
+    @property
+    def answer_type(self) -> pa.StructType:
+        """Type of what `score_batches` yields: predictions, whether the row is valid, report."""
+        return pa.struct(
+            [
+                pa.field("scores", pa.struct(list(self.batch.predictions))),
+                pa.field("valid", pa.bool_()),
+                pa.field("report", REPORT),
+            ]
+        )
+
+
+def score_batches(
+    task: ScoringTask, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.StructArray]:
+    """Score the batches of one Spark task, each answered by as many rows as it has.
+
+    Args:
+        task: What to do; the same for all tasks of a job.
+        batches: n_rows x the source columns that the bindings read.
+
+    Yields:
+        n_rows x `task.answer_type`, in input order.
+    """
+    n_threads = _limit_threads()
+    with threadpool_limits(limits=n_threads):
+        for batch in batches:
+            yield _score(task, batch)
+
+
+def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
+    if batch.num_rows == 0:
+        return pa.array([], task.answer_type)
+    model, load_s = loaded_model(task.digest, task.trust, task.packed.read)
+    pieces = [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)]
+    scores = pa.concat_arrays([piece.predictions for piece in pieces])
+    report = {
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "ended_ms": time.time_ns() // 1_000_000,
+        "n_rows": batch.num_rows,
+        "n_rejected": sum(piece.n_rejected for piece in pieces),
+        "n_bytes": batch.nbytes,
+        "convert_s": sum(piece.convert_s for piece in pieces),
+        "predict_s": sum(piece.predict_s for piece in pieces),
+        "load_s": load_s,
+        "n_loads": model.n_loads,
+        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    reports = pa.concat_arrays([pa.array([report], REPORT), pa.nulls(batch.num_rows - 1, REPORT)])
+    valid = scores.is_valid()
+    return pa.StructArray.from_arrays([scores, valid, reports], fields=list(task.answer_type))
+
+
+def _limit_threads() -> int:
+    """Hold native libraries to the cores of this task; returns how many these are."""
+    from pyspark import TaskContext  # noqa: PLC0415 - only here is a task certain to exist
+
+    context = TaskContext.get()
+    n_threads = max(1, context.cpus()) if context is not None else 1
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(n_threads)
+    return n_threads
