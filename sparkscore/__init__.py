@@ -1,0 +1,69 @@
+"""sparkscore: packaged models over large tables on Spark, exactly once, with every run on record.
+
+The names below are loaded when they are first used: a Spark executor and `sparkscore --help`
+come through this door too, and need next to nothing of what lies behind it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from sparkscore.flavors import load_predictor, save_model
+    from sparkscore.package.signature import infer_signature
+    from sparkscore.spark.api import score, spark_udf
+    from sparkscore.workspace import Workspace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Workspace",
+    "__version__",
+    "infer_signature",
+    "load_predictor",
+    "save_model",
+    "score",
+    "spark_udf",
+]
+
+_ROOMS = {
+    "Workspace": "sparkscore.workspace",
+    "infer_signature": "sparkscore.package.signature",
+    "load_predictor": "sparkscore.flavors",
+    "save_model": "sparkscore.flavors",
+    "score": "sparkscore.spark.api",
+    "spark_udf": "sparkscore.spark.api",
+}
+_EXTRAS = {
+    "delta": "spark",
+    "lightgbm": "lightgbm",
+    "numpy": "spark",
+    "pandas": "spark",
+    "pyarrow": "spark",
+    "pyspark": "spark",
+    "skops": "sklearn",
+    "sklearn": "sklearn",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'sparkscore' has no attribute {name!r}")
+    try:
+        value: object = getattr(import_module(_ROOMS[name]), name)
+    except ModuleNotFoundError as exc:
+        library = (exc.name or "").partition(".")[0]
+        if library not in _EXTRAS:
+            raise
+        raise MissingExtraError(
+            f"sparkscore.{name} needs {library!r}, which is not installed; "
+            f"run: pip install 'sparkscore[{_EXTRAS[library]}]'"
+        ) from exc
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

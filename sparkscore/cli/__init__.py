@@ -1,0 +1,173 @@
+"""The `sparkscore` command: one file a noun, loaded when it is called.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong usage or settings, 3 data, 4 model, 5 target,
+75 temporary (run it again), 130 Ctrl-C, 143 SIGTERM. Data goes to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+import click
+
+import sparkscore
+from sparkscore.errors import InternalError, SparkscoreError
+
+_COMMANDS = {
+    "config": "Settings in force, and where each came from.",
+    "experiments": "Experiments of the tracking store.",
+    "models": "Registered models: register, show, verify, move aliases.",
+    "outbox": "Records that wait for the tracking store.",
+    "runs": "Runs of the tracking store.",
+}
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+@dataclass
+class GlobalOptions:
+    """What was said before the command's name."""
+
+    conf: Path | None = None
+    target: str | None = None
+    assignments: tuple[str, ...] = ()
+    debug: bool = False
+    quiet: bool = False
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of this package, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names of all commands, sorted."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, from the module of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: object = import_module(f"sparkscore.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begins with; for an unknown one, the nearest is offered."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands, from the table: help imports none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--conf",
+    type=click.Path(path_type=Path),
+    help="Folder of the settings' YAML files. Default: SPARKSCORE_CONF, or ./conf.",
+)
+@click.option(
+    "--conf-target",
+    metavar="NAME",
+    help="YAML file laid over base.yaml. Default: SPARKSCORE_CONF_TARGET, or local.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    metavar="SECTION.KEY=VALUE",
+    multiple=True,
+    help="One setting; may be given again. Wins over files and environment.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--quiet", is_flag=True, help="No notes on stderr, only errors.")
+@click.version_option(sparkscore.__version__, prog_name="sparkscore")
+@click.pass_obj
+def root(
+    options: GlobalOptions,
+    *,
+    conf: Path | None,
+    conf_target: str | None,
+    assignments: tuple[str, ...],
+    debug: bool,
+    quiet: bool,
+) -> None:
+    """Score packaged models over large tables on Spark: exactly once, every run on record."""
+    options.conf, options.target, options.assignments = conf, conf_target, assignments
+    options.debug, options.quiet = debug, quiet
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are told on stderr, in one message.
+
+    Args:
+        argv: The arguments after the program's name; None: those of this process.
+    """
+    options = GlobalOptions()
+    args = list(sys.argv[1:] if argv is None else argv)
+    with _terminable():
+        return _guarded(lambda: _invoke(args, options), options)
+
+
+def _invoke(args: list[str], options: GlobalOptions) -> int:
+    result = root.main(args, prog_name="sparkscore", standalone_mode=False, obj=options)
+    return result if isinstance(result, int) else 0
+
+
+def _guarded(run: Callable[[], int], options: GlobalOptions) -> int:
+    try:
+        return run()
+    except click.Abort:
+        return _told("interrupted", _INTERRUPTED, options)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except SparkscoreError as exc:
+        return _told(f"error [{exc.code}]: {exc}", exc.exit_code, options)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    except Exception as exc:  # noqa: BLE001 - the outer edge: whatever is left becomes one message
+        text = f"error [{InternalError.code}]: {type(exc).__name__}: {exc}"
+        hint = "" if options.debug else "; run again with --debug for the traceback"
+        return _told(text + hint, InternalError.exit_code, options)
+
+
+def _told(text: str, exit_code: int, options: GlobalOptions) -> int:
+    if options.debug:
+        traceback.print_exc()
+    click.echo(text, err=True)
+    return exit_code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exit that unwinds, so that a run is closed as KILLED."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # A second SIGTERM must not break into the clean-up that the first one began.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(_TERMINATED)

@@ -1,0 +1,112 @@
+"""One scoring job as a file: conf/jobs/NAME.yaml, with flags laid over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
+from sparkscore.conf.settings import Engine, Frozen
+from sparkscore.errors import ConfigError, nearest, shown
+
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+_UNSAFE_IN_FILTER = re.compile(r"['\"`\\]")
+
+
+class SourceSettings(Frozen):
+    """The table to read."""
+
+    uri: str
+    format: Literal["auto", "delta", "parquet"] = "auto"
+    version: int | None = Field(default=None, ge=0)
+    """Version of a Delta table; None: the newest when the job starts."""
+
+
+class TargetSettings(Frozen):
+    """The Delta table to write."""
+
+    uri: str
+
+
+class JobSettings(Frozen):
+    """One scoring job: which model scores which rows into which table."""
+
+    name: str
+    """Names the logical job: the same name, target and run key are the same run."""
+    model: str
+    """A model URI, such as models:/flight-delay@champion."""
+    source: SourceSettings
+    where: str | None = None
+    """A Spark SQL filter on the source; None: all rows."""
+    target: TargetSettings
+    key: tuple[str, ...] = ()
+    """Columns that tell one row from another."""
+    keep: tuple[str, ...] = ()
+    """Further source columns to pass through."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Model column to source column, where their names differ."""
+    mode: Literal["append", "replace", "merge"] = "append"
+    replace_where: str | None = None
+    """With mode replace: which rows of the target give way to the new ones."""
+    partition_by: tuple[str, ...] = ()
+    experiment: str | None = None
+    """None: tracking.experiment of the settings."""
+    engine: Engine | None = None
+    """None: scoring.engine of the settings."""
+
+
+def load_job(
+    path: Path | None, overrides: Mapping[str, object] | None = None, *, run_key: str | None = None
+) -> Resolved[JobSettings]:
+    """The job that a file describes, with flags laid over it.
+
+    Args:
+        path: The job's file; None: flags alone describe the job.
+        overrides: Dotted key (`source.uri`) to value; wins over the file.
+        run_key: Fills `${run_key}` in any text value.
+
+    Raises:
+        ConfigError: The file does not parse, a key is unknown or missing, a value is of the
+            wrong type, or a placeholder is unknown or cannot be filled.
+    """
+    keys = Keys(JobSettings, "job key")
+    stem = path.stem if path else "score-batch"
+    given = [Given("name", stem, "default: the file's name" if path else "default")]
+    given += from_yaml(path, keys) if path else []
+    given += from_flags(overrides or {}, keys, "flag")
+    return resolve(JobSettings, [_filled(item, run_key) for item in given], keys)
+
+
+def _filled(item: Given, run_key: str | None) -> Given:
+    if isinstance(item.value, str):
+        return replace(item, value=_fill(item.value, item, run_key))
+    if isinstance(item.value, list | tuple):
+        parts = [_fill(p, item, run_key) if isinstance(p, str) else p for p in item.value]
+        return replace(item, value=parts)
+    return item
+
+
+def _fill(text: str, item: Given, run_key: str | None) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        where = f"job key {item.key!r} ({item.origin})"
+        if name != "run_key":
+            raise ConfigError(
+                f"{where} has the unknown placeholder {shown(match[0])}"
+                f"{nearest(name, ['run_key'])}; the only one is ${{run_key}}"
+            )
+        if run_key is None:
+            raise ConfigError(f"{where} needs a run key for ${{run_key}}; give --run-key KEY")
+        if _UNSAFE_IN_FILTER.search(run_key):
+            raise ConfigError(
+                f"run key {shown(run_key)} holds a quote or backslash, which could change the "
+                f"meaning of {where}; choose a key without"
+            )
+        return run_key
+
+    return _PLACEHOLDER.sub(value, text)

@@ -1,0 +1,157 @@
+"""What a user may set: one small frozen model per noun, with a reason for each default."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MASK = "***"
+_URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):(\S*)@")
+_QUERY_SECRET = re.compile(r"([?&;](?:password|passwd|pwd|token|secret)=)[^&;\s]*", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"secret|password|token|access[._-]?key|credential", re.IGNORECASE)
+
+
+def masked(key: str, value: object) -> object:
+    """`value` as it may be shown: passwords in URLs and values under a secret's name become `***`.
+
+    Args:
+        key: Dotted key of the setting, such as `spark.conf.spark.hadoop.fs.s3a.secret.key`.
+        value: The setting's value.
+    """
+    if isinstance(value, dict):
+        return {name: masked(f"{key}.{name}", item) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    if _SECRET_KEY.search(key):
+        return MASK
+    return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", value))
+
+
+class Frozen(BaseModel):
+    """Base of every settings model: frozen, no unknown field, and a repr without secrets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name, masked(name or "", value)) for name, value in super().__repr_args__()]
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a whole number, not a truth value")  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _spark_text(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _expanded(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+"""A whole number above 0."""
+
+SparkText = Annotated[str, BeforeValidator(_spark_text)]
+"""A Spark property's value; YAML's numbers and truth values are written as Spark writes them."""
+
+FolderPath = Annotated[Path, BeforeValidator(_expanded)]
+"""A folder on this machine; `~` is the home of the user."""
+
+Engine = Literal["auto", "arrow", "pandas"]
+
+
+def default_cache_folder(environ: dict[str, str] | None = None) -> Path:
+    """`sparkscore` below XDG_CACHE_HOME, or below `~/.cache` where that is not set."""
+    base = (os.environ if environ is None else environ).get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "sparkscore"
+
+
+class TrackingSettings(Frozen):
+    """Where runs are recorded."""
+
+    uri: str = "sqlite:///sparkscore.db"
+    """Needs no server; a relative file lies in the working folder."""
+    experiment: str = "Default"
+    """The experiment that every store has from the start."""
+    outbox: FolderPath = Path(".sparkscore/outbox")
+    """Keeps records while the store is away; beside the database, so that a project holds both."""
+
+
+class RegistrySettings(Frozen):
+    """Where models, versions and aliases are recorded."""
+
+    uri: str | None = None
+    """None: in the tracking store."""
+
+
+class ArtifactSettings(Frozen):
+    """Where files of runs and packages of model versions are kept."""
+
+    uri: str = "./sparkscore-artifacts"
+    """A folder or a file: URI; beside the default database."""
+
+
+class SparkSettings(Frozen):
+    """How a Spark session is opened where none is active."""
+
+    master: str = "local[*]"
+    """All cores of this machine: works without a cluster."""
+    remote: str | None = None
+    """A Spark Connect URL (sc://host:port); None: a classic session."""
+    jars: FolderPath | None = None
+    """A folder with the Delta jars; None: the cache that `sparkscore setup` fills."""
+    delta_version: str | None = None
+    """Version of the Delta jars; None: the one this release is tested with."""
+    driver_memory: str = "2g"
+    """Spark's own 1g is too little for a local session that also writes wide Delta files."""
+    shuffle_partitions: Count | None = None
+    """None: Spark's own number, or the session's."""
+    conf: dict[str, SparkText] = Field(default_factory=dict)
+    """Spark properties, passed on verbatim."""
+
+
+class ScoringSettings(Frozen):
+    """How rows are given to a model."""
+
+    engine: Engine = "auto"
+    max_rows_per_batch: Count = 10_000
+    """Larger batches were not faster with any measured library."""
+    max_bytes_per_batch: Count = 64 * 1024 * 1024
+    """Bounds a worker's memory where rows are wide."""
+    on_invalid: Literal["fail", "reject"] = "fail"
+    """A row the model cannot take stops the job; setting rows aside is for a person to decide."""
+
+
+class TrustSettings(Frozen):
+    """Which code a model package may bring along."""
+
+    allow_pickle: bool = False
+    """A pickle runs any code it likes when it is loaded."""
+    types: tuple[str, ...] = ()
+    """Types to admit beside those of the known libraries, as `module.Type` or `module.*`."""
+
+
+class CacheSettings(Frozen):
+    """Where things that can be fetched again are kept."""
+
+    folder: FolderPath = Field(default_factory=default_cache_folder)
+
+
+class Settings(Frozen):
+    """All settings of one command, in force after every layer."""
+
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
+    spark: SparkSettings = Field(default_factory=SparkSettings)
+    scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    trust: TrustSettings = Field(default_factory=TrustSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
