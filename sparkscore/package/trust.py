@@ -1,0 +1,203 @@
+"""The one gate from a package's bytes to objects: what may be loaded, and by whose word.
+
+Only the operator's policy opens it. A list of trusted types inside a package is never read.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import lzma
+import pickletools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkscore.errors import (
+    MissingExtraError,
+    PackageFormatError,
+    UntrustedCodeError,
+    listed,
+    shown,
+)
+
+# Classes of these libraries hold numbers and settings: restoring one runs the library's code,
+# never the package's. Functions are another matter (a FunctionTransformer around numpy.save
+# writes files), so only the modules of pure ones are named.
+_KNOWN_CLASSES = (
+    "sklearn.",
+    "scipy.sparse.",
+    "scipy.interpolate.",
+    "scipy.stats.",
+    "numpy.dtype",
+    "numpy.random.",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "collections.Counter",
+)
+_KNOWN_FUNCTIONS = ("sklearn.metrics.", "sklearn.feature_selection.")
+_NEVER = ("sklearn.datasets.", "sklearn.externals.")
+_DECOMPRESS = {"lzma": lzma.decompress, "bzip2": bz2.decompress, "gzip": gzip.decompress}
+
+
+@dataclass(frozen=True)
+class TrustPolicy:
+    """What the operator allows a package to load.
+
+    Attributes:
+        allow_pickle: Whether pickles, which can run any code, are loaded at all.
+        types: Further type names, or `prefix.*`, that skops files may hold.
+    """
+
+    allow_pickle: bool = False
+    types: tuple[str, ...] = ()
+
+    def allows(self, type_name: str) -> bool:
+        """Whether the operator named the type, or a prefix of it, in `types`."""
+        return any(
+            type_name == entry or (entry.endswith(".*") and type_name.startswith(entry[:-1]))
+            for entry in self.types
+        )
+
+
+def load_skops(path: Path, trust: TrustPolicy) -> object:
+    """The object in a skops file, if all of its types are known or allowed by `trust`.
+
+    Raises:
+        UntrustedCodeError: It holds other types; lists them and the setting that allows them.
+        PackageFormatError: The file is no skops file.
+        MissingExtraError: skops or a library of the types is not installed.
+    """
+    try:
+        import skops.io
+    except ImportError as exc:
+        raise MissingExtraError(
+            f"loading {path.name} needs skops; run: pip install 'sparkscore[sklearn]'"
+        ) from exc
+    data = _read(path)
+    try:
+        asked = skops.io.get_untrusted_types(data=data)
+        _admit(asked, path, trust)
+        loaded: object = skops.io.loads(data, trusted=asked)
+    except UntrustedCodeError:
+        raise
+    except ModuleNotFoundError as exc:
+        raise _missing(path, exc) from exc
+    except Exception as exc:  # skops reads bytes of unknown making: whatever it raises means this
+        raise PackageFormatError(f"{path} is no readable skops file: {exc}") from exc
+    return loaded
+
+
+def load_cloudpickle(path: Path, trust: TrustPolicy, compression: str | None = None) -> object:
+    """The object in a pickle file, plain or of cloudpickle, if `trust` allows pickles.
+
+    Args:
+        path: The file.
+        trust: The operator's policy.
+        compression: `lzma`, `bzip2`, `gzip` or None, as MLmodel names it.
+
+    Raises:
+        UntrustedCodeError: Pickles are not allowed; lists what the file asks for.
+        PackageFormatError: The file is no whole pickle.
+        MissingExtraError: A library that it needs is not installed.
+    """
+    if compression not in (None, *_DECOMPRESS):
+        raise PackageFormatError(
+            f"{path}: compression {shown(compression)} is unknown; known are {listed(_DECOMPRESS)}"
+        )
+    data = _read(path)
+    if not trust.allow_pickle:
+        asked = "" if compression else f"; it asks for {listed(_globals(data))}"
+        raise UntrustedCodeError(
+            f"{path} is a pickle, and loading it can run any code{asked}. If you trust who made "
+            "it, allow it by the setting trust.allow_pickle or the flag --trust-pickle"
+        )
+    import cloudpickle
+
+    try:
+        loaded: object = cloudpickle.loads(
+            data if compression is None else _DECOMPRESS[compression](data)
+        )
+    except ModuleNotFoundError as exc:
+        raise _missing(path, exc) from exc
+    except Exception as exc:  # unpickling runs foreign code: it may raise anything
+        raise PackageFormatError(f"{path} cannot be unpickled: {exc!r}") from exc
+    return loaded
+
+
+def _admit(type_names: Sequence[str], path: Path, trust: TrustPolicy) -> None:
+    refused = [name for name in type_names if not (trust.allows(name) or _is_known(name))]
+    if refused:
+        raise UntrustedCodeError(
+            f"{path} holds types that are not trusted: {listed(refused)}. If you know them, "
+            f"allow them by the setting trust.types or the flag --trust {refused[0]}"
+        )
+
+
+def _is_known(type_name: str) -> bool:
+    """Whether a name is a class of a known library, or one of its pure functions."""
+    if type_name.startswith(_NEVER):
+        return False
+    if _named_in(type_name, _KNOWN_FUNCTIONS):
+        return True
+    return _named_in(type_name, _KNOWN_CLASSES) and isinstance(_resolve(type_name), type)
+
+
+def _named_in(type_name: str, entries: tuple[str, ...]) -> bool:
+    return any(
+        type_name.startswith(entry) if entry.endswith(".") else type_name == entry
+        for entry in entries
+    )
+
+
+def _resolve(type_name: str) -> object:
+    """What a name of a known library stands for; None if it stands for nothing.
+
+    Raises:
+        ModuleNotFoundError: The library is not installed.
+    """
+    module, _, name = type_name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as exc:
+        if exc.name == module.split(".")[0]:
+            raise
+        return None
+
+
+def _missing(path: Path, exc: ModuleNotFoundError) -> MissingExtraError:
+    name = (exc.name or "").split(".")[0]
+    wanted = f"sparkscore[{name}]" if name == "lightgbm" else name
+    wanted = "sparkscore[sklearn]" if name == "sklearn" else wanted
+    return MissingExtraError(
+        f"loading {path} needs {name!r}, which is not installed; run: pip install '{wanted}'"
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise PackageFormatError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _globals(data: bytes) -> list[str]:
+    """The names that a pickle would import, read without running it, as far as it is whole."""
+    names: dict[str, None] = {}
+    texts: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "GLOBAL":
+                names[str(argument).replace(" ", ".")] = None
+            elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
+                names[".".join(texts[-2:])] = None
+            elif "UNICODE" in opcode.name:
+                texts.append(str(argument))
+    except ValueError:
+        return [*names, "(the pickle is cut off or broken)"]
+    return list(names)
