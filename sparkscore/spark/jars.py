@@ -23,6 +23,8 @@ from sparkscore.spark.java import Java, spark_home
 # The wheel delta-spark 4.4.1 is Python only and works with these jars; 4.4.0 is the newest
 # release that every Maven repository we tried holds.
 DELTA_VERSION = "4.4.0"
+DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
+"""What `--packages` takes, for the pinned Spark 4.2 on Scala 2.13."""
 
 _MAIN_JAR = "*delta-spark_*.jar"  # Ivy's own folders put "io.delta_" before it
 _MARKER = "complete"

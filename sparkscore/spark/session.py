@@ -1,0 +1,259 @@
+"""Opens the Spark session of a job: the running one, a Connect server's, or a new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparkscore.errors import (
+    ConfigError,
+    JavaError,
+    MissingExtraError,
+    PortTakenError,
+    SparkFailedError,
+    SparkscoreError,
+    shown,
+)
+from sparkscore.spark.defaults import (
+    CATALOG_KEY,
+    DELTA_CATALOG,
+    DELTA_EXTENSION,
+    DRIVER_OPTIONS_KEY,
+    EXTENSIONS_KEY,
+    JARS_KEY,
+    joined,
+    session_conf,
+    with_tries,
+)
+from sparkscore.spark.jars import DELTA_PACKAGE, JarSource, find_jars, resolve_jars
+from sparkscore.spark.java import find_java, prepare_environment
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_PORT_SIGNS = ("BindException", "Address already in use", "Failed to bind")
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How to get a session.
+
+    Attributes:
+        jars: Where Delta's jars and sparkscore's own files lie.
+        master: Spark master of a new session. A local one without a number of failures gets 4
+            tries a task, as a cluster has; plain `local[N]` gives up at the first failure.
+            Under `spark-submit` its `--master` counts instead.
+        app_name: Name in Spark's own pages; under `spark-submit` its `--name` counts instead.
+        remote: Address of a Spark Connect server (`sc://host:port`), instead of `master`;
+            `local[N]` starts a server in this process.
+        conf: Spark settings, word for word; they win over our defaults, and `spark-submit
+            --conf` wins over them.
+    """
+
+    jars: JarSource
+    master: str = "local[*]"
+    app_name: str = "sparkscore"
+    remote: str | None = None
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_session(
+    settings: SessionSettings, announce: Callable[[str], None] | None = None
+) -> SparkSession:
+    """A session that reads and writes Delta tables; the running one, if there is one.
+
+    Under `spark-submit` Delta may come with `--jars` or `--packages`, or it is added from the
+    cache that `sparkscore setup` fills.
+
+    Args:
+        settings: How to get a session.
+        announce: Told in one line what takes long, such as fetching jars.
+
+    Raises:
+        ConfigError: The running session or the Connect server has no Delta.
+        JavaError: No usable Java, or the JVM ended while it started.
+        JarsUnavailableError: The Delta jars are not cached and cannot be fetched.
+        MissingExtraError: PySpark is not installed.
+        PortTakenError: A port that was asked for is in use.
+        SparkFailedError: Spark did not start for another reason.
+    """
+    session = _running_session()
+    if session is None:
+        connects = settings.remote is not None and not settings.remote.startswith("local")
+        session = _connect(settings) if connects else _start(settings, announce)
+    _require_delta(session, settings)
+    return session
+
+
+def stop_session(session: SparkSession) -> None:
+    """Stop `session` and the JVM that was started for it; a submitted job's JVM is left alone."""
+    session.stop()
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return
+    from pyspark import SparkContext
+
+    # PySpark keeps its JVM for a next session, and has no public way to end it before the
+    # process ends. Ended here, the next session can have another Java, memory or jars.
+    gateway = SparkContext._gateway
+    if gateway is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+def _running_session() -> SparkSession | None:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as exc:
+        raise MissingExtraError(
+            "PySpark is not installed; run: pip install 'sparkscore[spark]'"
+        ) from exc
+    return SparkSession.getActiveSession()
+
+
+def _connect(settings: SessionSettings) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.remote(settings.remote or "").appName(settings.app_name)
+    try:
+        return _configured(builder, settings.conf).getOrCreate()
+    except ImportError as exc:
+        raise MissingExtraError(
+            "Spark Connect needs more libraries; run: pip install 'sparkscore[connect]'"
+        ) from exc
+    except Exception as exc:  # gRPC and PySpark raise unrelated types here
+        raise SparkFailedError(
+            f"the Spark Connect server {shown(settings.remote)} gave no session: "
+            f"{_first_line(exc)}. Check the address and that the server is up"
+        ) from exc
+
+
+def _start(settings: SessionSettings, announce: Callable[[str], None] | None) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    try:
+        if submitted:
+            added = _submitted_conf(settings, announce)
+            return _configured(SparkSession.builder, added).getOrCreate()
+        java = find_java(settings.jars.cache, os.environ)
+        jars = resolve_jars(settings.jars, java, os.environ, announce)
+        prepare_environment(java, os.environ)
+        master = with_tries(settings.remote or settings.master)
+        conf = session_conf(settings.conf, master, jars, settings.jars.cache)
+        builder = SparkSession.builder.appName(settings.app_name)
+        builder = builder.remote(master) if settings.remote else builder.master(master)
+        return _configured(builder, conf).getOrCreate()
+    except SparkscoreError:
+        raise
+    except Exception as exc:  # py4j and PySpark raise unrelated types here
+        raise _start_error(exc) from exc
+
+
+def _configured(builder: SparkSession.Builder, conf: Mapping[str, str]) -> SparkSession.Builder:
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder
+
+
+def _submitted_conf(
+    settings: SessionSettings, announce: Callable[[str], None] | None
+) -> dict[str, str]:
+    """What to add to the settings of `spark-submit`; its own ones win, its lists are added to."""
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()  # connects to the JVM that is waiting
+    given = dict(SparkConf().getAll())
+    jars = () if _has_delta_classes() else _add_to_class_path(settings.jars, announce)
+    wanted = session_conf(settings.conf, given.get("spark.master", ""), jars, settings.jars.cache)
+    del wanted[DRIVER_OPTIONS_KEY]  # The JVM runs already.
+    chosen = {key: value for key, value in wanted.items() if key not in given}
+    for key in (JARS_KEY, EXTENSIONS_KEY):
+        chosen[key] = joined(given.get(key), wanted[key].split(","))
+    return chosen
+
+
+def _has_delta_classes() -> bool:
+    from py4j.protocol import Py4JJavaError
+
+    try:
+        _thread().getContextClassLoader().loadClass(DELTA_EXTENSION)
+    except Py4JJavaError:
+        return False
+    return True
+
+
+def _add_to_class_path(
+    source: JarSource, announce: Callable[[str], None] | None
+) -> tuple[Path, ...]:
+    """Let the waiting JVM see Delta's jars, as `--jars` would have done.
+
+    `spark-submit` runs a Python job under a class loader that takes more jars until the context
+    starts; executors get them through `spark.jars`.
+    """
+    from pyspark import SparkContext
+
+    java = find_java(source.cache, os.environ)
+    jars = resolve_jars(source, java, os.environ, announce)
+    loader = _thread().getContextClassLoader()
+    for jar in jars:
+        loader.addURL(SparkContext._jvm.java.io.File(str(jar)).toURI().toURL())  # type: ignore[union-attr]
+    return jars
+
+
+def _thread() -> Any:  # noqa: ANN401 - an object of the JVM has no Python type
+    from pyspark import SparkContext
+
+    return SparkContext._jvm.java.lang.Thread.currentThread()  # type: ignore[union-attr]
+
+
+def _require_delta(session: SparkSession, settings: SessionSettings) -> None:
+    if DELTA_EXTENSION in (session.conf.get(EXTENSIONS_KEY, "") or ""):
+        return
+    if settings.remote is not None:
+        place = f"the Spark Connect server {shown(settings.remote)} runs without Delta; start it"
+    else:
+        place = "the running Spark session is without Delta; stop it and run again, or start it"
+    jars = find_jars(settings.jars)
+    raise ConfigError(f"{place} with: {submit_options(jars)}")
+
+
+def submit_options(jars: tuple[Path, ...] | None) -> str:
+    """The options that give Delta to `spark-submit`, `pyspark` or a Connect server."""
+    source = f"--jars {','.join(map(str, jars))}" if jars else f"--packages {DELTA_PACKAGE}"
+    return (
+        f"{source} --conf {EXTENSIONS_KEY}={DELTA_EXTENSION} --conf {CATALOG_KEY}={DELTA_CATALOG}"
+    )
+
+
+def _start_error(exc: Exception) -> SparkscoreError:
+    text = str(exc)
+    if any(sign in text for sign in _PORT_SIGNS):
+        return PortTakenError(
+            f"Spark could not open a port that it was told to use: {_first_line(exc)}. Free the "
+            "port, or leave spark.driver.port, spark.ui.port and spark.blockManager.port out of "
+            "the settings, so that Spark takes free ones"
+        )
+    if "JAVA_GATEWAY_EXITED" in text or "Java gateway process exited" in text:
+        return JavaError(
+            f"the JVM of JAVA_HOME {shown(os.environ.get('JAVA_HOME'))} ended while Spark started; "
+            "its own message stands above. Usual causes: an option in JAVA_TOOL_OPTIONS or "
+            "spark.driver.extraJavaOptions that this Java does not know, or spark.driver.memory "
+            "above the machine's; 'sparkscore doctor' checks Java and Spark"
+        )
+    return SparkFailedError(
+        f"Spark did not start: {_first_line(exc)}. 'sparkscore doctor' checks Java, Spark and "
+        "Delta's jars; --debug shows the whole trace"
+    )
+
+
+def _first_line(exc: Exception) -> str:
+    """The line of a Java trace that names the cause, else the first line of the message."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    telling = causes or [line for line in lines if "Exception" in line or "Error" in line] or lines
+    return (telling or [type(exc).__name__])[-1 if causes else 0][:300]
