@@ -18,8 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparkscore.records import Metric
-
 Row = Mapping[str, object]
 
 
@@ -90,11 +88,6 @@ def seconds_between(start_ms: int, end_ms: int | None) -> float | None:
     return None if end_ms is None else (end_ms - start_ms) / 1000
 
 
-def latest_values(metrics: Mapping[str, Metric]) -> dict[str, object]:
-    """The latest value of each metric, by name."""
-    return {key: metrics[key].value for key in sorted(metrics)}
-
-
 def _json(value: object, indent: int | None = None) -> str:
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
@@ -122,7 +115,7 @@ def _flat(record: Row, prefix: str = "") -> list[tuple[str, object]]:
 
 
 def _cell(value: object) -> str:
-    if value is None or value in ((), [], {}):
+    if value is None or value in ("", (), [], {}):
         return "-"
     if isinstance(value, bool):
         return "true" if value else "false"
