@@ -20,10 +20,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from sparkscore.errors import UsageError, shown
 from sparkscore.package.safe_yaml import read_yaml
-from sparkscore.package.signature import Signature, arrow_schema
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
     from sparkscore.package.layout import Package
 
@@ -95,34 +94,17 @@ def check_environment(package: Package) -> list[str]:
     return differences
 
 
-def write_example(folder: Path, example: pd.DataFrame, signature: Signature) -> dict[str, object]:
+def write_example(folder: Path, rows: pa.RecordBatch, *, named: bool) -> dict[str, object]:
     """Write `input_example.json` and return what MLmodel says about it.
 
     Args:
         folder: The package.
-        example: A few rows of input.
-        signature: Whose input columns are written, in their order.
-
-    Raises:
-        UsageError: The example does not hold the signature's columns and types.
+        rows: A few rows of input.
+        named: Whether the columns have names of their own, and not just positions.
     """
-    import pyarrow as pa
-
-    schema = arrow_schema(signature.inputs)
-    try:
-        named = (
-            example if schema.names == [str(c) for c in example.columns] else example[schema.names]
-        )
-        arrays = [
-            pa.array(named.iloc[:, i], type=schema.field(i).type, from_pandas=True)
-            for i in range(len(schema.names))
-        ]
-    except (KeyError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
-        raise UsageError(f"the input example does not fit the signature: {exc}") from exc
-    rows = zip(*(array.to_pylist(maps_as_pydicts="strict") for array in arrays), strict=True)
-    content: dict[str, object] = {"data": [[_plain(value) for value in row] for row in rows]}
-    if all(isinstance(name, str) for name in example.columns):
-        content = {"columns": schema.names, **content}
+    values = (column.to_pylist(maps_as_pydicts="strict") for column in rows.columns)
+    content: dict[str, object] = {"columns": rows.schema.names} if named else {}
+    content["data"] = [[_plain(value) for value in row] for row in zip(*values, strict=True)]
     (folder / INPUT_EXAMPLE).write_text(json.dumps(content), encoding="utf-8")
     return {"artifact_path": INPUT_EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
 

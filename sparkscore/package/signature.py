@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,6 @@ __all__ = [
     "arrow_schema",
     "arrow_type",
     "infer_signature",
-    "output_columns",
 ]
 
 _PREDICTION = "prediction"
@@ -93,44 +92,19 @@ class Signature:
         }
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
+def arrow_schema(schema: ColumnSchema) -> pa.Schema:
     """The Arrow schema of batches for `schema`; a field is nullable where it is not required.
-
-    A tensor becomes one field: its first axis is the rows, the others are lists.
 
     Raises:
         SignatureMismatchError: A type has no Arrow twin.
     """
     import pyarrow as pa
 
-    columns = schema if isinstance(schema, ColumnSchema) else _columns_of(schema)
     return pa.schema(
         [
             pa.field(name, arrow_type(column.type), nullable=not column.required)
-            for name, column in zip(columns.names, columns.columns, strict=True)
+            for name, column in zip(schema.names, schema.columns, strict=True)
         ]
-    )
-
-
-def output_columns(signature: Signature) -> ColumnSchema:
-    """The columns that predictions fill, each with a name.
-
-    A tensor is a column of scalars (one axis) or of lists. What has no name is `prediction`,
-    or `prediction_0`, `prediction_1`, ... if there are several. A signature without outputs
-    means one column of doubles, as `mlflow.pyfunc.spark_udf` has it.
-    """
-    outputs = signature.outputs
-    if outputs is None:
-        return ColumnSchema((ColumnSpec(_PREDICTION, ScalarType.DOUBLE, required=False),))
-    columns = outputs if isinstance(outputs, ColumnSchema) else _columns_of(outputs)
-    several = len(columns.columns) > 1
-    return ColumnSchema(
-        tuple(
-            ColumnSpec(
-                c.name or (f"{_PREDICTION}_{i}" if several else _PREDICTION), c.type, c.required
-            )
-            for i, c in enumerate(columns.columns)
-        )
     )
 
 
@@ -160,7 +134,8 @@ def infer_signature(
         )
     outputs = None
     if predictions is not None:
-        outputs = _schema_of(predictions, "prediction column") or _prediction_column(predictions)
+        outputs = _schema_of(predictions, "prediction column")
+        outputs = outputs or _prediction_column(predictions, inputs.names)
     return Signature(inputs, outputs, tuple(_param(k, v) for k, v in (params or {}).items()))
 
 
@@ -188,11 +163,13 @@ def _named_arrays(data: object, noun: str) -> Iterator[tuple[str | None, pa.Arra
             yield None if unnamed else name, _array(data.iloc[:, i], f"{noun} {name!r}")
 
 
-def _prediction_column(predictions: object) -> ColumnSchema:
+def _prediction_column(predictions: object, input_names: Sequence[str]) -> ColumnSchema:
     values = _array(predictions, "predictions")
+    # A Series computed from one input column still has that column's name, which says nothing.
     name = getattr(predictions, "name", None)
+    is_own = isinstance(name, str) and name != "" and name not in input_names
     column = ColumnSpec(
-        name if isinstance(name, str) and name else _PREDICTION,
+        str(name) if is_own else _PREDICTION,
         type_from_arrow(values.type, "predictions"),
         required=values.null_count == 0,
     )
@@ -219,30 +196,6 @@ def _array(values: object, where: str) -> pa.Array | pa.ChunkedArray:
 def _rows(array: np.ndarray) -> list[object]:
     """The rows of an array of two or more axes, as vectors or as lists of lists of them."""
     return [row if row.ndim == 1 else _rows(row) for row in array]
-
-
-def _columns_of(schema: TensorSchema) -> ColumnSchema:
-    return ColumnSchema(
-        tuple(ColumnSpec(tensor.name, _tensor_type(tensor)) for tensor in schema.tensors)
-    )
-
-
-def _tensor_type(tensor: TensorSpec) -> DataType:
-    """The type of one row of a tensor."""
-    import numpy as np
-    import pyarrow as pa
-
-    try:
-        dtype = np.dtype(tensor.dtype)
-        is_text = dtype.kind in "UO"
-        kind = type_from_arrow(pa.string() if is_text else pa.from_numpy_dtype(dtype), "tensor")
-    except (TypeError, pa.ArrowNotImplementedError) as exc:
-        raise SignatureMismatchError(
-            f"a tensor of dtype {tensor.dtype!r} has no table column; use a column signature"
-        ) from exc
-    for _ in tensor.shape[1:]:
-        kind = ArrayType(kind)
-    return kind
 
 
 def _param(name: str, default: object) -> ParamSpec:

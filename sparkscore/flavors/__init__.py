@@ -1,0 +1,13 @@
+"""How models of each library get into packages and out of them, found by a table and by plug-ins.
+
+A further flavor is a class like those below, named by an entry point of the group
+`sparkscore.flavors`.
+"""
+
+from __future__ import annotations
+
+from sparkscore.flavors.load import load_predictor
+from sparkscore.flavors.registered import get_flavor, known_flavors
+from sparkscore.flavors.save import save_model
+
+__all__ = ["get_flavor", "known_flavors", "load_predictor", "save_model"]

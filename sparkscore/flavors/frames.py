@@ -1,0 +1,140 @@
+"""From Arrow batches to what models take: pandas frames and float matrices, value by value exact.
+
+A column's dtype follows from the signature and never from the data: a batch that happens to hold
+no null looks to the model like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.package.datatypes import ScalarType
+from sparkscore.package.schema import ColumnSchema, ColumnSpec
+from sparkscore.package.signature import arrow_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from sparkscore.package.signature import Signature
+
+_INTEGERS = (ScalarType.INTEGER, ScalarType.LONG)
+
+
+def column_inputs(signature: Signature) -> ColumnSchema:
+    """The signature's input columns.
+
+    Raises:
+        SignatureMismatchError: The inputs are tensors, which no table fills.
+    """
+    if not isinstance(signature.inputs, ColumnSchema):
+        raise SignatureMismatchError(
+            "the model's signature takes tensors, and tables have columns; save the model again "
+            "with a signature inferred from a pandas DataFrame"
+        )
+    return signature.inputs
+
+
+def is_float_matrix(schema: ColumnSchema) -> bool:
+    """Whether every column is a double, so that `float_matrix` can stand for the frame."""
+    return all(column.type == ScalarType.DOUBLE for column in schema.columns)
+
+
+def float_matrix(batch: pa.RecordBatch) -> np.ndarray:
+    """The doubles of `batch` as one column-major float64 array; null becomes NaN."""
+    import numpy as np
+
+    matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float64, order="F")
+    for i, column in enumerate(batch.columns):
+        matrix[:, i] = column.to_numpy(zero_copy_only=False)
+    return matrix
+
+
+def pandas_frame(batch: pa.RecordBatch, schema: ColumnSchema) -> pd.DataFrame:
+    """`batch` as a new, writable frame with the dtypes that `schema` calls for.
+
+    | column | required | optional |
+    |---|---|---|
+    | integer, long | int32, int64 | Int32, Int64 |
+    | boolean | bool | boolean |
+    | float, double | float32, float64, null is NaN | the same |
+    | datetime | datetime64[us], null is NaT | the same |
+    | string, binary, nested | object, null is None | the same |
+
+    Args:
+        batch: The schema's columns in its order and with its Arrow types.
+        schema: Columns without names become columns 0, 1, ...
+
+    Raises:
+        SignatureMismatchError: A required integer or boolean column holds a null.
+    """
+    import pandas as pd
+
+    series = {i: _column(batch.column(i), spec) for i, spec in enumerate(schema.columns)}
+    frame = pd.DataFrame(series, index=pd.RangeIndex(batch.num_rows))
+    if schema.columns and schema.columns[0].name is not None:
+        frame.columns = pd.Index(schema.names)
+    return frame
+
+
+def record_batch(frame: pd.DataFrame, schema: ColumnSchema) -> pa.RecordBatch:
+    """The schema's columns of `frame` as a batch, the way back from `pandas_frame`.
+
+    Raises:
+        UsageError: A column is missing, or holds what its type cannot.
+    """
+    import pyarrow as pa
+
+    arrow = arrow_schema(schema)
+    missing = [name for name in schema.names if name not in map(str, frame.columns)]
+    if missing:
+        raise UsageError(f"the input example lacks the columns {listed(missing)}")
+    by_name = {str(name): frame.iloc[:, i] for i, name in enumerate(frame.columns)}
+    try:
+        arrays = [pa.array(by_name[f.name], type=f.type, from_pandas=True) for f in arrow]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
+        raise UsageError(f"the input example does not fit the signature: {exc}") from exc
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow)
+
+
+def _column(values: pa.Array, spec: ColumnSpec) -> object:
+    kind = spec.type
+    if kind in (*_INTEGERS, ScalarType.BOOLEAN):
+        return _whole(values, spec)
+    if kind in (ScalarType.FLOAT, ScalarType.DOUBLE, ScalarType.STRING, ScalarType.BINARY):
+        # to_numpy makes null NaN for floats and None for objects, without rounding anything.
+        return values.to_numpy(zero_copy_only=False)
+    if kind is ScalarType.DATETIME:
+        return values.cast("timestamp[us]").to_numpy(zero_copy_only=False)
+    return _objects(values)
+
+
+def _whole(values: pa.Array, spec: ColumnSpec) -> object:
+    """Integers or booleans: plain if required, else under a mask, never by way of a float."""
+    import pandas as pd
+    import pyarrow.compute as pc
+
+    if spec.required:
+        if values.null_count:
+            raise SignatureMismatchError(
+                f"column {spec.name!r} is required ({spec.type}), but {values.null_count} of "
+                f"{len(values)} values are null; fill them, or declare the column optional"
+            )
+        return values.to_numpy(zero_copy_only=False)
+    mask = values.is_null().to_numpy(zero_copy_only=False)
+    is_boolean = spec.type is ScalarType.BOOLEAN
+    plain = pc.fill_null(values, False if is_boolean else 0).to_numpy(zero_copy_only=False)
+    array = pd.arrays.BooleanArray if is_boolean else pd.arrays.IntegerArray
+    # to_numpy may hand out Arrow's own read-only memory; the model gets its own.
+    return array(plain, mask, copy=True)
+
+
+def _objects(values: pa.Array) -> np.ndarray:
+    """Nested values as Python lists and dicts, one a row."""
+    import numpy as np
+
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = values.to_pylist(maps_as_pydicts="strict")
+    return objects

@@ -1,0 +1,124 @@
+"""LightGBM: a Booster is saved as LightGBM's text, a model of its scikit-learn API with skops."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError
+from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
+from sparkscore.flavors.frames import (
+    column_inputs,
+    float_matrix,
+    is_float_matrix,
+    pandas_frame,
+)
+from sparkscore.flavors.sklearn import dump_skops, load_estimator
+from sparkscore.package.layout import resolve_inside
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from sparkscore.package.schema import ColumnSchema
+    from sparkscore.package.signature import Signature
+    from sparkscore.package.trust import TrustPolicy
+
+_BOOSTER = "lightgbm.basic.Booster"
+
+
+class LightgbmFlavor:
+    """Reads what MLflow's flavor `lightgbm` writes, in all of its forms."""
+
+    name = "lightgbm"
+
+    def save(self, model: object, folder: Path) -> SavedFlavor:
+        """Write `model.lgb` or `model.skops`; see `Flavor.save`."""
+        lightgbm = _import_lightgbm()
+        if not isinstance(model, lightgbm.Booster | lightgbm.LGBMModel):
+            raise UsageError(f"a {type(model).__name__} is no model of LightGBM")
+        own: dict[str, object] = {
+            "lgb_version": lightgbm.__version__,
+            "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+            "code": None,
+        }
+        requirements = ["lightgbm", "numpy", "pandas"]
+        if isinstance(model, lightgbm.Booster):
+            own["data"] = "model.lgb"
+            own["model_class"] = _BOOSTER
+            model.save_model(str(folder / "model.lgb"))
+        else:
+            own["data"] = "model.skops"
+            own["serialization_format"] = "skops"
+            # For MLflow, which trusts what a package says of itself; never read here.
+            own["skops_trusted_types"] = dump_skops(model, folder / "model.skops")
+            requirements += ["scikit-learn", "skops"]
+        generic = {"loader_module": "mlflow.lightgbm", "data": own["data"]}
+        return SavedFlavor({self.name: own, "python_function": generic}, tuple(requirements))
+
+    def load(
+        self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
+    ) -> Predictor:
+        """A predictor of one thread, or of OMP_NUM_THREADS if that says more; see `Flavor.load`."""
+        lightgbm = _import_lightgbm()
+        path = resolve_inside(folder, conf.get("data"), "MLmodel flavors.lightgbm.data")
+        schema = column_inputs(signature)
+        if conf.get("model_class", _BOOSTER) != _BOOSTER:
+            # MLflow wrote no format before 3.14, and cloudpickle then.
+            how = conf.get("serialization_format", "cloudpickle")
+            model = cast("_LightgbmModel", load_estimator(path, how, trust))
+            return _LightgbmPredictor(model, schema, as_matrix=False)
+        try:
+            booster = lightgbm.Booster(model_file=str(path))
+        except lightgbm.basic.LightGBMError as exc:
+            raise PackageFormatError(f"{path} is no LightGBM model: {exc}") from exc
+        # A matrix has no place for categories, which the booster knows by pandas' codes.
+        as_matrix = is_float_matrix(schema) and not booster.pandas_categorical
+        return _LightgbmPredictor(booster, schema, as_matrix=as_matrix)
+
+
+class _LightgbmModel(Protocol):
+    def predict(self, data: object, *, num_threads: int) -> object: ...
+
+
+class _LightgbmPredictor:
+    def __init__(self, model: _LightgbmModel, schema: ColumnSchema, *, as_matrix: bool) -> None:
+        self._model = model
+        self._schema = schema
+        self._as_matrix = as_matrix
+        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
+        self._n_threads = _n_threads(os.environ.get("OMP_NUM_THREADS"))
+        booster = getattr(model, "booster_", model)
+        self._has_categories = bool(getattr(booster, "pandas_categorical", None))
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        if self._as_matrix:
+            return self._model.predict(float_matrix(batch), num_threads=self._n_threads)
+        frame = pandas_frame(batch, self._schema)
+        if self._has_categories:
+            frame = _categorised(frame)
+        return self._model.predict(frame, num_threads=self._n_threads)
+
+
+def _categorised(frame: pd.DataFrame) -> pd.DataFrame:
+    """Text as categories; LightGBM then maps them to the ones it was fitted on."""
+    text = list(frame.select_dtypes(object).columns)
+    return frame.astype(dict.fromkeys(text, "category"))
+
+
+def _n_threads(omp_num_threads: str | None) -> int:
+    is_number = omp_num_threads is not None and omp_num_threads.isdigit()
+    return max(1, int(omp_num_threads)) if is_number and omp_num_threads else 1
+
+
+def _import_lightgbm() -> ModuleType:
+    try:
+        import lightgbm
+    except ImportError as exc:
+        raise MissingExtraError(
+            f"the flavor needs {exc.name}, which is not installed; "
+            "run: pip install 'sparkscore[lightgbm]'"
+        ) from exc
+    return lightgbm

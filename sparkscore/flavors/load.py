@@ -1,0 +1,87 @@
+"""From an opened package to a predictor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import SignatureMismatchError, UnknownFlavorError, listed, nearest
+from sparkscore.flavors.base import Predictor
+from sparkscore.flavors.registered import GENERIC, get_flavor, known_flavors
+from sparkscore.package.layout import Description, Package
+from sparkscore.package.schema import ColumnSchema
+from sparkscore.package.signature import Signature
+from sparkscore.package.trust import TrustPolicy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GENERIC_LOADER = "mlflow.pyfunc.model"
+
+
+def load_predictor(package: Package, trust: TrustPolicy) -> Predictor:
+    """A predictor for a package whose bytes were verified before.
+
+    The most specific flavor that is known here loads it. A batch without rows gets an empty
+    answer and never reaches the model, since many libraries refuse it.
+
+    Args:
+        package: The opened package.
+        trust: What the operator allows it to load.
+
+    Raises:
+        UnknownFlavorError: No flavor known here fits.
+        SignatureMismatchError: The package has no signature.
+        UntrustedCodeError: Loading needs what `trust` does not admit.
+        PackageFormatError: A flavor's entry or file is broken.
+        MissingExtraError: A library is not installed.
+    """
+    description = package.description
+    if description.signature is None:
+        raise SignatureMismatchError(
+            f"{package.folder} has no signature, so no column can be matched; save the model "
+            "again with a signature or an input example"
+        )
+    name = _choose(package)
+    conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
+    loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
+    return _RowsOnly(loaded, _n_outputs(description.signature))
+
+
+class _RowsOnly:
+    """A predictor that answers batches without rows by itself."""
+
+    def __init__(self, predictor: Predictor, n_outputs: int) -> None:
+        self._predictor = predictor
+        self._n_outputs = n_outputs
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        """Predictions of the model, or an empty array of objects, which fits every type."""
+        if batch.num_rows:
+            return self._predictor.predict(batch)
+        import numpy as np
+
+        return np.empty((0,) if self._n_outputs == 1 else (0, self._n_outputs), dtype=object)
+
+
+def _n_outputs(signature: Signature) -> int:
+    outputs = signature.outputs
+    return len(outputs.columns) if isinstance(outputs, ColumnSchema) else 1
+
+
+def _choose(package: Package) -> str:
+    flavors = package.description.flavors
+    known = known_flavors()
+    for name in known:
+        if name in flavors and (name != GENERIC or _is_generic(package.description)):
+            return name
+    loader = flavors.get(GENERIC, {}).get("loader_module")
+    named = [*flavors, *([f"loader {loader}"] if loader else [])]
+    specific = next((name for name in flavors if name != GENERIC), GENERIC)
+    raise UnknownFlavorError(
+        f"{package.folder} has the flavors {listed(named)}{nearest(specific, known)}; known here "
+        f"are {listed(known)}. Install the plug-in that brings the flavor, or a newer sparkscore"
+    )
+
+
+def _is_generic(description: Description) -> bool:
+    return description.flavors[GENERIC].get("loader_module") == _GENERIC_LOADER

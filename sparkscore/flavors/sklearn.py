@@ -1,0 +1,134 @@
+"""scikit-learn: estimators and pipelines, saved with skops, which needs no trust to load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed, shown
+from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
+from sparkscore.flavors.frames import column_inputs, pandas_frame
+from sparkscore.package.layout import resolve_inside
+from sparkscore.package.trust import load_cloudpickle, load_skops
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from sparkscore.package.schema import ColumnSchema
+    from sparkscore.package.signature import Signature
+    from sparkscore.package.trust import TrustPolicy
+
+_FILE = "model.skops"
+_PREDICT_FNS = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "predict_joint_log_proba",
+    "decision_function",
+    "score_samples",
+    "transform",
+)
+
+
+class SklearnFlavor:
+    """Reads what MLflow's flavor `sklearn` writes: skops, pickle and cloudpickle."""
+
+    name = "sklearn"
+
+    def save(self, model: object, folder: Path) -> SavedFlavor:
+        """Write `model.skops`; see `Flavor.save`."""
+        if not callable(getattr(model, "predict", None)):
+            raise UsageError(f"a {type(model).__name__} has no predict; fit a model that has it")
+        try:
+            import sklearn
+        except ImportError as exc:
+            raise missing_sklearn(exc) from exc
+        trusted = dump_skops(model, folder / _FILE)
+        own = {
+            "pickled_model": _FILE,
+            "sklearn_version": sklearn.__version__,
+            "serialization_format": "skops",
+            # For MLflow, which trusts what a package says of itself; never read here.
+            "skops_trusted_types": trusted,
+            "code": None,
+        }
+        generic = {"loader_module": "mlflow.sklearn", "model_path": _FILE, "predict_fn": "predict"}
+        return SavedFlavor(
+            {self.name: own, "python_function": generic},
+            ("scikit-learn", "skops", "numpy", "pandas"),
+        )
+
+    def load(
+        self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
+    ) -> Predictor:
+        """A predictor that calls the package's `predict_fn`; see `Flavor.load`."""
+        path = resolve_inside(folder, conf.get("pickled_model"), "MLmodel flavors.sklearn")
+        model = load_estimator(path, conf.get("serialization_format", "pickle"), trust)
+        name = conf.get("predict_fn", "predict")
+        if name not in _PREDICT_FNS or not callable(getattr(model, str(name), None)):
+            raise PackageFormatError(
+                f"{folder}: predict_fn {shown(name)} is no such method of a "
+                f"{type(model).__name__}; known are {listed(_PREDICT_FNS)}"
+            )
+        return _SklearnPredictor(getattr(model, str(name)), column_inputs(signature))
+
+
+class _PredictFn(Protocol):
+    def __call__(self, frame: pd.DataFrame) -> object: ...
+
+
+class _SklearnPredictor:
+    def __init__(self, predict: _PredictFn, schema: ColumnSchema) -> None:
+        self._predict = predict
+        self._schema = schema
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        return self._predict(pandas_frame(batch, self._schema))
+
+
+def load_estimator(path: Path, serialization_format: object, trust: TrustPolicy) -> object:
+    """The estimator in a file of one of MLflow's three formats.
+
+    Raises:
+        PackageFormatError: Another format, or a broken file.
+        UntrustedCodeError: `trust` does not admit what the file holds.
+        MissingExtraError: A library is not installed.
+    """
+    if serialization_format == "skops":
+        return load_skops(path, trust)
+    if serialization_format in ("pickle", "cloudpickle"):
+        return load_cloudpickle(path, trust)
+    raise PackageFormatError(
+        f"{path}: serialization_format {shown(serialization_format)} is unknown; known are "
+        "'skops', 'pickle' and 'cloudpickle'"
+    )
+
+
+def dump_skops(model: object, path: Path) -> list[str]:
+    """Write an estimator with skops; returns the types that skops itself does not trust.
+
+    Raises:
+        UsageError: skops cannot write it.
+        MissingExtraError: skops is not installed.
+    """
+    try:
+        import skops.io
+    except ImportError as exc:
+        raise missing_sklearn(exc) from exc
+    try:
+        skops.io.dump(model, path)
+        return cast("list[str]", list(skops.io.get_untrusted_types(file=path)))
+    except Exception as exc:  # skops raises many things for what it cannot write
+        raise UsageError(
+            f"skops cannot save this {type(model).__name__} ({exc}); give its custom parts a "
+            "module of their own, or save it with flavor='python_function'"
+        ) from exc
+
+
+def missing_sklearn(exc: ImportError) -> MissingExtraError:
+    """The error for a missing scikit-learn or skops."""
+    return MissingExtraError(
+        f"the flavor needs {exc.name}, which is not installed; "
+        "run: pip install 'sparkscore[sklearn]'"
+    )
