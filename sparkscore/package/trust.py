@@ -143,9 +143,14 @@ def _is_known(type_name: str) -> bool:
     """Whether a name is a class of a known library, or one of its pure functions."""
     if type_name.startswith(_NEVER):
         return False
-    if _named_in(type_name, _KNOWN_FUNCTIONS):
-        return True
-    return _named_in(type_name, _KNOWN_CLASSES) and isinstance(_resolve(type_name), type)
+    is_function = _named_in(type_name, _KNOWN_FUNCTIONS)
+    if not (is_function or _named_in(type_name, _KNOWN_CLASSES)):
+        return False
+    found = _resolve(type_name)
+    # A module also holds what it imported: sklearn.x.os.system is no part of scikit-learn.
+    library = type_name.partition(".")[0]
+    is_own = str(getattr(found, "__module__", "")).partition(".")[0] == library
+    return is_own and (is_function or isinstance(found, type))
 
 
 def _named_in(type_name: str, entries: tuple[str, ...]) -> bool:
