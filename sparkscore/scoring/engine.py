@@ -12,6 +12,7 @@ from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, SourceTable
 
 ScoresT = TypeVar("ScoresT", contravariant=True)
+SinkT = TypeVar("SinkT", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,19 @@ class Sink(Protocol[ScoresT]):
         ...
 
 
-class Engine(Protocol):
+class OpenedSource(Protocol):
+    """A source as one engine holds it."""
+
+    @property
+    def table(self) -> SourceTable:
+        """Which table, version and columns these are."""
+        ...
+
+
+SourceT = TypeVar("SourceT", bound=OpenedSource)
+
+
+class Engine(Protocol[SourceT, SinkT]):
     """One way to read a source, score it and hand the scores to a sink."""
 
     @property
@@ -84,15 +97,15 @@ class Engine(Protocol):
         """What `--engine` calls it."""
         ...
 
-    def open(self, spec: SourceSpec) -> SourceTable:
-        """The source with its version pinned; no row is read.
+    def open(self, spec: SourceSpec) -> SourceT:
+        """The source with its version pinned and its filter applied; no row is read.
 
         Raises:
-            SourceError: There is no such table, version or column.
+            SourceError: There is no such table or version, or the filter does not fit.
         """
         ...
 
-    def run(self, plan: ScoringPlan, facts: RunFacts) -> Outcome:
+    def run(self, plan: ScoringPlan, source: SourceT, sink: SinkT, facts: RunFacts) -> Outcome:
         """Score and commit, or find that it was done before.
 
         Raises:

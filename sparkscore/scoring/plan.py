@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -53,12 +54,13 @@ class InvalidRows(StrEnum):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a plan needs to know of a pinned model."""
+    """What a plan needs to know of a pinned model; its verified package lies in `folder`."""
 
     name: str
     version: int | None
     digest: str
     uri: str
+    folder: Path
     signature: Signature
 
 
@@ -76,13 +78,15 @@ class SourceTable:
     """A source as it was opened: which table, which version, which columns.
 
     `version` pins the rows: a Delta version, or a digest over the files of another format; empty
-    for a DataFrame, whose rows nobody can pin.
+    for a DataFrame, whose rows nobody can pin. `table_id` tells a table from an earlier one that
+    lay at the same place.
     """
 
     uri: str
     format: str
     version: str
     columns: tuple[SourceColumn, ...]
+    table_id: str = ""
     where: str | None = None
 
     def column(self, name: str) -> SourceColumn | None:
@@ -346,6 +350,7 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     """
     fingerprint = {
         "input": source.uri,
+        "input_id": source.table_id,
         "input_version": source.version,
         "where": source.where or "",
         "model_digest": model.digest,

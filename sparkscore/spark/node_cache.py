@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +28,17 @@ from sparkscore.package.trust import TrustPolicy
 
 @dataclass
 class LoadedModel:
-    """A predictor in this process; `load_s` is what loading took, seconds."""
+    """A predictor in this process; `n_loads` counts how often the process has loaded it."""
 
     predictor: Predictor
     n_loads: int
-    load_s: float
 
 
 _loaded: dict[tuple[str, TrustPolicy], LoadedModel] = {}
 """Kept for the life of the process: Spark reuses its workers (`spark.python.worker.reuse`)."""
+
+_n_loads: Counter[str] = Counter()
+"""Loads of each digest in this process; more than one would mean that the cache failed."""
 
 
 def node_folder() -> Path:
@@ -44,7 +47,9 @@ def node_folder() -> Path:
     `SPARKSCORE_NODE_CACHE` moves it. What lies there can be deleted while no job runs.
     """
     named = os.environ.get("SPARKSCORE_NODE_CACHE")
-    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{getpass.getuser()}"
+    folder = (
+        Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{getpass.getuser()}"
+    )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -70,10 +75,10 @@ def loaded_model(
     started = time.perf_counter()
     folder = _verified_folder(digest, read_packed)
     predictor = load_predictor(open_package(folder), trust)
-    load_s = time.perf_counter() - started
-    model = LoadedModel(predictor=predictor, n_loads=1, load_s=load_s)
+    _n_loads[digest] += 1
+    model = LoadedModel(predictor=predictor, n_loads=_n_loads[digest])
     _loaded[digest, trust] = model
-    return model, load_s
+    return model, time.perf_counter() - started
 
 
 def _verified_folder(digest: str, read_packed: Callable[[], bytes]) -> Path:

@@ -6,6 +6,7 @@ nothing of stores, settings or the driver.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -30,23 +31,6 @@ _THREAD_VARIABLES = (
 )
 """Read by native libraries when they are loaded; set before a model brings them in."""
 
-REPORT = pa.struct(
-    [
-        pa.field("worker", pa.string()),
-        pa.field("ended_ms", pa.int64()),
-        pa.field("n_rows", pa.int64()),
-        pa.field("n_rejected", pa.int64()),
-        pa.field("n_bytes", pa.int64()),
-        pa.field("convert_s", pa.float64()),
-        pa.field("predict_s", pa.float64()),
-        pa.field("load_s", pa.float64()),
-        pa.field("n_loads", pa.int64()),
-        pa.field("rss_bytes", pa.int64()),
-    ]
-)
-"""BatchReport as it travels: in the first row of its batch, null in the others."""
-
-
 class PackedPackage(Protocol):
     """A packed package on its way to the nodes; picklable."""
 
@@ -67,19 +51,18 @@ class ScoringTask:
 
     @property
     def answer_type(self) -> pa.StructType:
-        """Type of what `score_batches` yields: predictions, whether the row is valid, report."""
+        """Type of what `score_batches` yields.
+
+        Flat, since Spark takes nested structs from pandas row by row: the predictions as p0, p1,
+        ..., whether the row is valid, and in the first row of a batch its report as JSON.
+        """
+        predictions = [pa.field(f"p{i}", f.type) for i, f in enumerate(self.batch.predictions)]
         return pa.struct(
-            [
-                pa.field("scores", pa.struct(list(self.batch.predictions))),
-                pa.field("valid", pa.bool_()),
-                pa.field("report", REPORT),
-            ]
+            [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string())]
         )
 
 
-def score_batches(
-    task: ScoringTask, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.StructArray]:
+def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.StructArray]:
     """Score the batches of one Spark task, each answered by as many rows as it has.
 
     Args:
@@ -99,7 +82,9 @@ def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
     model, load_s = loaded_model(task.digest, task.trust, task.packed.read)
-    pieces = [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)]
+    pieces = [
+        score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)
+    ]
     scores = pa.concat_arrays([piece.predictions for piece in pieces])
     report = {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
@@ -113,9 +98,14 @@ def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
         "n_loads": model.n_loads,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    reports = pa.concat_arrays([pa.array([report], REPORT), pa.nulls(batch.num_rows - 1, REPORT)])
-    valid = scores.is_valid()
-    return pa.StructArray.from_arrays([scores, valid, reports], fields=list(task.answer_type))
+    return pa.StructArray.from_arrays(
+        [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
+        fields=list(task.answer_type),
+    )
+
+
+def _first_of(text: str, n_rows: int) -> pa.Array:
+    return pa.concat_arrays([pa.array([text]), pa.nulls(n_rows - 1, pa.string())])
 
 
 def _limit_threads() -> int:

@@ -1,0 +1,320 @@
+"""The Delta score table: one commit per logical run, proven from the table's own history.
+
+Delta skips a write whose application id and version it has seen, and says nothing. So the history
+is asked before (was this run committed, and with the same inputs?) and after (did our commit
+land?). The commit's user metadata is what makes both answers possible. Everything goes through
+SQL and the DataFrame writer, which classic sessions and Spark Connect share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from sparkscore.errors import (
+    RunKeyConflictError,
+    TargetBusyError,
+    TargetError,
+    TargetSchemaError,
+    TargetUnwritableError,
+    shown,
+)
+from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.outcome import Commit
+from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
+from sparkscore.spark.failures import is_conflict, is_unwritable
+from sparkscore.spark.source import absolute_uri, is_path, quoted, table_identifier
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Row, SparkSession
+
+_METADATA_FORMAT = 1
+_N_TRIES = 5
+_TXN_VERSION = 1
+"""Each logical run has an application id of its own, so one version is enough."""
+
+_MERGE_CONF = "spark.databricks.delta.write.txn"
+_USER_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+@dataclass(frozen=True)
+class DeltaSink:
+    """A score table at a path or in the catalog of `spark`."""
+
+    spark: SparkSession
+    target: str
+
+    @property
+    def uri(self) -> str:
+        """The target's catalog name or absolute path."""
+        return absolute_uri(self.target)
+
+    def find(self, identity: RunIdentity) -> Commit | None:
+        """The commit that this logical run made before, or None.
+
+        Raises:
+            RunKeyConflictError: The key was committed with other inputs.
+        """
+        row = self._commit_row(identity.app_id)
+        if row is None:
+            return None
+        metadata = json.loads(row["userMetadata"])
+        differing = {
+            name: (str(metadata["inputs"].get(name, "")), value)
+            for name, value in identity.fingerprint.items()
+            if metadata["inputs"].get(name, "") != value
+        }
+        if differing:
+            raise RunKeyConflictError(
+                _conflict_text(identity, self.uri, int(row["version"]), differing)
+            )
+        return _commit(self.uri, row)
+
+    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+        """Refuse, before any row is scored, what the target would refuse after.
+
+        Raises:
+            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetUnwritableError: Its location refuses writes.
+            TargetError: Something else than a Delta table is there.
+        """
+        if is_path(self.uri) and not urlsplit(self.uri).scheme:
+            _check_local_path(Path(self.uri))
+        detail = self._detail()
+        if detail is None:
+            return
+        if detail["format"] != "delta":
+            raise TargetError(
+                f"target {shown(self.uri)} holds {detail['format']} files and no Delta table; "
+                "name another target, or convert it first (CONVERT TO DELTA)"
+            )
+        self._check_columns(schema)
+        partitions = list(detail["partitionColumns"])
+        if plan.request.partition_by and partitions != list(plan.request.partition_by):
+            raise TargetSchemaError(
+                f"target {shown(self.uri)} is partitioned by {partitions}, but the job asks for "
+                f"{list(plan.request.partition_by)}; leave --partition-by out, or take another target"
+            )
+
+    def write(self, scores: DataFrame, plan: ScoringPlan, facts: RunFacts) -> Commit:
+        """Write the scores in one commit and prove from the table's history that it landed.
+
+        Raises:
+            RunKeyConflictError: The table skipped the commit, or another attempt with other
+                inputs won.
+            TargetBusyError: Other commits won every try.
+        """
+        attempt = uuid.uuid4().hex
+        metadata = json.dumps(_user_metadata(plan, facts, attempt), sort_keys=True)
+        with _write_errors(self.uri):
+            for _ in range(_N_TRIES):
+                try:
+                    self._write_once(scores, plan, metadata)
+                    break
+                except PySparkException as exc:
+                    if not is_conflict(exc):
+                        raise
+                    landed = self.find(plan.identity)
+                    if landed is not None:  # Another attempt at the same run was faster.
+                        return landed
+            else:
+                raise TargetBusyError(
+                    f"other writers of {shown(self.uri)} won {_N_TRIES} times in a row; nothing was "
+                    "written; run the same command again"
+                )
+        return self._proven(plan.identity)
+
+    def _proven(self, identity: RunIdentity) -> Commit:
+        commit = self.find(identity)
+        if commit is None:
+            raise RunKeyConflictError(
+                f"target {shown(self.uri)} skipped the commit of run key {identity.run_key!r}: an "
+                "earlier run used the key, and its history has expired, so what it wrote cannot be "
+                "compared; nothing was written; give a new --run-key to score again"
+            )
+        return commit
+
+    def _write_once(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
+        request = plan.request
+        if request.mode is WriteMode.MERGE and self._detail() is not None:
+            self._merge(scores, plan, metadata)
+            return
+        writer = (
+            scores.write.format("delta")
+            .mode("overwrite" if request.mode is WriteMode.REPLACE else "append")
+            .option("txnAppId", plan.identity.app_id)
+            .option("txnVersion", _TXN_VERSION)
+            .option("userMetadata", metadata)
+        )
+        if request.partition_by:
+            writer = writer.partitionBy(*request.partition_by)
+        if request.replace_where and self._detail() is not None:
+            writer = writer.option("replaceWhere", request.replace_where)
+        if is_path(self.uri):
+            writer.save(self.uri)
+        else:
+            writer.saveAsTable(self.uri)
+
+    def _merge(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
+        view = f"sparkscore_{uuid.uuid4().hex}"
+        scores.createOrReplaceTempView(view)
+        matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in plan.request.keys)
+        conf = {
+            f"{_MERGE_CONF}AppId": plan.identity.app_id,
+            f"{_MERGE_CONF}Version": str(_TXN_VERSION),
+            _USER_METADATA_CONF: metadata,
+            # Scores are computed once, not once for finding matches and once for writing.
+            "spark.databricks.delta.merge.materializeSource": "all",
+        }
+        try:
+            with session_conf(self.spark, conf):
+                self.spark.sql(
+                    f"MERGE INTO {table_identifier(self.uri)} t USING {view} s ON {matches} "  # noqa: S608
+                    "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+                ).collect()
+        finally:
+            self.spark.catalog.dropTempView(view)
+
+    def _detail(self) -> Row | None:
+        try:
+            return self.spark.sql(f"DESCRIBE DETAIL {table_identifier(self.uri)}").collect()[0]
+        except AnalysisException:
+            return None
+
+    def _commit_row(self, app_id: str) -> Row | None:
+        if self._detail() is None:
+            return None
+        history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
+        rows = history.where(
+            F.get_json_object("userMetadata", "$.app_id") == F.lit(app_id)
+        ).collect()
+        return rows[0] if rows else None
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}
+        want = {f.name: f.dataType.simpleString() for f in from_arrow_schema(schema).fields}
+        lines = [
+            f"\n  {name}: the table has {have.get(name, 'no such column')}, "
+            f"the job writes {want.get(name, 'no such column')}"
+            for name in dict.fromkeys([*have, *want])
+            if have.get(name) != want.get(name)
+        ]
+        if lines:
+            raise TargetSchemaError(
+                f"the columns of target {shown(self.uri)} are not those of this job:{''.join(lines)}\n"
+                "Take another target, alter the table, or keep and name columns as it does"
+            )
+
+    def _frame(self) -> DataFrame:
+        if is_path(self.uri):
+            return self.spark.read.format("delta").load(self.uri)
+        return self.spark.read.table(self.uri)
+
+
+@contextmanager
+def session_conf(spark: SparkSession, conf: Mapping[str, str]) -> Iterator[None]:
+    """Settings of the session for the duration of a block; the former ones come back after it."""
+    former = {key: spark.conf.get(key, None) for key in conf}
+    for key, value in conf.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in former.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
+
+
+def _user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> dict[str, object]:
+    return {
+        "sparkscore": _METADATA_FORMAT,
+        "app_id": plan.identity.app_id,
+        "job": plan.request.job,
+        "run_key": plan.identity.run_key,
+        "run_id": facts.run_id,
+        "attempt": attempt,
+        "inputs": dict(plan.identity.fingerprint),
+        "model": {
+            "name": plan.model.name,
+            "version": plan.model.version,
+            "digest": plan.model.digest,
+        },
+    }
+
+
+def _commit(uri: str, row: Row) -> Commit:
+    numbers: Mapping[str, str] = row["operationMetrics"] or {}
+    written = numbers.get("numOutputRows")
+    if row["operation"] == "MERGE":
+        written = str(
+            int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"])
+        )
+    n_bytes = numbers.get("numOutputBytes") or numbers.get("numTargetBytesAdded")
+    return Commit(
+        uri=uri,
+        version=int(row["version"]),
+        run_id=str(json.loads(row["userMetadata"])["run_id"]),
+        n_rows=None if written is None else int(written),
+        n_bytes=None if n_bytes is None else int(n_bytes),
+    )
+
+
+def _conflict_text(
+    identity: RunIdentity, uri: str, version: int, differing: Mapping[str, tuple[str, str]]
+) -> str:
+    lines = "".join(
+        f"\n  {name}: committed with {shown(before)}, now {shown(now)}"
+        for name, (before, now) in differing.items()
+    )
+    return (
+        f"run key {identity.run_key!r} was committed to {shown(uri)} at table version {version} "
+        f"with other inputs:{lines}\n"
+        "Nothing was written. Give a new --run-key to score again, or name the former inputs "
+        "(--source-version, models:/NAME/VERSION) to repeat that run."
+    )
+
+
+def _check_local_path(path: Path) -> None:
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir():
+        raise TargetUnwritableError(
+            f"target {shown(str(path))} cannot be a table: {str(existing)!r} is no folder"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise TargetUnwritableError(
+            f"target {shown(str(path))} cannot be written: {str(existing)!r} refuses writes by this "
+            "user; change its owner or mode, or take another target"
+        )
+    log = path / "_delta_log"
+    if existing == path and not log.is_dir() and any(path.iterdir()):
+        raise TargetError(
+            f"target {shown(str(path))} is a folder with files and no Delta table; "
+            "name an empty or absent folder"
+        )
+
+
+@contextmanager
+def _write_errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except PySparkException as exc:
+        if is_unwritable(exc):
+            raise TargetUnwritableError(
+                f"target {shown(uri)} cannot be written; nothing was committed: "
+                f"{str(exc).strip().splitlines()[0]}"
+            ) from exc
+        raise

@@ -1,0 +1,220 @@
+"""The engines that feed a model from Spark: Arrow batches or pandas frames, the same worker."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_type
+
+from sparkscore.package.trust import TrustPolicy
+from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan
+from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
+from sparkscore.spark.delta import DeltaSink, session_conf
+from sparkscore.spark.failures import NULL_KEY_SIGN, translated
+from sparkscore.spark.shipping import is_connect, ship
+from sparkscore.spark.source import OpenedSource, open_source, quoted
+from sparkscore.spark.worker import ScoringTask
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_ANSWER = "__sparkscore_answer"
+
+
+@dataclass(frozen=True)
+class SparkEngine:
+    """Scores with Spark in one job: read, predict, count and write in one pass.
+
+    Attributes:
+        spark: The session; classic or Connect.
+        name: `arrow` (Arrow arrays all the way) or `pandas` (through Spark's pandas UDF).
+        trust: What loading the model may run on the nodes.
+        limits: Bounds of one batch.
+    """
+
+    spark: SparkSession
+    name: str = "arrow"
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
+    limits: BatchLimits = field(default_factory=BatchLimits)
+
+    def open(self, spec: SourceSpec) -> OpenedSource:
+        """The source with its version pinned and its filter applied; no row is read.
+
+        Raises:
+            SourceError: There is no such table or version, or the filter does not fit.
+        """
+        return open_source(self.spark, spec)
+
+    def run(
+        self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink, facts: RunFacts
+    ) -> Outcome:
+        """Score and commit, or find that it was done before.
+
+        Raises:
+            SparkscoreError: What the sink, the model or the rows refuse; nothing was committed,
+                unless the error is a BooksError.
+        """
+        done = sink.find(plan.identity)
+        if done is not None:
+            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        sink.check(plan, score_schema(plan))
+        read, scored = Observation(), Observation()
+        started = time.perf_counter()
+        task = scoring_task(
+            plan, ship(self.spark, plan.model.folder, plan.model.digest), self.trust, self.limits
+        )
+        shipped = time.perf_counter()
+        frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
+        commit = self._write(frame, plan, sink, facts)
+        ended = time.perf_counter()
+        if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
+            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
+        return _outcome(
+            commit,
+            read.get,
+            scored.get,
+            {"ship": shipped - started, "score_and_commit": ended - shipped},
+            self._n_cores(),
+        )
+
+    def _write(
+        self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
+    ) -> Commit:
+        conf = {
+            "spark.sql.execution.arrow.maxRecordsPerBatch": str(self.limits.max_rows),
+            "spark.sql.execution.arrow.maxBytesPerBatch": str(self.limits.max_bytes),
+            EXACT_INTEGERS_KEY: "true",
+        }
+        try:
+            with session_conf(self.spark, conf):
+                return sink.write(frame, plan, facts)
+        except PySparkException as exc:
+            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
+            raise translated(exc, what) from exc
+
+    def _n_cores(self) -> int | None:
+        return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
+
+
+def scoring_task(
+    plan: ScoringPlan, packed: object, trust: TrustPolicy, limits: BatchLimits
+) -> ScoringTask:
+    """The part of a plan that travels to the workers."""
+    version = f" version {plan.model.version}" if plan.model.version is not None else ""
+    return ScoringTask(
+        digest=plan.model.digest,
+        packed=packed,  # type: ignore[arg-type]  # what `ship` gave
+        trust=trust,
+        batch=BatchTask(
+            model=f"{plan.model.name!r}{version}",
+            bindings=plan.bindings,
+            predictions=plan.predictions,
+            on_invalid=plan.request.on_invalid,
+        ),
+        limits=limits,
+    )
+
+
+def scored_frame(
+    plan: ScoringPlan,
+    source: DataFrame,
+    task: ScoringTask,
+    facts: RunFacts,
+    engine: str,
+    observations: tuple[Observation, Observation],
+) -> DataFrame:
+    """The score table's rows, lazily, with counts of rows before and after the model.
+
+    Only the model's columns cross to Python. The second observation carries the workers' reports.
+    """
+    read, scored = observations
+    counted = source.observe(read, F.count(F.lit(1)).alias("n_rows"))
+    answered = counted.withColumn(
+        _ANSWER, answer_column(task, source_columns(plan.bindings), engine)
+    )
+    answer = F.col(_ANSWER)
+    observed = answered.observe(
+        scored,
+        F.count_if(answer["valid"]).alias("n_scored"),
+        F.count_if(~answer["valid"]).alias("n_rejected"),
+        F.collect_list(answer["report"]).alias("reports"),
+    )
+    valid = observed.where(answer["valid"]) if plan.may_reject else observed
+    return valid.select(*_score_columns(plan, facts))
+
+
+def score_schema(plan: ScoringPlan) -> pa.Schema:
+    """The score table's columns and types."""
+    fields = [pa.field(column.name, column.type) for column in plan.carried]
+    sql_types = {"string": pa.string(), "date": pa.date32(), "int": pa.int32(), "bigint": pa.int64()}
+    fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
+    return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
+
+
+def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
+    columns = [
+        _never_null(column.name) if column.name in plan.request.keys else F.col(quoted(column.name))
+        for column in plan.carried
+    ]
+    columns += [F.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
+    answer = F.col(_ANSWER)
+    columns += [answer[f"p{i}"].alias(name) for i, name in enumerate(plan.predictions.names)]
+    version = None if plan.model.version is None else str(plan.model.version)
+    record: dict[str, object] = {
+        "model_name": plan.model.name,
+        "model_version": version,
+        "model_digest": plan.model.digest,
+        "run_id": facts.run_id,
+        "scored_at": facts.scored_at,
+    }
+    columns += [
+        F.lit(record[f.name]).cast(from_arrow_type(f.type, False)).alias(f.name)
+        for f in RECORD_COLUMNS
+    ]
+    return columns
+
+
+def _never_null(name: str) -> Column:
+    column = F.col(quoted(name))
+    message = (
+        f"{NULL_KEY_SIGN} {name!r} holds a null, so that row could not be found again; "
+        "filter such rows (--where) or name other key columns"
+    )
+    return F.when(column.isNull(), F.raise_error(message)).otherwise(column).alias(name)
+
+
+def _outcome(
+    commit: Commit,
+    read: dict[str, object],
+    scored: dict[str, object],
+    seconds: dict[str, float],
+    n_cores: int | None,
+) -> Outcome:
+    reports = scored["reports"]
+    assert isinstance(reports, list)
+    return Outcome(
+        status=OutcomeStatus.SUCCEEDED,
+        commit=commit,
+        n_read=_count(read["n_rows"]),
+        n_scored=_count(scored["n_scored"]),
+        n_rejected=_count(scored["n_rejected"]),
+        seconds=seconds,
+        n_cores=n_cores,
+        batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+    )
+
+
+def _count(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+

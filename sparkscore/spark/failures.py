@@ -1,0 +1,68 @@
+"""What a failed Spark job means, read off the text that the JVM gives."""
+
+from __future__ import annotations
+
+import re
+
+from sparkscore import errors
+from sparkscore.errors import KeyColumnError, SparkFailedError, SparkscoreError, TargetSchemaError
+
+NULL_KEY_SIGN = "sparkscore: key column"
+"""How `raise_error` of the engine begins; found again in the failure's text."""
+
+_CONFLICT = re.compile(
+    r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"
+    r"|MetadataChangedException|ProtocolChangedException|DELTA_METADATA_CHANGED"
+)
+_UNWRITABLE = re.compile(
+    r"Permission denied|Read-only file system|AccessControlException|Mkdirs failed|Not a directory"
+    r"|No space left on device|AccessDenied"
+)
+_OURS = re.compile(r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.M)
+_DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
+_OUTSIDE_PREDICATE = "DELTA_REPLACE_WHERE_MISMATCH"
+
+
+def is_conflict(exc: BaseException) -> bool:
+    """Whether a Delta commit lost against another one."""
+    return _CONFLICT.search(_text(exc)) is not None
+
+
+def is_unwritable(exc: BaseException) -> bool:
+    """Whether the target's file system refused a write."""
+    return _UNWRITABLE.search(_text(exc)) is not None
+
+
+def translated(exc: Exception, what: str) -> SparkscoreError:
+    """The error of ours that a failed Spark job stands for.
+
+    An error that a Python worker raised comes back as the class it was there.
+
+    Args:
+        exc: What PySpark raised.
+        what: The job, for the message of last resort.
+    """
+    text = _text(exc)
+    if found := _OURS.search(text):
+        kind = getattr(errors, found[1], None)
+        if isinstance(kind, type) and issubclass(kind, SparkscoreError):
+            return kind(found[2].strip())
+    if NULL_KEY_SIGN in text:
+        line = text[text.index(NULL_KEY_SIGN) :].splitlines()[0]
+        return KeyColumnError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
+    if _DUPLICATE_KEYS in text:
+        return KeyColumnError(
+            f"{what}: several source rows have the same key, so a merge would keep any of them; "
+            "name further key columns, or filter the source to one row a key"
+        )
+    if _OUTSIDE_PREDICATE in text:
+        return TargetSchemaError(
+            f"{what}: rows to be written lie outside replace_where, so they would not be replaced "
+            "by a next run; make --where select the same rows as --replace-where"
+        )
+    first = text.strip().splitlines()[0] if text.strip() else type(exc).__name__
+    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first}")
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,187 @@
+"""Opening what a job reads, pinned to a version, and saying which columns it has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_type
+
+from sparkscore.errors import SourceError, shown
+from sparkscore.scoring.engine import SourceSpec
+from sparkscore.scoring.plan import SourceColumn, SourceTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql.types import DataType, StructType
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """A lazy DataFrame of exactly the rows that `table` names."""
+
+    frame: DataFrame
+    table: SourceTable
+
+
+def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
+    """The source with its version pinned and its filter applied; no row is read.
+
+    Raises:
+        SourceError: There is no such table or version, or the filter does not fit its columns.
+    """
+    identifier = table_identifier(spec.uri)
+    with _source_errors(spec):
+        if spec.format == "parquet":
+            opened = _open_parquet(spark, spec)
+        else:
+            detail = _detail(spark, identifier)
+            if detail is None or detail["format"] != "delta":
+                if spec.format == "delta" or not _holds_parquet(spec.uri):
+                    raise SourceError(_no_table_text(spec))
+                opened = _open_parquet(spark, spec)
+            else:
+                opened = _open_delta(spark, spec, identifier, detail)
+        return opened if spec.where is None else _filtered(opened, spec.where)
+
+
+def described(frame: DataFrame, uri: str = "DataFrame") -> SourceTable:
+    """A DataFrame of the caller's as a source; nobody can pin its rows."""
+    return SourceTable(uri=uri, format="spark", version="", columns=columns_of(frame.schema))
+
+
+def columns_of(schema: StructType) -> tuple[SourceColumn, ...]:
+    """The columns of a Spark schema with their Arrow types, where Arrow has them."""
+    return tuple(
+        SourceColumn(field.name, _arrow_type(field.dataType), field.dataType.simpleString())
+        for field in schema.fields
+    )
+
+
+def absolute_uri(uri: str) -> str:
+    """`uri` with a relative local path made absolute; catalog names and other schemes stay."""
+    if not is_path(uri) or urlsplit(uri).scheme:
+        return uri
+    return str(Path(uri).absolute())
+
+
+def is_path(uri: str) -> bool:
+    """Whether `uri` means files rather than a name in the catalog."""
+    return "/" in uri or "\\" in uri or uri.startswith(".") or Path(uri).exists()
+
+
+def table_identifier(uri: str) -> str:
+    """How SQL names the table: delta.`path`, or the catalog name as it is."""
+    if not is_path(uri):
+        return uri
+    return f"delta.{quoted(absolute_uri(uri))}"
+
+
+def quoted(name: str) -> str:
+    """`name` as one identifier of Spark SQL, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _open_delta(
+    spark: SparkSession, spec: SourceSpec, identifier: str, detail: Row
+) -> OpenedSource:
+    version = spec.version
+    if version is None:
+        version = int(spark.sql(f"DESCRIBE HISTORY {identifier} LIMIT 1").collect()[0]["version"])
+    reader = spark.read.format("delta").option("versionAsOf", version)
+    frame = reader.load(absolute_uri(spec.uri)) if is_path(spec.uri) else reader.table(spec.uri)
+    table = SourceTable(
+        uri=absolute_uri(spec.uri),
+        format="delta",
+        version=str(version),
+        columns=columns_of(frame.schema),
+        table_id=str(detail["id"]),
+    )
+    return OpenedSource(frame, table)
+
+
+def _open_parquet(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
+    if spec.version is not None:
+        raise SourceError(
+            f"version {spec.version} was asked for, but Parquet files have no versions: {spec.uri!r}"
+        )
+    uri = absolute_uri(spec.uri)
+    frame = spark.read.parquet(uri)
+    table = SourceTable(
+        uri=uri,
+        format="parquet",
+        version=_files_digest(frame.inputFiles()),
+        columns=columns_of(frame.schema),
+    )
+    return OpenedSource(frame, table)
+
+
+def _files_digest(files: list[str]) -> str:
+    """A digest over the names of the files, and over size and time of those on this machine."""
+    digest = hashlib.sha256()
+    for uri in sorted(files):
+        digest.update(uri.encode())
+        path = Path(urlsplit(uri).path)
+        if urlsplit(uri).scheme == "file" and path.exists():
+            facts = path.stat()
+            digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _filtered(opened: OpenedSource, where: str) -> OpenedSource:
+    frame = opened.frame.where(F.expr(where))
+    columns_of(frame.schema)  # Connect parses the filter only when the schema is asked for.
+    return OpenedSource(frame, replace(opened.table, where=where))
+
+
+def _detail(spark: SparkSession, identifier: str) -> Row | None:
+    try:
+        return spark.sql(f"DESCRIBE DETAIL {identifier}").collect()[0]
+    except AnalysisException:
+        return None
+
+
+def _holds_parquet(uri: str) -> bool:
+    path = Path(uri)
+    if path.is_file():
+        return path.suffix == ".parquet"
+    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+
+
+def _arrow_type(data_type: DataType) -> pa.DataType | None:
+    try:
+        return to_arrow_type(data_type, timezone="UTC")
+    except PySparkException:
+        return None
+
+
+@contextmanager
+def _source_errors(spec: SourceSpec) -> Iterator[None]:
+    try:
+        yield
+    except PySparkException as exc:
+        first = str(exc).strip().splitlines()[0]
+        raise SourceError(
+            f"source {shown(spec.uri)} cannot be read with version {spec.version} and filter "
+            f"{shown(spec.where)}: {first}"
+        ) from exc
+
+
+def _no_table_text(spec: SourceSpec) -> str:
+    kind = "Delta table" if spec.format == "delta" else "Delta table or folder of Parquet files"
+    if is_path(spec.uri):
+        path = Path(absolute_uri(spec.uri))
+        state = "nothing is there" if not path.exists() else "what is there is something else"
+        return f"source {shown(spec.uri)} is no {kind}: {state} ({path}); check --source"
+    return (
+        f"source {shown(spec.uri)} is no {kind} of the catalog; "
+        "a path would have a '/' in it, such as ./flights"
+    )
