@@ -104,7 +104,7 @@ class RunStore(Protocol):
         tags: Mapping[str, str] | None = None,
         limit: int = 1000,
     ) -> Sequence[Run]:
-        """Active runs that carry all of `tags`, newest start first; all experiments if none is named."""
+        """Active runs that carry all of `tags`, newest start first; no ids: all experiments."""
         ...
 
     def log_batch(
@@ -121,6 +121,7 @@ class RunStore(Protocol):
             RecordNotFoundError: No such run.
             InvalidStateError: The run is deleted, or a param is known with another value.
             InvalidNameError: A key is not usable.
+            UsageError: A value is over its limit (`rules` has them); values are never cut.
         """
         ...
 
