@@ -1,1 +1,1 @@
-"""Scoring without Spark: what to score (plan), how a batch is scored, and how a run is accounted for."""
+"""Scoring without Spark: the plan, how a batch is scored, and the account of a run."""

@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparkscore.errors import InvalidRowsError, PredictionError, SparkscoreError, shown
-from sparkscore.scoring.casts import cast_column
+from sparkscore.errors import (
+    InvalidRowsError,
+    PredictionError,
+    SignatureMismatchError,
+    SparkscoreError,
+    shown,
+)
+from sparkscore.scoring.casts import cast_column, find_cast
 from sparkscore.scoring.outputs import prediction_columns
 from sparkscore.scoring.plan import Binding, InvalidRows
 
@@ -132,7 +138,13 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
     if binding.source is None:
         return pa.nulls(batch.num_rows, binding.type), None
     column = batch.column(binding.source.name)
-    converted, unfit = cast_column(column, binding.type, binding.cast)
+    cast = binding.cast or find_cast(column.type, binding.type)
+    if cast is None:
+        raise SignatureMismatchError(
+            f"the model's column {binding.model_column!r} is {binding.type}, but a column of type "
+            f"{column.type} was given; cast it, or give another column"
+        )
+    converted, unfit = cast_column(column, binding.type, cast)
     if binding.needs_value and column.null_count:
         empty = pc.is_null(column)
         return converted, empty if unfit is None else pc.or_(empty, unfit)
@@ -144,7 +156,7 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
         return predictor.predict(inputs)
     except SparkscoreError:
         raise
-    except Exception as exc:  # noqa: BLE001 - the edge to foreign model code: it may raise anything
+    except Exception as exc:  # the edge to foreign model code: it may raise anything
         raise PredictionError(
             f"model {task.model} raised {type(exc).__name__} on a batch of {inputs.num_rows} rows: "
             f"{shown(str(exc))}"
@@ -158,9 +170,7 @@ def _spread(scores: pa.StructArray, invalid: pa.Array) -> pa.StructArray:
     return scores.take(pc.if_else(valid, position, None))
 
 
-def _invalid_text(
-    batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str
-) -> str:
+def _invalid_text(batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str) -> str:
     source = binding.source
     assert source is not None
     first = batch.column(source.name).filter(wrong)[0].as_py()
@@ -170,7 +180,7 @@ def _invalid_text(
         else f"is {first}, which no {binding.type} equals"
     )
     return (
-        f"model {model}: column {source.name!r} {what} ({pc.sum(wrong).as_py()} such rows in a batch "
-        f"of {batch.num_rows}); fill or filter them, declare the column optional, or set "
+        f"model {model}: column {source.name!r} {what} ({pc.sum(wrong).as_py()} such rows in a "
+        f"batch of {batch.num_rows}); fill or filter them, declare the column optional, or set "
         "scoring.on_invalid=reject (--on-invalid reject)"
     )

@@ -39,7 +39,9 @@ def find_cast(source: pa.DataType, wanted: pa.DataType) -> Cast | None:
         return _weakest(find_cast(source.value_type, wanted.value_type))
     if pa.types.is_map(source) and pa.types.is_map(wanted):
         keys = find_cast(source.key_type, wanted.key_type)
-        return None if keys is None else _weakest(keys, find_cast(source.item_type, wanted.item_type))
+        return (
+            None if keys is None else _weakest(keys, find_cast(source.item_type, wanted.item_type))
+        )
     if pa.types.is_struct(source) and pa.types.is_struct(wanted):
         return _find_struct_cast(source, wanted)
     return _find_scalar_cast(source, wanted)
@@ -50,7 +52,9 @@ def can_hold_missing(data_type: pa.DataType) -> bool:
     return not (pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
 
 
-def cast_column(column: pa.Array, wanted: pa.DataType, cast: Cast) -> tuple[pa.Array, pa.Array | None]:
+def cast_column(
+    column: pa.Array, wanted: pa.DataType, cast: Cast
+) -> tuple[pa.Array, pa.Array | None]:
     """`column` as `wanted`, and which rows have a value that does not fit.
 
     Returns:
@@ -71,7 +75,7 @@ def cast_column(column: pa.Array, wanted: pa.DataType, cast: Cast) -> tuple[pa.A
 
 
 def _find_scalar_cast(source: pa.DataType, wanted: pa.DataType) -> Cast | None:
-    if _is_text(source) and _is_text(wanted) or _is_bytes(source) and _is_bytes(wanted):
+    if (_is_text(source) and _is_text(wanted)) or (_is_bytes(source) and _is_bytes(wanted)):
         return Cast.EXACT
     if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(source):
         return Cast.EXACT if source.unit == wanted.unit else None

@@ -11,8 +11,8 @@ import pyarrow as pa
 from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, SourceTable
 
-ScoresT = TypeVar("ScoresT", contravariant=True)
-SinkT = TypeVar("SinkT", contravariant=True)
+ScoresT_contra = TypeVar("ScoresT_contra", contravariant=True)
+SinkT_contra = TypeVar("SinkT_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunFacts:
     scored_at: dt.datetime
 
 
-class Sink(Protocol[ScoresT]):
+class Sink(Protocol[ScoresT_contra]):
     """A score table. One run is one commit, however often it is tried."""
 
     @property
@@ -66,7 +66,7 @@ class Sink(Protocol[ScoresT]):
         """
         ...
 
-    def write(self, scores: ScoresT, plan: ScoringPlan, facts: RunFacts) -> Commit:
+    def write(self, scores: ScoresT_contra, plan: ScoringPlan, facts: RunFacts) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
 
         Raises:
@@ -89,7 +89,7 @@ class OpenedSource(Protocol):
 SourceT = TypeVar("SourceT", bound=OpenedSource)
 
 
-class Engine(Protocol[SourceT, SinkT]):
+class Engine(Protocol[SourceT, SinkT_contra]):
     """One way to read a source, score it and hand the scores to a sink."""
 
     @property
@@ -105,7 +105,9 @@ class Engine(Protocol[SourceT, SinkT]):
         """
         ...
 
-    def run(self, plan: ScoringPlan, source: SourceT, sink: SinkT, facts: RunFacts) -> Outcome:
+    def run(
+        self, plan: ScoringPlan, source: SourceT, sink: SinkT_contra, facts: RunFacts
+    ) -> Outcome:
         """Score and commit, or find that it was done before.
 
         Raises:

@@ -67,7 +67,7 @@ def _from_frame(frame: object, names: Sequence[str]) -> Iterator[object]:
         columns: list[object] = list(frame.columns)
     else:
         have = list(frame.columns)  # type: ignore[attr-defined]  # a pandas DataFrame
-        columns = [frame.iloc[:, i] for i in range(len(have))]  # type: ignore[attr-defined]  # the same
+        columns = [frame.iloc[:, i] for i in range(len(have))]  # type: ignore[attr-defined]
     if len(names) == 1 and len(have) == 1:
         return iter(columns)
     missing = [name for name in names if name not in have]
@@ -119,17 +119,15 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
         return values
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return _lists_of(values)
-    if isinstance(values, np.ndarray) and values.dtype != object:
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         return pa.array(values, from_pandas=False)
     dtype = getattr(values, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype != object:
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pa.array(np.asarray(values), from_pandas=False)
-    if dtype is not None and dtype != object:
+    if dtype is not None and not isinstance(dtype, np.dtype):
         return pa.Array.from_pandas(values)
     if not isinstance(values, Sequence | np.ndarray) and dtype is None:
-        raise PredictionError(
-            f"the model answered {shown(values)}, a {type(values).__name__}, and no column of values"
-        )
+        raise PredictionError(f"the model answered {shown(values)}, which is no column of values")
     return pa.array(values, type=declared, from_pandas=True)
 
 

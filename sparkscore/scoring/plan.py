@@ -1,4 +1,4 @@
-"""From a model's signature and a table's schema to a plan, or to a refusal that shows the difference.
+"""From a model's signature and a table's schema to a plan, or to a refusal that says why.
 
 Everything here is pure: no table is opened and no package is read.
 """
@@ -63,6 +63,16 @@ class ModelFacts:
     folder: Path
     signature: Signature
 
+    @property
+    def label(self) -> str:
+        """How messages call the model."""
+        return repr(self.name) + (f" version {self.version}" if self.version is not None else "")
+
+    @property
+    def predictions(self) -> pa.Schema:
+        """The prediction columns that the signature declares; see `prediction_schema`."""
+        return prediction_schema(self.signature)
+
 
 @dataclass(frozen=True)
 class SourceColumn:
@@ -123,19 +133,20 @@ class ScoringRequest:
 class Binding:
     """How one input column of the model is filled from the source.
 
-    `source` is None for an optional column that the source lacks: it is all null.
+    `source` is None for an optional column that the source lacks: it is all null. `cast` is None
+    where the source's type is not known before the batch comes.
     """
 
     model_column: str
     source: SourceColumn | None
     type: pa.DataType
-    cast: Cast
+    cast: Cast | None
     needs_value: bool
 
     @property
     def may_reject(self) -> bool:
         """Whether a value of the source can make its row invalid."""
-        return self.needs_value or self.cast is Cast.CHECKED
+        return self.needs_value or self.cast in (Cast.CHECKED, None)
 
 
 class DifferenceKind(StrEnum):
@@ -222,12 +233,12 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     bindings, differences = compare(model, source, request.columns)
     fatal = [difference for difference in differences if difference.kind.is_fatal]
     if fatal:
-        raise SignatureMismatchError(_mismatch_text(model, source, fatal))
+        raise SignatureMismatchError(mismatch_text(model, source, fatal))
     _check_mode(request)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if source.column(value.column) is None)
-    predictions = prediction_schema(model.signature)
+    predictions = model.predictions
     _check_unique(
         [
             *(column.name for column in carried),
@@ -310,7 +321,9 @@ def prediction_schema(signature: Signature) -> pa.Schema:
     """
     outputs = signature.outputs
     if isinstance(outputs, ColumnSchema) and outputs.columns:
-        names = [spec.name or _default_name(i, outputs.columns) for i, spec in enumerate(outputs.columns)]
+        names = [
+            spec.name or _default_name(i, outputs.columns) for i, spec in enumerate(outputs.columns)
+        ]
         return pa.schema(
             [pa.field(n, arrow_type(s.type)) for n, s in zip(names, outputs.columns, strict=True)]
         )
@@ -407,18 +420,20 @@ def _order_and_extra(used: Sequence[str], source: SourceTable) -> list[Differenc
             Difference(DifferenceKind.REORDERED, "*", "bound by name; the table's order is another")
         )
     found.extend(
-        Difference(DifferenceKind.EXTRA, column.name, f"{column.type_name}; the model does not see it")
+        Difference(
+            DifferenceKind.EXTRA, column.name, f"{column.type_name}; the model does not see it"
+        )
         for column in source.columns
         if column.name not in used
     )
     return found
 
 
-def _mismatch_text(model: ModelFacts, source: SourceTable, fatal: Sequence[Difference]) -> str:
-    version = f" version {model.version}" if model.version is not None else ""
+def mismatch_text(model: ModelFacts, source: SourceTable, fatal: Sequence[Difference]) -> str:
+    """What a SignatureMismatchError says of `fatal` differences."""
     lines = "".join(f"\n  {item.kind.value:<11} {item.column}: {item.detail}" for item in fatal)
     return (
-        f"model {model.name!r}{version} does not fit {source.format} source {source.uri!r}:{lines}\n"
+        f"model {model.label} does not fit {source.format} source {source.uri!r}:{lines}\n"
         "Map names with columns (--column MODEL=SOURCE), cast in a view, or register a version "
         "with another signature."
     )
@@ -486,4 +501,3 @@ def _default_name(index: int, specs: Sequence[object]) -> str:
 
 def _digest_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-

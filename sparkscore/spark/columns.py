@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import functions as F
+from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.scoring.plan import Binding
@@ -32,8 +32,8 @@ def answer_column(task: ScoringTask, inputs: Sequence[tuple[str, Column]], engin
         engine: `arrow` or `pandas`.
     """
     # A model without any input in the table still answers for each row.
-    filled = list(inputs) or [("_", F.lit(True))]
-    struct = F.struct(*(column.alias(name) for name, column in filled))
+    filled = list(inputs) or [("_", sf.lit(True))]
+    struct = sf.struct(*(column.alias(name) for name, column in filled))
     if engine == "pandas":
         return _pandas_udf(task)(struct)
     return _arrow_udf(task)(struct)
@@ -42,7 +42,7 @@ def answer_column(task: ScoringTask, inputs: Sequence[tuple[str, Column]], engin
 def source_columns(bindings: Sequence[Binding]) -> list[tuple[str, Column]]:
     """What the bindings read, by name, from a DataFrame that has these columns."""
     names = [binding.source.name for binding in bindings if binding.source is not None]
-    return [(name, F.col(quoted(name))) for name in dict.fromkeys(names)]
+    return [(name, sf.col(quoted(name))) for name in dict.fromkeys(names)]
 
 
 def spark_type(arrow_type: pa.DataType) -> StructType:
@@ -58,12 +58,19 @@ def _arrow_udf(task: ScoringTask) -> UserDefinedFunctionLike:
 
     # Spark reads the kind of UDF off real types; the annotations of this module are strings.
     score.__annotations__ = {"columns": Iterator[pa.Array], "return": Iterator[pa.Array]}
-    return F.arrow_udf(score, returnType=spark_type(task.answer_type))
+    udf: UserDefinedFunctionLike = sf.arrow_udf(  # type: ignore[attr-defined]  # untyped there
+        score, returnType=spark_type(task.answer_type)
+    )
+    return udf
 
 
 def _pandas_udf(task: ScoringTask) -> UserDefinedFunctionLike:
-    columns = {b.source.name: b.source.type for b in task.batch.bindings if b.source is not None}
-    schema = pa.schema(list(columns.items()))
+    types = {
+        binding.source.name: binding.source.type or binding.type
+        for binding in task.batch.bindings
+        if binding.source is not None
+    }
+    schema = pa.schema(list(types.items()))
 
     def score(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         batches = (_as_batch(frame, schema) for frame in frames)
@@ -71,8 +78,13 @@ def _pandas_udf(task: ScoringTask) -> UserDefinedFunctionLike:
             yield pa.RecordBatch.from_struct_array(answer).to_pandas(types_mapper=pd.ArrowDtype)
 
     score.__annotations__ = {"frames": Iterator[pd.DataFrame], "return": Iterator[pd.DataFrame]}
-    return F.pandas_udf(score, returnType=spark_type(task.answer_type))
+    udf: UserDefinedFunctionLike = sf.pandas_udf(  # type: ignore[attr-defined]  # untyped there
+        score, returnType=spark_type(task.answer_type)
+    )
+    return udf
 
 
 def _as_batch(frame: pd.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
+    if not schema.names:
+        return pa.RecordBatch.from_pylist([{}] * len(frame), schema=schema)
     return pa.RecordBatch.from_pandas(frame[schema.names], schema=schema, preserve_index=False)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import functions as F
+from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkscore.errors import (
@@ -105,7 +105,7 @@ class DeltaSink:
         if plan.request.partition_by and partitions != list(plan.request.partition_by):
             raise TargetSchemaError(
                 f"target {shown(self.uri)} is partitioned by {partitions}, but the job asks for "
-                f"{list(plan.request.partition_by)}; leave --partition-by out, or take another target"
+                f"{list(plan.request.partition_by)}; leave --partition-by out or change the target"
             )
 
     def write(self, scores: DataFrame, plan: ScoringPlan, facts: RunFacts) -> Commit:
@@ -131,8 +131,8 @@ class DeltaSink:
                         return landed
             else:
                 raise TargetBusyError(
-                    f"other writers of {shown(self.uri)} won {_N_TRIES} times in a row; nothing was "
-                    "written; run the same command again"
+                    f"other writers of {shown(self.uri)} won {_N_TRIES} times in a row; nothing "
+                    "was written; run the same command again"
                 )
         return self._proven(plan.identity)
 
@@ -198,7 +198,7 @@ class DeltaSink:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(
-            F.get_json_object("userMetadata", "$.app_id") == F.lit(app_id)
+            sf.get_json_object("userMetadata", "$.app_id") == sf.lit(app_id)
         ).collect()
         return rows[0] if rows else None
 
@@ -213,7 +213,7 @@ class DeltaSink:
         ]
         if lines:
             raise TargetSchemaError(
-                f"the columns of target {shown(self.uri)} are not those of this job:{''.join(lines)}\n"
+                f"target {shown(self.uri)} has other columns than this job:{''.join(lines)}\n"
                 "Take another target, alter the table, or keep and name columns as it does"
             )
 
@@ -260,9 +260,7 @@ def _commit(uri: str, row: Row) -> Commit:
     numbers: Mapping[str, str] = row["operationMetrics"] or {}
     written = numbers.get("numOutputRows")
     if row["operation"] == "MERGE":
-        written = str(
-            int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"])
-        )
+        written = str(int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"]))
     n_bytes = numbers.get("numOutputBytes") or numbers.get("numTargetBytesAdded")
     return Commit(
         uri=uri,
@@ -296,8 +294,8 @@ def _check_local_path(path: Path) -> None:
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise TargetUnwritableError(
-            f"target {shown(str(path))} cannot be written: {str(existing)!r} refuses writes by this "
-            "user; change its owner or mode, or take another target"
+            f"target {shown(str(path))} cannot be written: {str(existing)!r} refuses writes by "
+            "this user; change its owner or mode, or take another target"
         )
     log = path / "_delta_log"
     if existing == path and not log.is_dir() and any(path.iterdir()):

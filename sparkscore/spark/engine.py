@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Observation
-from pyspark.sql import functions as F
+from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.package.trust import TrustPolicy
@@ -110,13 +110,12 @@ def scoring_task(
     plan: ScoringPlan, packed: object, trust: TrustPolicy, limits: BatchLimits
 ) -> ScoringTask:
     """The part of a plan that travels to the workers."""
-    version = f" version {plan.model.version}" if plan.model.version is not None else ""
     return ScoringTask(
         digest=plan.model.digest,
         packed=packed,  # type: ignore[arg-type]  # what `ship` gave
         trust=trust,
         batch=BatchTask(
-            model=f"{plan.model.name!r}{version}",
+            model=plan.model.label,
             bindings=plan.bindings,
             predictions=plan.predictions,
             on_invalid=plan.request.on_invalid,
@@ -138,16 +137,16 @@ def scored_frame(
     Only the model's columns cross to Python. The second observation carries the workers' reports.
     """
     read, scored = observations
-    counted = source.observe(read, F.count(F.lit(1)).alias("n_rows"))
+    counted = source.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
     answered = counted.withColumn(
         _ANSWER, answer_column(task, source_columns(plan.bindings), engine)
     )
-    answer = F.col(_ANSWER)
+    answer = sf.col(_ANSWER)
     observed = answered.observe(
         scored,
-        F.count_if(answer["valid"]).alias("n_scored"),
-        F.count_if(~answer["valid"]).alias("n_rejected"),
-        F.collect_list(answer["report"]).alias("reports"),
+        sf.count_if(answer["valid"]).alias("n_scored"),
+        sf.count_if(~answer["valid"]).alias("n_rejected"),
+        sf.collect_list(answer["report"]).alias("reports"),
     )
     valid = observed.where(answer["valid"]) if plan.may_reject else observed
     return valid.select(*_score_columns(plan, facts))
@@ -156,18 +155,25 @@ def scored_frame(
 def score_schema(plan: ScoringPlan) -> pa.Schema:
     """The score table's columns and types."""
     fields = [pa.field(column.name, column.type) for column in plan.carried]
-    sql_types = {"string": pa.string(), "date": pa.date32(), "int": pa.int32(), "bigint": pa.int64()}
+    sql_types = {
+        "string": pa.string(),
+        "date": pa.date32(),
+        "int": pa.int32(),
+        "bigint": pa.int64(),
+    }
     fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
     return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
 
 
 def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
     columns = [
-        _never_null(column.name) if column.name in plan.request.keys else F.col(quoted(column.name))
+        _never_null(column.name)
+        if column.name in plan.request.keys
+        else sf.col(quoted(column.name))
         for column in plan.carried
     ]
-    columns += [F.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
-    answer = F.col(_ANSWER)
+    columns += [sf.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
+    answer = sf.col(_ANSWER)
     columns += [answer[f"p{i}"].alias(name) for i, name in enumerate(plan.predictions.names)]
     version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
@@ -178,19 +184,19 @@ def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
         "scored_at": facts.scored_at,
     }
     columns += [
-        F.lit(record[f.name]).cast(from_arrow_type(f.type, False)).alias(f.name)
+        sf.lit(record[f.name]).cast(from_arrow_type(f.type, False)).alias(f.name)
         for f in RECORD_COLUMNS
     ]
     return columns
 
 
 def _never_null(name: str) -> Column:
-    column = F.col(quoted(name))
+    column = sf.col(quoted(name))
     message = (
         f"{NULL_KEY_SIGN} {name!r} holds a null, so that row could not be found again; "
         "filter such rows (--where) or name other key columns"
     )
-    return F.when(column.isNull(), F.raise_error(message)).otherwise(column).alias(name)
+    return sf.when(column.isNull(), sf.raise_error(message)).otherwise(column).alias(name)
 
 
 def _outcome(
@@ -217,4 +223,3 @@ def _outcome(
 def _count(value: object) -> int:
     assert isinstance(value, int)
     return value
-

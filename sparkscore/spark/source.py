@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import functions as F
+from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import to_arrow_type
 
 from sparkscore.errors import SourceError, shown
@@ -111,7 +111,7 @@ def _open_delta(
 def _open_parquet(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     if spec.version is not None:
         raise SourceError(
-            f"version {spec.version} was asked for, but Parquet files have no versions: {spec.uri!r}"
+            f"version {spec.version} of {spec.uri!r} was asked for, but Parquet has no versions"
         )
     uri = absolute_uri(spec.uri)
     frame = spark.read.parquet(uri)
@@ -137,7 +137,7 @@ def _files_digest(files: list[str]) -> str:
 
 
 def _filtered(opened: OpenedSource, where: str) -> OpenedSource:
-    frame = opened.frame.where(F.expr(where))
+    frame = opened.frame.where(sf.expr(where))
     columns_of(frame.schema)  # Connect parses the filter only when the schema is asked for.
     return OpenedSource(frame, replace(opened.table, where=where))
 

@@ -31,6 +31,7 @@ _THREAD_VARIABLES = (
 )
 """Read by native libraries when they are loaded; set before a model brings them in."""
 
+
 class PackedPackage(Protocol):
     """A packed package on its way to the nodes; picklable."""
 
@@ -110,7 +111,7 @@ def _first_of(text: str, n_rows: int) -> pa.Array:
 
 def _limit_threads() -> int:
     """Hold native libraries to the cores of this task; returns how many these are."""
-    from pyspark import TaskContext  # noqa: PLC0415 - only here is a task certain to exist
+    from pyspark import TaskContext  # only here is a task certain to exist
 
     context = TaskContext.get()
     n_threads = max(1, context.cpus()) if context is not None else 1

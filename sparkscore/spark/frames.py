@@ -1,0 +1,170 @@
+"""A model applied to the caller's own DataFrames and columns; lazy, nothing is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as sf
+
+from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.package.trust import TrustPolicy
+from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.casts import can_hold_missing
+from sparkscore.scoring.plan import (
+    Binding,
+    InvalidRows,
+    ModelFacts,
+    SourceColumn,
+    compare,
+    input_columns,
+    mismatch_text,
+)
+from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
+from sparkscore.spark.shipping import ship
+from sparkscore.spark.source import described, quoted
+from sparkscore.spark.worker import ScoringTask
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_ANSWER = "__sparkscore_answer"
+
+
+def with_predictions(
+    frame: DataFrame,
+    model: ModelFacts,
+    *,
+    columns: Mapping[str, str],
+    engine: str,
+    trust: TrustPolicy,
+    limits: BatchLimits,
+) -> DataFrame:
+    """`frame` with the model's prediction columns after its own; lazy.
+
+    Args:
+        frame: Any DataFrame, view or stream that has the model's columns.
+        model: The pinned model.
+        columns: Model column -> source column, where the names differ.
+        engine: `arrow` or `pandas`.
+        trust: What loading the model may run on the nodes.
+        limits: Bounds of one batch.
+
+    Raises:
+        SignatureMismatchError: The frame's columns do not fit, or a prediction column's name is
+            taken.
+    """
+    source = described(frame)
+    bindings, differences = compare(model, source, columns)
+    fatal = [difference for difference in differences if difference.kind.is_fatal]
+    if fatal:
+        raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    predictions = model.predictions
+    taken = [name for name in predictions.names if source.column(name) is not None]
+    if taken:
+        raise SignatureMismatchError(
+            f"the DataFrame already has the prediction columns {listed(taken)} of model "
+            f"{model.name!r}; drop or rename them before scoring"
+        )
+    task = _task(frame.sparkSession, model, bindings, predictions, trust, limits)
+    answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
+    answer = sf.col(_ANSWER)
+    return answered.select(
+        *(sf.col(quoted(name)) for name in frame.columns),
+        *(answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names)),
+    )
+
+
+def column_function(
+    spark: SparkSession,
+    model: ModelFacts,
+    *,
+    engine: str,
+    trust: TrustPolicy,
+    limits: BatchLimits,
+) -> Callable[..., Column]:
+    """The model as a function of columns, in the signature's order, as MLflow's `spark_udf` is.
+
+    The function takes column names or Columns; without any it takes the model's own input names.
+    One prediction column gives its scalar type, several a struct of them.
+
+    Raises:
+        UsageError: The pandas engine would change large nullable integers in this session.
+    """
+    inputs = input_columns(model)
+    predictions = model.predictions
+    if engine == "pandas":
+        _check_exact_integers(spark, model, inputs)
+    # The types of columns are known to the workers only, so each batch is bound by its own.
+    bindings = tuple(
+        Binding(
+            model_column=name,
+            source=SourceColumn(name, None, ""),
+            type=data_type,
+            cast=None,
+            needs_value=required and not can_hold_missing(data_type),
+        )
+        for name, (data_type, required) in inputs.items()
+    )
+    task = _task(spark, model, bindings, predictions, trust, limits)
+
+    def score(*columns: str | Column) -> Column:
+        """Predictions for the given columns, lazily."""
+        answer = answer_column(task, _named(columns, tuple(inputs), model), engine)
+        if len(predictions) == 1:
+            return answer["p0"]
+        fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))
+        return sf.struct(*fields)
+
+    return score
+
+
+def _named(
+    columns: tuple[str | Column, ...], names: tuple[str, ...], model: ModelFacts
+) -> list[tuple[str, Column]]:
+    """The given columns under the model's names: one each, a single struct of them, or none."""
+    given = [sf.col(column) if isinstance(column, str) else column for column in columns]
+    if not given:
+        given = [sf.col(quoted(name)) for name in names]
+    elif len(given) == 1 and len(names) > 1:
+        given = [given[0].getField(name) for name in names]
+    if len(given) != len(names):
+        raise SignatureMismatchError(
+            f"model {model.name!r} takes the {len(names)} columns {listed(names)}, "
+            f"but {len(given)} were given"
+        )
+    return list(zip(names, given, strict=True))
+
+
+def _check_exact_integers(
+    spark: SparkSession, model: ModelFacts, inputs: Mapping[str, tuple[pa.DataType, bool]]
+) -> None:
+    optional = [
+        name
+        for name, (data_type, required) in inputs.items()
+        if not required and not can_hold_missing(data_type)
+    ]
+    if optional and spark.conf.get(EXACT_INTEGERS_KEY, "false") != "true":
+        raise UsageError(
+            f"model {model.name!r} has the optional integer or boolean columns {listed(optional)}, "
+            "which Spark would hand to pandas as floats; take engine='arrow', or set "
+            f"{EXACT_INTEGERS_KEY}=true in this session"
+        )
+
+
+def _task(
+    spark: SparkSession,
+    model: ModelFacts,
+    bindings: tuple[Binding, ...],
+    predictions: pa.Schema,
+    trust: TrustPolicy,
+    limits: BatchLimits,
+) -> ScoringTask:
+    return ScoringTask(
+        digest=model.digest,
+        packed=ship(spark, model.folder, model.digest),
+        trust=trust,
+        batch=BatchTask(model.label, bindings, predictions, InvalidRows.FAIL),
+        limits=limits,
+    )
