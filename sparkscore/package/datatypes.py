@@ -98,7 +98,7 @@ def parse_type(raw: object, where: str, depth: int = 0) -> DataType:
         return AnyType()
     if isinstance(name, str) and name in tuple(ScalarType):
         return ScalarType(name)
-    known = [*ScalarType, *_NESTED]
+    known = [*map(str, ScalarType), *_NESTED]
     hint = nearest(name, known) if isinstance(name, str) else ""
     raise PackageFormatError(
         f"{where}: {shown(name)} is no data type{hint}; known are {', '.join(known[:-1])}"

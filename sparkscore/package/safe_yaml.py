@@ -68,8 +68,11 @@ def _text(path: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """A SafeLoader for small trusted shapes: what a person would write, and nothing else."""
 
-    depth = 0
-    n_aliases = 0
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.n_aliases = 0
+        # One entry for each node around the present one; None where it has no anchor.
+        self.open_anchors: list[str | None] = []
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -77,11 +80,13 @@ class _StrictLoader(yaml.SafeLoader):
             self.n_aliases += 1
             if self.n_aliases > _MAX_ALIASES:
                 raise _refusal(event, f"more than {_MAX_ALIASES} aliases")
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
+            if event.anchor in self.open_anchors:
+                raise _refusal(event, f"the alias {event.anchor!r} holds itself")
+        self.open_anchors.append(getattr(event, "anchor", None))
+        if len(self.open_anchors) > _MAX_DEPTH:
             raise _refusal(event, f"nested more than {_MAX_DEPTH} deep")
         node = super().compose_node(parent, index)
-        self.depth -= 1
+        self.open_anchors.pop()
         if node is not None and node.tag not in _PLAIN_TAGS:
             raise _refusal(node, f"the tag {node.tag!r} is not allowed; nothing of it was run")
         return node
