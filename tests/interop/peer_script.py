@@ -1,0 +1,92 @@
+"""Runs in MLflow's own environment: `write FOLDER` or `read FOLDER`.
+
+It shares nothing with sparkscore but files: packages, parquet rows, NumPy answers, JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import lightgbm
+import mlflow
+import numpy as np
+import pandas as pd
+import skops.io
+from mlflow.models import Model, infer_signature
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+
+
+def write(folder: Path) -> None:
+    """Packages as MLflow saves them, the rows they were fitted on, and MLflow's answers."""
+    rows = pd.DataFrame(
+        {
+            "age": [31, 42, 53, 64] * 20,
+            "income": [1.5, None, 2.25, 3.1] * 20,
+            "town": ["Ulm", None, "Bonn", "Kiel"] * 20,
+            "plan": ["a", "b"] * 40,
+        }
+    )
+    numbers = rows[["age", "income"]].astype("float64")
+    target = np.sin(np.arange(80.0))
+    columns = ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(), ["age", "income"]),
+            ("town", OneHotEncoder(handle_unknown="ignore"), ["town"]),
+            ("plan", OrdinalEncoder(), ["plan"]),
+        ],
+        sparse_threshold=0,
+    )
+    trees = HistGradientBoostingRegressor(max_iter=20, min_samples_leaf=2, random_state=0)
+    pipeline = Pipeline([("columns", columns), ("trees", trees)]).fit(rows, target)
+    regressor = lightgbm.LGBMRegressor(n_estimators=20, min_child_samples=2, n_jobs=1, verbose=-1)
+    regressor.fit(numbers, target)
+    linear = LinearRegression().fit(numbers.fillna(0), target)
+    trusted = skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))
+    save = mlflow.sklearn.save_model
+    of_rows = infer_signature(rows, pipeline.predict(rows))
+    of_numbers = infer_signature(numbers, regressor.predict(numbers))
+    save(
+        pipeline,
+        folder / "pipeline",
+        signature=of_rows,
+        input_example=rows.head(3),
+        skops_trusted_types=trusted,
+    )
+    mlflow.lightgbm.save_model(regressor, folder / "regressor", signature=of_numbers)
+    mlflow.lightgbm.save_model(regressor.booster_, folder / "booster", signature=of_numbers)
+    for how in ("pickle", "cloudpickle"):
+        save(linear, folder / how, signature=of_numbers, serialization_format=how)
+    for name in ("pipeline", "regressor", "booster", "pickle", "cloudpickle"):
+        given = rows if name == "pipeline" else numbers
+        given = given.fillna(0) if "pickle" in name else given
+        given.to_parquet(folder / f"{name}.parquet")
+        score(folder / name, folder / f"{name}.parquet", folder / f"{name}.npy")
+
+
+def score(package: Path, rows: Path, answers: Path) -> None:
+    """MLflow's predictions of a package for parquet rows, as a NumPy file."""
+    predictions = mlflow.pyfunc.load_model(str(package)).predict(pd.read_parquet(rows))
+    np.save(answers, np.asarray(predictions))
+
+
+def read(folder: Path) -> None:
+    """For each package with rows beside it: MLflow's answers, and the signature as it reads it."""
+    for rows in folder.glob("*.parquet"):
+        package = rows.with_suffix("")
+        score(package, rows, rows.with_suffix(".npy"))
+        model = Model.load(str(package))
+        n_rows = len(model.load_input_example(str(package)))
+        parts = {"signature": model.signature.to_dict(), "n_example_rows": n_rows}
+        rows.with_suffix(".json").write_text(json.dumps(parts), "utf-8")
+
+
+if __name__ == "__main__":
+    command = write if sys.argv[1] == "write" else read
+    command(Path(sys.argv[2]))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from sparkscore.flavors import load_predictor, save_model
+from sparkscore.flavors.frames import column_inputs, record_batch
+from sparkscore.flavors.python_function import PythonContext
+from sparkscore.package import TrustPolicy, open_package
+from sparkscore.testing.flavor_contract import assert_same
+
+ROWS = pd.DataFrame(
+    {
+        "age": [31, 42, 53, 64] * 20,
+        "income": [1.5, None, 2.25, 3.1] * 20,
+        "town": ["Ulm", None, "Bonn", "Kiel"] * 20,
+    }
+)
+NUMBERS = ROWS[["age", "income"]].astype("float64")
+TARGET = np.sin(np.arange(80.0))
+QUIET = {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 2}
+
+
+class Scaler:
+    def load_context(self, context: PythonContext) -> None:
+        self.factor = float(Path(context.artifacts["factor"]).read_text("utf-8"))
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        return model_input["age"].to_numpy() * self.factor
+
+
+def a_pipeline(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    columns = ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(), ["age", "income"]),
+            ("town", OneHotEncoder(handle_unknown="ignore"), ["town"]),
+        ],
+        sparse_threshold=0,
+    )
+    model = HistGradientBoostingClassifier(max_iter=5, random_state=0)
+    labels = np.where(TARGET > 0, "late", "early")
+    return Pipeline([("columns", columns), ("model", model)]).fit(ROWS, labels), ROWS, {}
+
+
+def a_booster(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    data = lightgbm.Dataset(NUMBERS, TARGET)
+    return lightgbm.train(QUIET, data, num_boost_round=20), NUMBERS, {}
+
+
+def a_regressor(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    model = lightgbm.LGBMRegressor(n_estimators=20, min_child_samples=2, n_jobs=1, verbose=-1)
+    return model.fit(NUMBERS, TARGET), NUMBERS, {}
+
+
+def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    (folder / "factor.txt").write_text("2.5", "utf-8")
+    return Scaler(), ROWS, {"factor": folder / "factor.txt"}
+
+
+CASES = {
+    "pipeline": a_pipeline,
+    "booster": a_booster,
+    "regressor": a_regressor,
+    "python_function": a_python_function,
+}
+
+
+@pytest.fixture(scope="module")
+def read_by_mlflow(
+    mlflow_peer: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of packages that we saved, with rows and MLflow's answers beside them."""
+    folder = tmp_path_factory.mktemp("ours")
+    # The peer cannot import this file, so its class travels inside the pickle.
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    for name, make in CASES.items():
+        model, rows, artifacts = make(folder)
+        save_model(model, folder / name, input_example=rows, artifacts=artifacts)
+        rows.to_parquet(folder / f"{name}.parquet")
+    cloudpickle.unregister_pickle_by_value(module)
+    mlflow_peer("read", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_own_package_predicts_the_same_in_mlflow(read_by_mlflow: Path, name: str) -> None:
+    package = open_package(read_by_mlflow / name)
+    assert package.description.signature is not None
+    rows = pd.read_parquet(read_by_mlflow / f"{name}.parquet")
+    batch = record_batch(rows, column_inputs(package.description.signature))
+    got = load_predictor(package, TrustPolicy(allow_pickle=True)).predict(batch)
+    expected = np.load(read_by_mlflow / f"{name}.npy", allow_pickle=True)
+    assert_same(np.asarray(got), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mlflow_reads_our_signature_and_example(read_by_mlflow: Path, name: str) -> None:
+    signature = open_package(read_by_mlflow / name).description.signature
+    assert signature is not None
+    answer = json.loads((read_by_mlflow / f"{name}.json").read_text("utf-8"))
+    parts = signature.to_json_parts()
+    assert {key: answer["signature"][key] for key in parts} == parts
+    assert answer["n_example_rows"] == 10
