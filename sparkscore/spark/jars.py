@@ -8,6 +8,7 @@ works, and no address of a repository stands in this code.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -154,6 +155,7 @@ def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Pat
         if not any(draft.glob(_MAIN_JAR)):
             raise _unavailable(source.version, tried, "Ivy ended without the jar of delta-spark")
         (draft / _MARKER).touch()
+        shutil.rmtree(store, ignore_errors=True)  # Without its marker it was left half deleted.
         draft.rename(store)
 
 

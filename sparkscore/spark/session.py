@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,13 +146,31 @@ def _start(settings: SessionSettings, announce: Callable[[str], None] | None) ->
         prepare_environment(java, os.environ)
         master = with_tries(settings.remote or settings.master)
         conf = session_conf(settings.conf, master, jars, settings.jars.cache)
-        builder = SparkSession.builder.appName(settings.app_name)
-        builder = builder.remote(master) if settings.remote else builder.master(master)
+        if settings.remote is not None:
+            return _start_connect_server(master, conf | {"spark.app.name": settings.app_name})
+        builder = SparkSession.builder.master(master).appName(settings.app_name)
         return _configured(builder, conf).getOrCreate()
     except SparkscoreError:
         raise
     except Exception as exc:  # py4j and PySpark raise unrelated types here
         raise _start_error(exc) from exc
+
+
+def _start_connect_server(master: str, conf: Mapping[str, str]) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    # Given to the builder, the server's static settings would be sent to the running server too,
+    # which warns about each; given to the launcher, they are there when it starts.
+    before = os.environ.get("PYSPARK_SUBMIT_ARGS")
+    options = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    os.environ["PYSPARK_SUBMIT_ARGS"] = f"{shlex.join(options)} {before or 'pyspark-shell'}"
+    try:
+        return SparkSession.builder.remote(master).getOrCreate()
+    finally:
+        if before is None:
+            del os.environ["PYSPARK_SUBMIT_ARGS"]
+        else:
+            os.environ["PYSPARK_SUBMIT_ARGS"] = before
 
 
 def _configured(builder: SparkSession.Builder, conf: Mapping[str, str]) -> SparkSession.Builder:

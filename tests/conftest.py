@@ -1,0 +1,119 @@
+"""Fixtures that several rooms share: one Spark session a test run, one cluster on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sparkscore.spark.jars import JarSource, resolve_jars
+from sparkscore.spark.java import find_java, prepare_environment, spark_home
+from sparkscore.spark.session import SessionSettings, open_session, stop_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_CLUSTER_START_S = 120
+_CLUSTER_STOP_S = 20
+
+
+@pytest.fixture(scope="session")
+def spark_cache() -> Path:
+    """Folder that keeps Java's launcher and Delta's jars from one test run to the next."""
+    named = os.environ.get("SPARKSCORE_TEST_CACHE")
+    return Path(named) if named else Path("~/.cache/sparkscore").expanduser()
+
+
+@pytest.fixture(scope="session")
+def delta_jars(spark_cache: Path) -> JarSource:
+    """Where Delta's jars are; they are fetched here if no test run before has done it."""
+    source = JarSource(cache=spark_cache)
+    resolve_jars(source, find_java(spark_cache, os.environ), os.environ)
+    return source
+
+
+@pytest.fixture(scope="session")
+def spark(delta_jars: JarSource) -> Iterator[SparkSession]:
+    """The session of all tests in this process: two local slots, with Delta."""
+    session = open_session(SessionSettings(jars=delta_jars, master="local[2]", app_name="tests"))
+    yield session
+    stop_session(session)
+
+
+@pytest.fixture(scope="session")
+def standalone_master(spark_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real cluster on loopback: a master and two workers of one core each.
+
+    A test that uses it starts its driver in a process of its own: this one may hold a session.
+    """
+    folder = tmp_path_factory.mktemp("cluster")
+    environ = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder)}
+    prepare_environment(find_java(spark_cache, os.environ), environ)
+    port, web_port = _free_port(), _free_port()
+    address = f"spark://127.0.0.1:{port}"
+    master = ("master.Master", "--port", str(port), "--webui-port", str(web_port))
+    worker = ("worker.Worker", "--webui-port", "0", "--cores", "1", "--memory", "1g", address)
+    processes = []
+    try:
+        for i, command in enumerate((master, worker, worker)):
+            processes.append(_spark_daemon(command, folder / f"{i}.log", environ))
+        _await_workers(web_port, 2, folder)
+        yield address
+    finally:
+        _stop(processes)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _spark_daemon(
+    command: tuple[str, ...], log: Path, environ: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    name, *options = command
+    launcher = spark_home() / "bin" / "spark-class"
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [launcher, f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *options],
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Executors are children: the whole group is ended.
+        )
+
+
+def _await_workers(web_port: int, n_workers: int, folder: Path) -> None:
+    deadline = time.monotonic() + _CLUSTER_START_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/json/", timeout=5) as answer:
+                if json.load(answer)["aliveworkers"] == n_workers:
+                    return
+        except OSError:
+            pass  # The master does not listen yet.
+        time.sleep(0.2)
+    logs = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("*.log")))
+    pytest.fail(f"no cluster after {_CLUSTER_START_S} s:\n{logs}")
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(_CLUSTER_STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
