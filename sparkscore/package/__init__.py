@@ -11,6 +11,7 @@ from sparkscore.package.manifest import (
     Seal,
     compute_seal,
     copy_sealed,
+    read_seal,
     seal,
     verify,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "copy_sealed",
     "open_package",
     "pack",
+    "read_seal",
     "seal",
     "unpack",
     "verify",
