@@ -26,10 +26,13 @@ from sparkscore.extras import missing_extra
 
 _COMMANDS = {
     "config": "Settings in force, and where each came from.",
+    "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
+    "env": 'Print what a shell needs before spark-submit: eval "$(sparkscore env)".',
     "experiments": "Experiments of the tracking store.",
     "models": "Registered models: register, show, verify, move aliases.",
     "outbox": "Records that wait for the tracking store.",
     "runs": "Runs of the tracking store.",
+    "setup": "Find a Java and fetch Delta's jars, once.",
 }
 _INTERRUPTED = 130
 _TERMINATED = 143

@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,24 +93,25 @@ def resolve_jars(
     ready = find_jars(source)
     if ready is not None:
         return ready
-    store = _store(source)
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{store}.lock", timeout=_LOCK_TIMEOUT_S):
-            if not (store / _MARKER).is_file():
-                if announce is not None:
-                    announce(f"Fetching the jars of Delta {source.version} into {store}")
-                _fetch(source, java, environ, store)
-    except Timeout as exc:
-        raise JarsUnavailableError(
-            f"another process has been fetching the Delta jars into {str(store)!r} for "
-            f"{_LOCK_TIMEOUT_S} s; run the command again when it has ended"
-        ) from exc
-    except OSError as exc:
-        raise JarsUnavailableError(
-            f"the Delta jars cannot be kept in {str(store)!r}: {exc}. Make that folder writable, "
-            "or name a folder with the jars in the setting spark.jars"
-        ) from exc
+    with _locked(source) as store:
+        if not (store / _MARKER).is_file():
+            if announce is not None:
+                announce(f"Fetching the jars of Delta {source.version} into {store}")
+            _fetch(source, java, environ, store)
+    return _jars_in(store)
+
+
+def keep_jars(source: JarSource, folder: Path) -> tuple[Path, ...]:
+    """Copy the Delta jars of `folder` into the cache, in place of what is there.
+
+    Raises:
+        ConfigError: `folder` is no folder with Delta's jars.
+        JarsUnavailableError: The cache cannot be written to.
+    """
+    jars = _jars_of_folder(folder)
+    with _locked(source) as store, _draft(store) as draft:
+        for jar in jars:
+            shutil.copy2(jar, draft)
     return _jars_in(store)
 
 
@@ -131,21 +133,50 @@ def _jars_of_folder(folder: Path) -> tuple[Path, ...]:
     return _jars_in(folder)
 
 
-def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Path) -> None:
-    """Fetch into a folder beside `store` and rename it, so that `store` is never half full."""
+@contextmanager
+def _locked(source: JarSource) -> Iterator[Path]:
+    """The cache's folder for the jars, while no other process fills it."""
+    store = _store(source)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{store}.lock", timeout=_LOCK_TIMEOUT_S):
+            yield store
+    except Timeout as exc:
+        raise JarsUnavailableError(
+            f"another process has been fetching the Delta jars into {str(store)!r} for "
+            f"{_LOCK_TIMEOUT_S} s; run the command again when it has ended"
+        ) from exc
+    except OSError as exc:
+        raise JarsUnavailableError(
+            f"the Delta jars cannot be kept in {str(store)!r}: {exc}. Make that folder writable, "
+            "or name a folder with the jars in the setting spark.jars"
+        ) from exc
+
+
+@contextmanager
+def _draft(store: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes `store` at once, so that `store` is never half full."""
     with tempfile.TemporaryDirectory(dir=store.parent, prefix=".fetch-") as scratch:
         draft = Path(scratch) / store.name
         draft.mkdir()
-        project = IvyProject(
-            organisation="io.delta",
-            module=_artifact(),
-            version=source.version,
-            excluded=_shipped_modules(),
-        )
+        yield draft
+        (draft / _MARKER).touch()
+        shutil.rmtree(store, ignore_errors=True)
+        draft.rename(store)
+
+
+def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Path) -> None:
+    project = IvyProject(
+        organisation="io.delta",
+        module=_artifact(),
+        version=source.version,
+        excluded=_shipped_modules(),
+    )
+    with _draft(store) as draft:
         command, tried = ivy_command(
             project,
             java,
-            scratch=Path(scratch),
+            scratch=draft.parent,
             target=draft,
             home=source.home.expanduser(),
             settings=source.ivy_settings,
@@ -154,9 +185,6 @@ def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Pat
         _run_ivy(command, tried, source.version)
         if not any(draft.glob(_MAIN_JAR)):
             raise _unavailable(source.version, tried, "Ivy ended without the jar of delta-spark")
-        (draft / _MARKER).touch()
-        shutil.rmtree(store, ignore_errors=True)  # Without its marker it was left half deleted.
-        draft.rename(store)
 
 
 def _artifact() -> str:

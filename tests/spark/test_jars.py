@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sparkscore.errors import ConfigError, JarsUnavailableError
-from sparkscore.spark.jars import JarSource, find_jars, resolve_jars
+from sparkscore.spark.jars import JarSource, find_jars, keep_jars, resolve_jars
 from sparkscore.spark.java import Java, find_java
 
 VERSION = "9.9.9"
@@ -234,3 +234,19 @@ def test_a_folder_without_delta_is_refused(tmp_path: Path, *, made: bool) -> Non
         folder.mkdir()
     with pytest.raises(ConfigError, match="sparkscore setup"):
         find_jars(source(tmp_path, folder=folder))
+
+
+def test_jars_kept_from_a_folder_need_no_network(tmp_path: Path, java: Java) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / f"{MODULE}-{VERSION}.jar").touch()
+    kept = keep_jars(source(tmp_path), folder)
+    folder.rename(tmp_path / "gone")
+    assert resolve_jars(source(tmp_path), java, {}) == kept
+    assert names(kept) == [f"{MODULE}-{VERSION}.jar"]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, java: Java) -> None:
+    (tmp_path / "cache").write_text("a file where a folder is wanted")
+    with pytest.raises(JarsUnavailableError, match="Make that folder writable"):
+        resolve_jars(source(tmp_path), java, {})
