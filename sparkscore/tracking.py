@@ -1,0 +1,260 @@
+"""Start a run, log to it, end it: the record of one execution, whatever store keeps it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from sparkscore.errors import RecordExistsError
+from sparkscore.names import (
+    ArtifactPath,
+    ExperimentName,
+    RunId,
+    parse_artifact_path,
+    parse_experiment_name,
+    parse_run_id,
+)
+from sparkscore.records import Experiment, Metric, Run, RunStatus
+from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
+
+# What one call of MLflow's REST API takes at most.
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
+_MAX_TAGS = 100
+_N_NAME_CHARS = 6
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """Who and what started a run; kept as MLflow's system tags, empty ones left out."""
+
+    user: str = ""
+    source_name: str = ""
+    source_type: str = "JOB"
+    git_commit: str = ""
+
+    def as_tags(self) -> dict[str, str]:
+        """The tags that MLflow's page and clients look for."""
+        tags = {
+            "mlflow.user": self.user,
+            "mlflow.source.name": self.source_name,
+            "mlflow.source.type": self.source_type,
+            "mlflow.source.git.commit": self.git_commit,
+        }
+        return {key: value for key, value in tags.items() if value}
+
+
+class Tracking:
+    """Starts runs in one store.
+
+    Args:
+        runs: Where runs are kept.
+        artifacts: Opens the place for a run's files.
+        clock: Milliseconds since the epoch.
+        new_id: Makes run ids; each must be new.
+    """
+
+    def __init__(
+        self,
+        runs: RunStore,
+        artifacts: Callable[[Run], ArtifactStore],
+        clock: Clock = system_clock,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._runs = runs
+        self._artifacts = artifacts
+        self._clock = clock
+        self._new_id = new_id
+
+    def start_run(
+        self,
+        name: str,
+        experiment: str = "Default",
+        *,
+        origin: RunOrigin | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+    ) -> ActiveRun:
+        """A new RUNNING run, to be used in a `with` block, which ends it.
+
+        Args:
+            name: What the run is called; the start of its id is added, to tell reruns apart.
+            experiment: Its experiment, created if there is none of this name.
+            origin: Who and what started the run.
+            tags: Further tags; they win over the origin's.
+            run_id: Chosen by the caller, else a new one. A run that exists is continued.
+
+        Raises:
+            InvalidNameError: The experiment's name, the run id or a tag's key is not usable.
+            InvalidStateError: The experiment is deleted.
+            StoreUnavailableError: The store did not answer.
+        """
+        origin = origin or RunOrigin()
+        chosen_id = parse_run_id(self._new_id() if run_id is None else run_id)
+        run_name = f"{name}-{chosen_id[:_N_NAME_CHARS]}"
+        all_tags = {"mlflow.runName": run_name, **origin.as_tags(), **(tags or {})}
+        first, *more = _batches(all_tags.items(), _MAX_TAGS)
+        run = self._runs.create_run(
+            self._experiment(parse_experiment_name(experiment)).experiment_id,
+            run_id=chosen_id,
+            run_name=run_name,
+            user_id=origin.user,
+            start_time_ms=self._clock(),
+            tags=dict(first),
+        )
+        for batch in more:
+            self._runs.log_batch(chosen_id, tags=dict(batch))
+        return ActiveRun(run, self._runs, self._artifacts(run), self._clock)
+
+    def _experiment(self, name: ExperimentName) -> Experiment:
+        found = self._runs.find_experiment(name)
+        if found is not None:
+            return found
+        try:
+            return self._runs.create_experiment(name)
+        except RecordExistsError:
+            # Another process created it after we looked.
+            found = self._runs.find_experiment(name)
+            if found is None:
+                raise
+            return found
+
+
+class ActiveRun:
+    """A run that is going on; leaving its `with` block ends it.
+
+    It ends FINISHED, FAILED on an exception, and KILLED on KeyboardInterrupt and SystemExit; the
+    exception goes on.
+    """
+
+    def __init__(self, run: Run, runs: RunStore, artifacts: ArtifactStore, clock: Clock) -> None:
+        self._run = run
+        self._runs = runs
+        self._artifacts = artifacts
+        self._clock = clock
+
+    @property
+    def run_id(self) -> RunId:
+        """The run's id."""
+        return RunId(self._run.run_id)
+
+    @property
+    def run_name(self) -> str:
+        """The run's name."""
+        return self._run.run_name
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where the run's files lie."""
+        return self._run.artifact_uri
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Keep settings of the run, as text; a param never changes.
+
+        Raises:
+            InvalidStateError: A param is known with another value.
+            InvalidNameError: A key is not usable.
+            UsageError: A value has over 6000 characters.
+        """
+        for batch in _batches(params.items(), _MAX_PARAMS):
+            self._runs.log_batch(self.run_id, params={key: str(value) for key, value in batch})
+
+    def log_metric(
+        self, key: str, value: float, *, step: int = 0, timestamp_ms: int | None = None
+    ) -> None:
+        """Keep one measured value; see `log_metrics`."""
+        self.log_metrics({key: value}, step=step, timestamp_ms=timestamp_ms)
+
+    def log_metrics(
+        self, metrics: Mapping[str, float], *, step: int = 0, timestamp_ms: int | None = None
+    ) -> None:
+        """Keep values measured at one step; the time is now unless it is given.
+
+        Raises:
+            InvalidNameError: A key is not usable.
+        """
+        now = self._clock() if timestamp_ms is None else timestamp_ms
+        self.log_points([Metric(key, value, now, step) for key, value in metrics.items()])
+
+    def log_points(self, points: Sequence[Metric]) -> None:
+        """Keep points of metrics, each with its own step and time, such as a whole series.
+
+        Raises:
+            InvalidNameError: A key is not usable.
+        """
+        for batch in _batches(points, _MAX_METRICS):
+            self._runs.log_batch(self.run_id, metrics=batch)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add or replace tags.
+
+        Raises:
+            InvalidNameError: A key is not usable.
+            UsageError: A value has over 8000 characters.
+        """
+        for batch in _batches(tags.items(), _MAX_TAGS):
+            self._runs.log_batch(self.run_id, tags=dict(batch))
+
+    def log_text(self, text: str, path: str) -> None:
+        """Keep `text` as the UTF-8 artifact `path`.
+
+        Raises:
+            InvalidNameError: The path is not a plain relative path.
+        """
+        place = parse_artifact_path(path)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "artifact"
+            file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+            self._artifacts.put(file, place)
+
+    def log_json(self, content: object, path: str) -> None:
+        """Keep plain lists, mappings, text and numbers as the JSON artifact `path`.
+
+        Raises:
+            InvalidNameError: The path is not a plain relative path.
+        """
+        self.log_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+
+    def log_file(self, local: Path, path: str | None = None) -> None:
+        """Keep a local file or folder as the artifact `path`, by default under its own name.
+
+        Raises:
+            RecordNotFoundError: There is nothing at `local`.
+            InvalidNameError: The path is not a plain relative path.
+        """
+        place: ArtifactPath = parse_artifact_path(local.name if path is None else path)
+        self._artifacts.put(local, place)
+
+    def __enter__(self) -> ActiveRun:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = _end_status(error)
+        self._run = self._runs.update_run(self.run_id, status, self._clock())
+
+
+def _end_status(error: BaseException | None) -> RunStatus:
+    if error is None:
+        return RunStatus.FINISHED
+    is_stopped = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    return RunStatus.KILLED if is_stopped else RunStatus.FAILED
+
+
+def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
