@@ -1,0 +1,310 @@
+"""Register packages as verified versions, move aliases, and resolve a reference to one package."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkscore.errors import (
+    ModelNotFoundError,
+    PackageDigestError,
+    PackageFormatError,
+    RecordExistsError,
+    RecordNotFoundError,
+    StoreUnavailableError,
+    shown,
+)
+from sparkscore.names import (
+    AliasName,
+    AliasRef,
+    ArtifactPath,
+    ModelName,
+    ModelRef,
+    PathRef,
+    VersionRef,
+    parse_artifact_path,
+)
+from sparkscore.package import Package, compute_seal, copy_sealed, open_package, verify
+from sparkscore.package.manifest import read_seal
+from sparkscore.records import ModelVersion, RegisteredModel, VersionStatus
+from sparkscore.stores.base import ArtifactStore, ModelStore
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.\-]")
+_MAX_FOLDER_CHARS = 120
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MAX_MESSAGE_CHARS = 500
+
+
+@dataclass(frozen=True)
+class PinnedModel:
+    """One package, fixed by its digest: whatever moves later, this is what gets scored.
+
+    `version` is None for a package that was named by its path; `folder` holds a verified copy.
+    """
+
+    name: str
+    version: int | None
+    digest: str
+    uri: str
+    folder: Path
+    package: Package
+
+
+class Registry:
+    """Model versions: records in `models`, bytes in `artifacts`."""
+
+    def __init__(self, models: ModelStore, artifacts: ArtifactStore) -> None:
+        self._models = models
+        self._artifacts = artifacts
+
+    def register(
+        self,
+        folder: Path,
+        name: ModelName,
+        *,
+        alias: AliasName | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        run_id: str = "",
+    ) -> ModelVersion:
+        """The package in `folder` as a new READY version, after its stored bytes were read back.
+
+        The model is created if there is none. A failure on the way leaves the version
+        FAILED_REGISTRATION with the reason and the alias where it was.
+
+        Raises:
+            PackageFormatError: The folder is no package; nothing was registered.
+            PackageDigestError: The bytes are not the sealed ones, here or as they were stored.
+            StoreUnavailableError: A store did not answer.
+        """
+        with tempfile.TemporaryDirectory() as staging:
+            sealed = Path(staging) / "package"
+            open_package(folder)
+            digest = copy_sealed(folder, sealed).digest
+            self._ensure_model(name)
+            pending = self._models.create_version(
+                name,
+                source=f"{self._artifacts.root_uri}/{_folder_of(name)}",
+                run_id=run_id,
+                description=description,
+                tags=tags,
+            )
+            with self._marked_failed(pending):
+                place = parse_artifact_path(f"{_folder_of(name)}/{pending.version}")
+                self._artifacts.put(sealed, place)
+                self._check_stored(place, digest, Path(staging) / "stored")
+                ready = self._models.finish_version(
+                    name,
+                    pending.version,
+                    VersionStatus.READY,
+                    source=f"{self._artifacts.root_uri}/{place}",
+                    digest=digest,
+                )
+        if alias is None:
+            return ready
+        self._models.set_alias(name, alias, ready.version)
+        return self._models.get_version(name, ready.version)
+
+    def resolve(self, ref: ModelRef, into: Path) -> PinnedModel:
+        """The package that `ref` means now, as a verified copy in `into/<digest>`.
+
+        An alias is read once. A copy that is there from before is used if it still verifies, and
+        replaced if not.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version, alias or READY version.
+            PackageDigestError: The stored bytes are not the ones that were registered.
+            PackageFormatError: They are no package.
+            StoreUnavailableError: A store did not answer.
+        """
+        if isinstance(ref, PathRef):
+            return _pinned_path(ref.path, into)
+        version = self._found(ref)
+        folder = into / version.digest
+        if not _is_intact(folder, version.digest):
+            self._fetch(version, folder)
+        uri = f"models:/{version.name}/{version.version}"
+        package = open_package(folder)
+        return PinnedModel(version.name, version.version, version.digest, uri, folder, package)
+
+    def list_models(self) -> Sequence[RegisteredModel]:
+        """All registered models by name."""
+        return self._models.list_models()
+
+    def get_model(self, name: ModelName) -> RegisteredModel:
+        """The registered model of this name.
+
+        Raises:
+            RecordNotFoundError: There is none.
+        """
+        return self._models.get_model(name)
+
+    def versions(self, name: ModelName) -> Sequence[ModelVersion]:
+        """All versions of a model, highest number first.
+
+        Raises:
+            RecordNotFoundError: There is no such model.
+        """
+        return self._models.list_versions(name)
+
+    def set_alias(self, name: ModelName, alias: AliasName, version: int) -> None:
+        """Point an alias at a READY version, away from any other.
+
+        Raises:
+            RecordNotFoundError: There is no such model or version.
+            InvalidStateError: The version is not READY.
+        """
+        self._models.set_alias(name, alias, version)
+
+    def _ensure_model(self, name: ModelName) -> None:
+        # Asked for first: to create is a write, and nearly always in vain.
+        try:
+            self._models.get_model(name)
+        except RecordNotFoundError:
+            with suppress(RecordExistsError):
+                self._models.create_model(name)
+
+    @contextmanager
+    def _marked_failed(self, pending: ModelVersion) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            # Everything, Ctrl-C too: a version must not stay pending when nobody works on it.
+            with suppress(StoreUnavailableError):
+                self._models.finish_version(
+                    ModelName(pending.name),
+                    pending.version,
+                    VersionStatus.FAILED_REGISTRATION,
+                    message=(str(exc) or type(exc).__name__)[:_MAX_MESSAGE_CHARS],
+                )
+            raise
+
+    def _check_stored(self, place: ArtifactPath, digest: str, local: Path) -> None:
+        stored = verify(self._artifacts.get(place, local)).digest
+        if stored != digest:
+            raise PackageDigestError(
+                f"the artifact store {self._artifacts.root_uri} returned {place!r} with digest "
+                f"{stored}, but {digest} was stored: register again"
+            )
+
+    def _found(self, ref: ModelRef) -> ModelVersion:
+        try:
+            version = self._version(ref)
+        except RecordNotFoundError as exc:
+            raise ModelNotFoundError(str(exc)) from exc
+        if version.status is not VersionStatus.READY:
+            why = f" ({version.status_message})" if version.status_message else ""
+            raise ModelNotFoundError(
+                f"version {version.version} of model {version.name!r} is {version.status}{why}, "
+                "not READY: choose another version, or register the package again"
+            )
+        if not _DIGEST.fullmatch(version.digest):
+            raise PackageDigestError(
+                f"version {version.version} of model {version.name!r} has the digest "
+                f"{shown(version.digest)}, which is no sha256: register the package again"
+            )
+        return version
+
+    def _version(self, ref: ModelRef) -> ModelVersion:
+        assert not isinstance(ref, PathRef)
+        if isinstance(ref, VersionRef):
+            return self._models.get_version(ref.name, ref.version)
+        if isinstance(ref, AliasRef):
+            return self._models.get_version_by_alias(ref.name, ref.alias)
+        for version in self._models.list_versions(ref.name):
+            if version.status is VersionStatus.READY:
+                return version
+        raise ModelNotFoundError(f"model {ref.name!r} has no READY version: register one")
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> None:
+        what = f"version {version.version} of model {version.name!r}"
+        root, separator, place = version.source.partition(f"{self._artifacts.root_uri}/")
+        if root or not separator:
+            raise ModelNotFoundError(
+                f"{what} lies at {shown(version.source)}, which is not below the artifact store "
+                f"{self._artifacts.root_uri}: set artifacts.uri to the store that it was "
+                "registered in"
+            )
+        with _staged(folder) as staged:
+            try:
+                self._artifacts.get(parse_artifact_path(place), staged)
+            except RecordNotFoundError as exc:
+                raise ModelNotFoundError(
+                    f"the bytes of {what} are gone from {version.source}: "
+                    "choose another version, or register the package again"
+                ) from exc
+            found = verify(staged).digest
+            if found != version.digest:
+                raise PackageDigestError(
+                    f"{what} at {version.source} has digest {found}, but {version.digest} was "
+                    "registered: restore the package, or register it again"
+                )
+
+
+def _folder_of(name: ModelName) -> str:
+    """Where a model's versions lie; a name that is no plain file name gets its hash added.
+
+    `~` stands in no plain name, so that no two models share a folder.
+    """
+    plain = _UNSAFE.sub("_", name)
+    if plain != name or name.startswith(".") or len(name) > _MAX_FOLDER_CHARS:
+        plain = (
+            f"{plain[:_MAX_FOLDER_CHARS].lstrip('.')}~{hashlib.sha256(name.encode()).hexdigest()}"
+        )
+    return f"models/{plain}"
+
+
+def _pinned_path(path: Path, into: Path) -> PinnedModel:
+    if not path.is_dir():
+        raise ModelNotFoundError(
+            f"there is no package folder {str(path)!r}: give the folder that holds MLmodel, "
+            "or models:/NAME/VERSION"
+        )
+    digest = (verify(path) if read_seal(path) else compute_seal(path)).digest
+    folder = into / digest
+    if not _is_intact(folder, digest):
+        with _staged(folder) as staged:
+            found = copy_sealed(path, staged).digest
+            if found != digest:
+                raise PackageDigestError(
+                    f"the package {str(path)!r} changed while it was read: try again when "
+                    "nothing writes to it"
+                )
+    name = path.resolve().name
+    return PinnedModel(name, None, digest, path.resolve().as_uri(), folder, open_package(folder))
+
+
+def _is_intact(folder: Path, digest: str) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        return verify(folder).digest == digest
+    except (PackageDigestError, PackageFormatError):
+        return False
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A path beside `folder` that takes its place once the block has filled it."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = folder.with_name(f".{uuid.uuid4().hex}")
+    replaced = folder.with_name(f"{staged.name}-replaced")
+    try:
+        yield staged
+        try:
+            staged.rename(folder)
+        except OSError:
+            # Something is there. Another process's good copy may be in use and stays.
+            if not _is_intact(folder, folder.name):
+                folder.rename(replaced)
+                staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
