@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from sparkscore.extras import missing_extra
 
 if TYPE_CHECKING:
+    from sparkscore.api import score, spark_udf
     from sparkscore.flavors import load_predictor, save_model
     from sparkscore.package.signature import infer_signature
-    from sparkscore.spark.api import score, spark_udf
     from sparkscore.workspace import Workspace
 
 __version__ = "0.1.0"
@@ -34,8 +34,8 @@ _ROOMS = {
     "infer_signature": "sparkscore.package.signature",
     "load_predictor": "sparkscore.flavors",
     "save_model": "sparkscore.flavors",
-    "score": "sparkscore.spark.api",
-    "spark_udf": "sparkscore.spark.api",
+    "score": "sparkscore.api",
+    "spark_udf": "sparkscore.api",
 }
 
 

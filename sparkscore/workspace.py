@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sparkscore.conf import Resolved, Settings, load_settings
+from sparkscore.conf import JobSettings, Resolved, Settings, load_job, load_settings
 from sparkscore.conf.settings import masked
-from sparkscore.errors import ConfigError, shown
+from sparkscore.errors import ConfigError, SignatureMismatchError, shown
+from sparkscore.names import parse_model_uri
+from sparkscore.package.trust import TrustPolicy
+from sparkscore.registry import Registry
 from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
+from sparkscore.tracking import Tracking
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from sparkscore.scoring.batch import BatchLimits
+    from sparkscore.scoring.plan import ModelFacts
+    from sparkscore.spark.delta import DeltaSink
+    from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.jars import JarSource
+    from sparkscore.spark.session import SessionSettings
     from sparkscore.stores.sql import SqlStores
 
 
@@ -49,6 +61,20 @@ class Workspace:
     def settings(self) -> Settings:
         """All settings in force."""
         return self.resolved.values
+
+    def job(
+        self,
+        path: Path | None,
+        overrides: Mapping[str, object] | None = None,
+        *,
+        run_key: str | None = None,
+    ) -> Resolved[JobSettings]:
+        """The scoring job that a file describes, with flags laid over it; see `conf.load_job`.
+
+        Raises:
+            ConfigError: File and flags do not describe a job.
+        """
+        return load_job(path, overrides, run_key=run_key)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:
@@ -89,6 +115,122 @@ class Workspace:
         if uri is None:
             return self._tracking_stores.models
         return self._sql("registry.uri", uri).models
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """Which code a package may bring along."""
+        trust = self.settings.trust
+        return TrustPolicy(allow_pickle=trust.allow_pickle, types=trust.types)
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """Bounds of one call to a model."""
+        from sparkscore.scoring.batch import BatchLimits
+
+        scoring = self.settings.scoring
+        return BatchLimits(scoring.max_rows_per_batch, scoring.max_bytes_per_batch)
+
+    @property
+    def jar_source(self) -> JarSource:
+        """Where Delta's jars come from."""
+        from sparkscore.spark.jars import DELTA_VERSION, JarSource
+
+        spark = self.settings.spark
+        return JarSource(
+            cache=self.settings.cache.folder,
+            folder=spark.jars,
+            version=spark.delta_version or DELTA_VERSION,
+        )
+
+    @property
+    def session_settings(self) -> SessionSettings:
+        """How a Spark session is opened."""
+        from sparkscore.spark.session import SessionSettings
+
+        spark = self.settings.spark
+        named = {"spark.driver.memory": spark.driver_memory}
+        if spark.shuffle_partitions is not None:
+            named["spark.sql.shuffle.partitions"] = str(spark.shuffle_partitions)
+        return SessionSettings(
+            jars=self.jar_source,
+            master=spark.master,
+            remote=spark.remote,
+            conf=named | spark.conf,
+        )
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """A session with Delta: the running one, a Connect server's, or a new one.
+
+        Raises:
+            JavaError: No usable Java.
+            JarsUnavailableError: Delta's jars are neither cached nor to be had.
+            ConfigError: The running session has no Delta.
+            MissingExtraError: PySpark is not installed.
+        """
+        from sparkscore.spark.session import open_session
+
+        return open_session(self.session_settings)
+
+    def model(self, uri: str) -> ModelFacts:
+        """The model that a URI names now, pinned to its digest; its bytes are verified.
+
+        Raises:
+            InvalidNameError: The URI does not parse.
+            ModelError: There is no such model, or its package is not intact.
+            SignatureMismatchError: The package has no signature.
+        """
+        from sparkscore.scoring.plan import ModelFacts
+
+        pinned = self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
+        signature = pinned.package.description.signature
+        if signature is None:
+            raise SignatureMismatchError(
+                f"model {uri!r} has no signature, so its columns cannot be compared with a table; "
+                "package it again with a signature or an input example"
+            )
+        return ModelFacts(
+            name=pinned.name,
+            version=pinned.version,
+            digest=pinned.digest,
+            uri=pinned.uri,
+            folder=pinned.folder,
+            signature=signature,
+        )
+
+    def engine(self, name: str | None = None) -> tuple[SparkEngine, str]:
+        """The engine of that name (None: scoring.engine), and in one line why it is that one."""
+        from sparkscore.spark.engine import SparkEngine
+
+        wanted = name or self.settings.scoring.engine
+        reason = "asked for by name"
+        if wanted == "auto":
+            wanted, reason = "arrow", "auto: Arrow keeps every value and skips pandas"
+        engine = SparkEngine(self.spark, wanted, self.trust, self.batch_limits)
+        return engine, reason
+
+    def sink(self, uri: str) -> DeltaSink:
+        """The score table at a path or of a catalog name."""
+        from sparkscore.spark.delta import DeltaSink
+
+        return DeltaSink(self.spark, uri)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Registered models over their store and their packages."""
+        return Registry(self.models, self.artifacts)
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """Starts runs."""
+        return Tracking(self.runs, lambda run: self.artifacts_at(run.artifact_uri))
+
+    def close(self) -> None:
+        """Stop the Spark session, if this workspace opened one."""
+        if "spark" in vars(self):
+            from sparkscore.spark.session import stop_session
+
+            stop_session(self.spark)
 
     @cached_property
     def _tracking_stores(self) -> SqlStores:

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import builtins
 import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import sparkscore
-from sparkscore.errors import MissingExtraError
 
 ROOT = Path(sparkscore.__file__).parents[1]
 
@@ -42,31 +39,19 @@ def test_importing_sparkscore_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'sparkscore' has no attribute 'scor'"):
-        _ = sparkscore.scor  # type: ignore[attr-defined]
+        _ = sparkscore.scor
 
 
+@pytest.mark.parametrize("library", ["pyarrow", "pyspark"])
 def test_a_name_whose_library_is_missing_says_which_extra_brings_it(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, library: str
 ) -> None:
-    real = builtins.__import__
-
-    def without_pyspark(
-        name: str,
-        globals: Mapping[str, object] | None = None,  # noqa: A002 - the builtin's own names
-        locals: Mapping[str, object] | None = None,  # noqa: A002
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> object:
-        if name.partition(".")[0] == "pyspark":
-            raise ModuleNotFoundError("No module named 'pyspark'", name="pyspark")
-        return real(name, globals, locals, fromlist, level)
-
-    for module in [name for name in sys.modules if name.startswith("sparkscore.spark")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(builtins, "__import__", without_pyspark)
-    with pytest.raises(MissingExtraError) as caught:
-        _ = sparkscore.score
-    assert str(caught.value) == (
-        "sparkscore.score needs 'pyspark', which is not installed; "
-        "run: pip install 'sparkscore[spark]'"
+    # None in sys.modules is how Python itself marks a module that cannot be imported.
+    code = f"import sys; sys.modules[{library!r}] = None; import sparkscore; sparkscore.score"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    args = [sys.executable, "-c", code]
+    done = subprocess.run(args, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        f"sparkscore.errors.MissingExtraError: sparkscore.score needs {library!r}, "
+        "which is not installed; run: pip install 'sparkscore[spark]'"
     )

@@ -72,11 +72,6 @@ def test_every_command_in_the_table_answers_help(run: Run) -> None:
         assert answer.stdout.startswith(f"Usage: sparkscore {name}")
 
 
-def test_the_table_and_a_command_say_the_same(run: Run) -> None:
-    for name, text in sparkscore.cli._COMMANDS.items():
-        assert text in " ".join(run(name, "--help").stdout.split())
-
-
 @pytest.mark.usefixtures("_failing")
 def test_an_error_of_ours_is_one_message_with_its_code_and_exit_code(run: Run) -> None:
     answer = run("refused")

@@ -143,7 +143,7 @@ def test_the_cache_honours_xdg() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        Settings().tracking.uri = "x"  # type: ignore[misc]
+        Settings().tracking.uri = "x"
 
 
 def test_the_settings_of_this_repository_load() -> None:

@@ -1,0 +1,103 @@
+"""`sparkscore models`: registered models, their versions and aliases."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from sparkscore.cli.context import note, open_workspace
+from sparkscore.cli.output import Output, output_option, show, show_record, utc
+from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
+from sparkscore.records import ModelVersion
+
+_VERSION_COLUMNS = ("version", "status", "aliases", "created", "digest", "run_id", "message")
+
+
+@click.group()
+def command() -> None:
+    """Registered models: register, show, verify, move aliases."""
+
+
+@command.command("list")
+@output_option
+def list_models(output: Output) -> None:
+    """Registered models by name."""
+    rows = [
+        {
+            "name": model.name,
+            "aliases": dict(sorted(model.aliases.items())),
+            "updated": utc(model.last_update_time_ms),
+            "description": model.description,
+        }
+        for model in open_workspace().registry.list_models()
+    ]
+    show(rows, ("name", "aliases", "updated", "description"), output)
+
+
+@command.command("show")
+@click.argument("name")
+@output_option
+def show_model(name: str, output: Output) -> None:
+    """All versions of a model, highest number first."""
+    versions = open_workspace().registry.versions(parse_model_name(name))
+    show([_row(version) for version in versions], _VERSION_COLUMNS, output)
+
+
+@command.command("register")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Registered model; created if it is new.")
+@click.option("--alias", help="Point this alias at the new version once it is READY.")
+@click.option("--description", default="", help="What this version is.")
+@output_option
+def register(path: Path, name: str, alias: str | None, description: str, output: Output) -> None:
+    """Register the package folder PATH as the next version of a model."""
+    version = open_workspace().registry.register(
+        path,
+        parse_model_name(name),
+        alias=None if alias is None else parse_alias(alias),
+        description=description,
+    )
+    show_record({"uri": f"models:/{version.name}/{version.version}"} | _row(version), output)
+
+
+@command.command("alias")
+@click.argument("name")
+@click.argument("alias")
+@click.argument("version", type=click.IntRange(min=1))
+def set_alias(name: str, alias: str, version: int) -> None:
+    """Point ALIAS of model NAME at VERSION, away from any other version."""
+    open_workspace().registry.set_alias(parse_model_name(name), parse_alias(alias), version)
+    note(f"models:/{name}@{alias} is now version {version}")
+
+
+@command.command("verify")
+@click.argument("uri")
+@output_option
+def verify(uri: str, output: Output) -> None:
+    """Compare every byte of a model with its seal; URI as models:/NAME@ALIAS or a folder."""
+    ref = parse_model_uri(uri)
+    with tempfile.TemporaryDirectory(prefix="sparkscore-verify-") as folder:
+        # Into an empty folder: a copy in the cache would say nothing about the stored bytes.
+        pinned = open_workspace().registry.resolve(ref, Path(folder))
+    record = {
+        "uri": uri,
+        "name": pinned.name,
+        "version": pinned.version,
+        "digest": pinned.digest,
+        "verified": True,
+    }
+    show_record(record, output)
+
+
+def _row(version: ModelVersion) -> dict[str, object]:
+    return {
+        "version": version.version,
+        "status": version.status.value,
+        "aliases": sorted(version.aliases),
+        "created": utc(version.creation_time_ms),
+        "digest": version.digest,
+        "run_id": version.run_id,
+        "message": version.status_message,
+    }
