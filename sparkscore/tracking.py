@@ -12,17 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sparkscore.errors import RecordExistsError
 from sparkscore.names import (
     ArtifactPath,
-    ExperimentName,
     RunId,
     parse_artifact_path,
     parse_experiment_name,
     parse_run_id,
 )
-from sparkscore.records import Experiment, Metric, Run, RunStatus
+from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
+from sparkscore.stores.experiments import find_or_create_experiment
 
 # What one call of MLflow's REST API takes at most.
 _MAX_METRICS = 1000
@@ -103,8 +102,9 @@ class Tracking:
         run_name = f"{name}-{chosen_id[:_N_NAME_CHARS]}"
         all_tags = {"mlflow.runName": run_name, **origin.as_tags(), **(tags or {})}
         first, *more = _batches(all_tags.items(), _MAX_TAGS)
+        home = find_or_create_experiment(self._runs, parse_experiment_name(experiment))
         run = self._runs.create_run(
-            self._experiment(parse_experiment_name(experiment)).experiment_id,
+            home.experiment_id,
             run_id=chosen_id,
             run_name=run_name,
             user_id=origin.user,
@@ -114,19 +114,6 @@ class Tracking:
         for batch in more:
             self._runs.log_batch(chosen_id, tags=dict(batch))
         return ActiveRun(run, self._runs, self._artifacts(run), self._clock)
-
-    def _experiment(self, name: ExperimentName) -> Experiment:
-        found = self._runs.find_experiment(name)
-        if found is not None:
-            return found
-        try:
-            return self._runs.create_experiment(name)
-        except RecordExistsError:
-            # Another process created it after we looked.
-            found = self._runs.find_experiment(name)
-            if found is None:
-                raise
-            return found
 
 
 class ActiveRun:
