@@ -18,6 +18,7 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import Registry
 from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
+from sparkscore.stores.outbox import OutboxRunStore
 from sparkscore.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -221,9 +222,18 @@ class Workspace:
         return Registry(self.models, self.artifacts)
 
     @cached_property
+    def outbox(self) -> OutboxRunStore:
+        """The tracking store, with writes kept on disk while it is away.
+
+        Raises:
+            ConfigError: tracking.uri or artifacts.uri is of a kind that is not supported.
+        """
+        return OutboxRunStore(self.runs, self.settings.tracking.outbox, self.artifacts_at)
+
+    @cached_property
     def tracking(self) -> Tracking:
         """Starts runs."""
-        return Tracking(self.runs, lambda run: self.artifacts_at(run.artifact_uri))
+        return Tracking(self.outbox, self.outbox.open_artifacts)
 
     def close(self) -> None:
         """Stop the Spark session, if this workspace opened one."""

@@ -30,6 +30,7 @@ _COMMANDS = {
     "env": 'Print what a shell needs before spark-submit: eval "$(sparkscore env)".',
     "experiments": "Experiments of the tracking store.",
     "models": "Registered models: register, show, verify, move aliases.",
+    "outbox": "Records that wait for the tracking store.",
     "runs": "Runs of the tracking store.",
     "score": "Score a table with a model; show the plan of a job.",
     "setup": "Find a Java and fetch Delta's jars, once.",
