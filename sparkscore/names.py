@@ -26,7 +26,8 @@ _ALIAS = re.compile(r"[\w\-]+", re.ASCII)
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _RECORD_KEY = re.compile(r"[/\w.\-: ]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Half a surrogate pair is no text either: neither a database nor a file system keeps it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

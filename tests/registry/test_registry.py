@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sparkscore.errors import (
+    InvalidNameError,
     InvalidStateError,
     ModelNotFoundError,
     PackageDigestError,
@@ -303,3 +305,20 @@ def test_versions_are_listed_and_aliases_set_on_ready_ones_only(
     with pytest.raises(InvalidStateError):
         registry.set_alias(FLIGHTS, CHAMPION, 2)
     assert [model.aliases for model in registry.list_models()] == [{"champion": 1}]
+
+
+def test_jobs_that_resolve_at_once_share_one_good_copy(
+    registry: Registry, package: Path, tmp_path: Path
+) -> None:
+    registry.register(package, FLIGHTS)
+    ref = parse_model_uri("models:/flight-delay/1")
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(registry.resolve, ref, tmp_path / "cache") for _ in range(8)]
+        digests = {job.result().digest for job in jobs}
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == list(digests)
+    assert (tmp_path / "cache" / digests.pop() / "model.bin").read_bytes() == b"model"
+
+
+def test_a_name_that_no_store_can_keep_is_refused() -> None:
+    with pytest.raises(InvalidNameError, match="model name"):
+        parse_model_name("half \ud800")
