@@ -45,7 +45,7 @@ def score(
     opened = workspace or Workspace.open()
     return with_predictions(
         frame,
-        opened.model_facts(model),
+        opened.model(model),
         columns=columns or {},
         engine=engine,
         trust=opened.trust,
@@ -85,7 +85,7 @@ def spark_udf(
         >>> flights.withColumn("delay", udf("distance", "dep_delay"))
     """
     opened = workspace or Workspace.open()
-    facts = opened.model_facts(model)
+    facts = opened.model(model)
     predict = column_function(
         spark, facts, engine=engine, trust=opened.trust, limits=opened.batch_limits
     )

@@ -5,13 +5,13 @@ SparkscoreError                     code               exit  a caller may ...
 ├── UsageError                      USAGE                2   mend the command or the settings
 │   ├── ConfigError                 CONFIG_INVALID
 │   ├── InvalidNameError            NAME_INVALID
-│   ├── MissingExtraError           EXTRA_MISSING            install the extra that the message names
+│   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
 │   ├── InvalidStateError           INVALID_STATE
-│   └── StoreSchemaError            STORE_SCHEMA             run the migration that the message names
+│   └── StoreSchemaError            STORE_SCHEMA             run the migration it names
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
 │   └── InvalidRowsError            ROWS_INVALID
@@ -23,7 +23,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── ModelNotFoundError          MODEL_NOT_FOUND
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   └── PredictionError             PREDICTION_FAILED
-├── TargetError                     TARGET_INVALID       5   decide as a person what the target shall be
+├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
 │   └── RunKeyConflictError         RUN_KEY_CONFLICT

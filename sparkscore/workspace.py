@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Workspace:
     """The things that one command works with, each opened when it is first asked for."""
 
     resolved: Resolved[Settings]
+    announce: Callable[[str], None] | None = None
+    """Told in one line what takes long, such as fetching jars."""
 
     @classmethod
     def open(
@@ -45,6 +47,7 @@ class Workspace:
         conf: Path | None = None,
         target: str | None = None,
         overrides: Mapping[str, object] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> Workspace:
         """The workspace that files, environment and overrides describe; opens nothing yet.
 
@@ -52,11 +55,12 @@ class Workspace:
             conf: Folder of the YAML files; None: SPARKSCORE_CONF, else `./conf` if it is there.
             target: File laid over base.yaml; None: SPARKSCORE_CONF_TARGET, else `local`.
             overrides: Dotted key to value, such as {"tracking.uri": "sqlite:///x.db"}.
+            announce: Told in one line what takes long, such as fetching jars.
 
         Raises:
             ConfigError: The settings do not hold together.
         """
-        return cls(load_settings(conf, target, overrides or {}, os.environ))
+        return cls(load_settings(conf, target, overrides or {}, os.environ), announce)
 
     @property
     def settings(self) -> Settings:
@@ -141,6 +145,7 @@ class Workspace:
             cache=self.settings.cache.folder,
             folder=spark.jars,
             version=spark.delta_version or DELTA_VERSION,
+            ivy_settings=spark.ivy_settings,
         )
 
     @property
@@ -171,7 +176,7 @@ class Workspace:
         """
         from sparkscore.spark.session import open_session
 
-        return open_session(self.session_settings)
+        return open_session(self.session_settings, self.announce)
 
     def model(self, uri: str) -> ModelFacts:
         """The model that a URI names now, pinned to its digest; its bytes are verified.

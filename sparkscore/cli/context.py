@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 
@@ -11,14 +11,18 @@ from sparkscore.errors import ConfigError, shown
 from sparkscore.workspace import Workspace
 
 
-def open_workspace() -> Workspace:
+def open_workspace(settings: Mapping[str, object] | None = None) -> Workspace:
     """The workspace that the options before the command's name describe.
+
+    Args:
+        settings: Dotted key to value, from options of the command itself; they win.
 
     Raises:
         ConfigError: The settings do not hold together.
     """
     options = _options()
-    return Workspace.open(options.conf, options.target, _assigned(options.assignments))
+    overrides = _assigned(options.assignments) | dict(settings or {})
+    return Workspace.open(options.conf, options.target, overrides, note)
 
 
 def note(text: str) -> None:
@@ -27,14 +31,19 @@ def note(text: str) -> None:
         click.echo(text, err=True)
 
 
+def is_debug() -> bool:
+    """Whether tracebacks were asked for."""
+    return _options().debug
+
+
 def _options() -> GlobalOptions:
     options = click.get_current_context().find_object(GlobalOptions)
     assert options is not None
     return options
 
 
-def _assigned(texts: Iterable[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def _assigned(texts: Iterable[str]) -> dict[str, object]:
+    pairs: dict[str, object] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

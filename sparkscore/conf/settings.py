@@ -110,6 +110,8 @@ class SparkSettings(Frozen):
     """A folder with the Delta jars; None: the cache that `sparkscore setup` fills."""
     delta_version: str | None = None
     """Version of the Delta jars; None: the one this release is tested with."""
+    ivy_settings: FolderPath | None = None
+    """An ivysettings.xml to fetch the jars by; None: ~/.ivy2, ~/.m2/settings.xml or Ivy's own."""
     driver_memory: str = "2g"
     """Spark's own 1g is too little for a local session that also writes wide Delta files."""
     shuffle_partitions: Count | None = None

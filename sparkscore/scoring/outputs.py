@@ -73,7 +73,8 @@ def _from_frame(frame: object, names: Sequence[str]) -> Iterator[object]:
     missing = [name for name in names if name not in have]
     if missing:
         raise PredictionError(
-            f"the model's answer lacks the declared columns {listed(missing)}; it has {listed(have)}"
+            f"the model's answer lacks the declared columns {listed(missing)}; "
+            f"it has {listed(have)}"
         )
     return (columns[have.index(name)] for name in names)
 

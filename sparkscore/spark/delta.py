@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -35,7 +36,7 @@ from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
 from sparkscore.spark.failures import is_conflict, is_unwritable
-from sparkscore.spark.source import absolute_uri, is_path, quoted, table_identifier
+from sparkscore.spark.source import detail_of, is_path, located, quoted, table_identifier
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -56,10 +57,10 @@ class DeltaSink:
     spark: SparkSession
     target: str
 
-    @property
+    @cached_property
     def uri(self) -> str:
         """The target's catalog name or absolute path."""
-        return absolute_uri(self.target)
+        return located(self.spark, self.target)
 
     def find(self, identity: RunIdentity) -> Commit | None:
         """The commit that this logical run made before, or None.
@@ -92,7 +93,7 @@ class DeltaSink:
         """
         if is_path(self.uri) and not urlsplit(self.uri).scheme:
             _check_local_path(Path(self.uri))
-        detail = self._detail()
+        detail = detail_of(self.spark, self.uri)
         if detail is None:
             return
         if detail["format"] != "delta":
@@ -148,7 +149,11 @@ class DeltaSink:
 
     def _write_once(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
         request = plan.request
-        if request.mode is WriteMode.MERGE and self._detail() is not None:
+        detail = detail_of(self.spark, self.uri)
+        if detail is None and not is_path(self.uri):
+            self._create(scores, request.partition_by)
+            detail = detail_of(self.spark, self.uri)
+        if request.mode is WriteMode.MERGE and detail is not None:
             self._merge(scores, plan, metadata)
             return
         writer = (
@@ -160,12 +165,20 @@ class DeltaSink:
         )
         if request.partition_by:
             writer = writer.partitionBy(*request.partition_by)
-        if request.replace_where and self._detail() is not None:
+        if request.replace_where and detail is not None:
             writer = writer.option("replaceWhere", request.replace_where)
-        if is_path(self.uri):
-            writer.save(self.uri)
-        else:
-            writer.saveAsTable(self.uri)
+        # By its path, a table of the catalog too: saveAsTable loses the observed row counts.
+        writer.save(self.uri if detail is None else str(detail["location"]))
+
+    def _create(self, scores: DataFrame, partition_by: Sequence[str]) -> None:
+        columns = ", ".join(
+            f"{quoted(field.name)} {field.dataType.simpleString()}" for field in scores.schema
+        )
+        partitions = ", ".join(map(quoted, partition_by))
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.uri} ({columns}) USING delta"
+            + (f" PARTITIONED BY ({partitions})" if partitions else "")
+        )
 
     def _merge(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
         view = f"sparkscore_{uuid.uuid4().hex}"
@@ -181,20 +194,14 @@ class DeltaSink:
         try:
             with session_conf(self.spark, conf):
                 self.spark.sql(
-                    f"MERGE INTO {table_identifier(self.uri)} t USING {view} s ON {matches} "  # noqa: S608
+                    f"MERGE INTO {table_identifier(self.uri)} t USING {view} s ON {matches} "
                     "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
                 ).collect()
         finally:
             self.spark.catalog.dropTempView(view)
 
-    def _detail(self) -> Row | None:
-        try:
-            return self.spark.sql(f"DESCRIBE DETAIL {table_identifier(self.uri)}").collect()[0]
-        except AnalysisException:
-            return None
-
     def _commit_row(self, app_id: str) -> Row | None:
-        if self._detail() is None:
+        if detail_of(self.spark, self.uri) is None:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(

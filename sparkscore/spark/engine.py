@@ -47,6 +47,11 @@ class SparkEngine:
     trust: TrustPolicy = field(default_factory=TrustPolicy)
     limits: BatchLimits = field(default_factory=BatchLimits)
 
+    @property
+    def application_id(self) -> str | None:
+        """Spark's id of the application; None for a Connect session, which does not know it."""
+        return None if is_connect(self.spark) else self.spark.sparkContext.applicationId
+
     def open(self, spec: SourceSpec) -> OpenedSource:
         """The source with its version pinned and its filter applied; no row is read.
 

@@ -19,7 +19,7 @@ _UNWRITABLE = re.compile(
     r"|No space left on device|AccessDenied"
 )
 _OURS = re.compile(
-    r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.M
+    r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.MULTILINE
 )
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 _OUTSIDE_PREDICATE = "DELTA_REPLACE_WHERE_MISMATCH"

@@ -38,18 +38,15 @@ def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     Raises:
         SourceError: There is no such table or version, or the filter does not fit its columns.
     """
-    identifier = table_identifier(spec.uri)
     with _source_errors(spec):
-        if spec.format == "parquet":
-            opened = _open_parquet(spark, spec)
+        uri = located(spark, spec.uri)
+        detail = None if spec.format == "parquet" else detail_of(spark, uri)
+        if detail is not None and detail["format"] == "delta":
+            opened = _open_delta(spark, uri, spec.version, str(detail["id"]))
+        elif spec.format != "delta" and _holds_parquet(uri):
+            opened = _open_parquet(spark, uri, spec.version)
         else:
-            detail = _detail(spark, identifier)
-            if detail is None or detail["format"] != "delta":
-                if spec.format == "delta" or not _holds_parquet(spec.uri):
-                    raise SourceError(_no_table_text(spec))
-                opened = _open_parquet(spark, spec)
-            else:
-                opened = _open_delta(spark, spec, identifier, detail)
+            raise SourceError(_no_table_text(spec, uri))
         return opened if spec.where is None else _filtered(opened, spec.where)
 
 
@@ -66,23 +63,38 @@ def columns_of(schema: StructType) -> tuple[SourceColumn, ...]:
     )
 
 
-def absolute_uri(uri: str) -> str:
-    """`uri` with a relative local path made absolute; catalog names and other schemes stay."""
-    if not is_path(uri) or urlsplit(uri).scheme:
+def located(spark: SparkSession, uri: str) -> str:
+    """What `uri` means in this session: a name of its catalog, or else a path, made absolute.
+
+    A name without a `/` is a table of the catalog if there is one, or if the catalog outlives the
+    session; with Spark's in-memory catalog a new table would be lost, so that it is a path.
+    """
+    if urlsplit(uri).scheme and "/" in uri:
         return uri
-    return str(Path(uri).absolute())
+    if "/" in uri or uri.startswith(".") or Path(uri).exists():
+        return str(Path(uri).absolute())
+    if spark.catalog.tableExists(uri):
+        return uri
+    in_memory = spark.conf.get("spark.sql.catalogImplementation", "in-memory") == "in-memory"
+    return str(Path(uri).absolute()) if in_memory and "." not in uri else uri
 
 
 def is_path(uri: str) -> bool:
-    """Whether `uri` means files rather than a name in the catalog."""
-    return "/" in uri or "\\" in uri or uri.startswith(".") or Path(uri).exists()
+    """Whether a located `uri` means files rather than a name of the catalog."""
+    return "/" in uri
 
 
 def table_identifier(uri: str) -> str:
-    """How SQL names the table: delta.`path`, or the catalog name as it is."""
-    if not is_path(uri):
-        return uri
-    return f"delta.{quoted(absolute_uri(uri))}"
+    """How SQL names the located table: delta.`path`, or the catalog name as it is."""
+    return f"delta.{quoted(uri)}" if is_path(uri) else uri
+
+
+def detail_of(spark: SparkSession, uri: str) -> Row | None:
+    """What DESCRIBE DETAIL says of the located table, or None where there is no table."""
+    try:
+        return spark.sql(f"DESCRIBE DETAIL {table_identifier(uri)}").collect()[0]
+    except AnalysisException:
+        return None
 
 
 def quoted(name: str) -> str:
@@ -90,30 +102,25 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _open_delta(
-    spark: SparkSession, spec: SourceSpec, identifier: str, detail: Row
-) -> OpenedSource:
-    version = spec.version
+def _open_delta(spark: SparkSession, uri: str, version: int | None, table_id: str) -> OpenedSource:
     if version is None:
-        version = int(spark.sql(f"DESCRIBE HISTORY {identifier} LIMIT 1").collect()[0]["version"])
+        newest = spark.sql(f"DESCRIBE HISTORY {table_identifier(uri)} LIMIT 1").collect()[0]
+        version = int(newest["version"])
     reader = spark.read.format("delta").option("versionAsOf", version)
-    frame = reader.load(absolute_uri(spec.uri)) if is_path(spec.uri) else reader.table(spec.uri)
+    frame = reader.load(uri) if is_path(uri) else reader.table(uri)
     table = SourceTable(
-        uri=absolute_uri(spec.uri),
+        uri=uri,
         format="delta",
         version=str(version),
         columns=columns_of(frame.schema),
-        table_id=str(detail["id"]),
+        table_id=table_id,
     )
     return OpenedSource(frame, table)
 
 
-def _open_parquet(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
-    if spec.version is not None:
-        raise SourceError(
-            f"version {spec.version} of {spec.uri!r} was asked for, but Parquet has no versions"
-        )
-    uri = absolute_uri(spec.uri)
+def _open_parquet(spark: SparkSession, uri: str, version: int | None) -> OpenedSource:
+    if version is not None:
+        raise SourceError(f"version {version} of {uri!r} was asked for; Parquet has no versions")
     frame = spark.read.parquet(uri)
     table = SourceTable(
         uri=uri,
@@ -142,15 +149,10 @@ def _filtered(opened: OpenedSource, where: str) -> OpenedSource:
     return OpenedSource(frame, replace(opened.table, where=where))
 
 
-def _detail(spark: SparkSession, identifier: str) -> Row | None:
-    try:
-        return spark.sql(f"DESCRIBE DETAIL {identifier}").collect()[0]
-    except AnalysisException:
-        return None
-
-
 def _holds_parquet(uri: str) -> bool:
-    path = Path(uri)
+    if urlsplit(uri).scheme not in ("", "file"):
+        return True  # Spark itself says what is wrong with files that are not here.
+    path = Path(urlsplit(uri).path)
     if path.is_file():
         return path.suffix == ".parquet"
     return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
@@ -175,10 +177,10 @@ def _source_errors(spec: SourceSpec) -> Iterator[None]:
         ) from exc
 
 
-def _no_table_text(spec: SourceSpec) -> str:
+def _no_table_text(spec: SourceSpec, uri: str) -> str:
     kind = "Delta table" if spec.format == "delta" else "Delta table or folder of Parquet files"
-    if is_path(spec.uri):
-        path = Path(absolute_uri(spec.uri))
+    if is_path(uri):
+        path = Path(uri)
         state = "nothing is there" if not path.exists() else "what is there is something else"
         return f"source {shown(spec.uri)} is no {kind}: {state} ({path}); check --source"
     return (

@@ -1,0 +1,332 @@
+"""The batch scoring job: resolve, plan, score, commit, record; the whole way in one place.
+
+The commit comes before the record: a tracking store that is down must not lose finished scores.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import StoreUnavailableError
+from sparkscore.job_result import JobResult
+from sparkscore.names import RunId, parse_run_id, parse_run_key
+from sparkscore.provenance import environment, run_origin
+from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+from sparkscore.scoring.plan import (
+    InvalidRows,
+    ScoringPlan,
+    ScoringRequest,
+    WriteMode,
+    plan_scoring,
+)
+from sparkscore.tracking import ActiveRun
+from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
+    from sparkscore.spark.delta import DeltaSink
+    from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.source import OpenedSource
+
+Announce = Callable[[str], None]
+
+_APP_ID_TAG = "sparkscore.app_id"
+_OUTCOME_TAG = "sparkscore.outcome"
+_MAX_SERIES_POINTS = 1000
+"""Points of the per-batch series that are logged; a longer series is thinned evenly."""
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job whose model is pinned, whose source is open and whose plan is made."""
+
+    plan: ScoringPlan
+    source: OpenedSource
+    engine: SparkEngine
+    sink: DeltaSink
+    engine_reason: str
+    seconds: Mapping[str, float]
+
+
+def prepare(
+    workspace: Workspace, job: JobSettings, run_key: str | None, announce: Announce
+) -> PreparedJob:
+    """Pin the model, open the source and plan; nothing is written.
+
+    Args:
+        workspace: What the settings name.
+        job: The job with all flags applied.
+        run_key: Name of the logical run; None derives one from the inputs.
+        announce: Told each step in one line.
+
+    Raises:
+        SparkscoreError: The model, the source or their fit is refused.
+    """
+    if run_key is not None:
+        parse_run_key(run_key)
+    started = time.perf_counter()
+    announce(f"Resolving {job.model}")
+    model = workspace.model(job.model)
+    resolved = time.perf_counter()
+    announce("Opening Spark")
+    engine, reason = workspace.engine(job.engine)
+    opened = time.perf_counter()
+    source = engine.open(
+        SourceSpec(job.source.uri, job.source.format, job.source.version, job.where)
+    )
+    sink = workspace.sink(job.target.uri)
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    planned = time.perf_counter()
+    announce(f"Planned {model.label} over {source.table.uri} version {source.table.version}")
+    seconds = {
+        "resolve": resolved - started,
+        "open_spark": opened - resolved,
+        "plan": planned - opened,
+    }
+    return PreparedJob(plan, source, engine, sink, reason, seconds)
+
+
+def run_batch_job(
+    workspace: Workspace, job: JobSettings, run_key: str | None, announce: Announce
+) -> JobResult:
+    """Score a job's rows into its target, once per run key, on record.
+
+    Args:
+        workspace: What the settings name.
+        job: The job with all flags applied.
+        run_key: Name of the logical run; None derives one from the inputs.
+        announce: Told each step in one line.
+
+    Returns:
+        A result with status `succeeded`, or `skipped` where the run key was committed before.
+
+    Raises:
+        SparkscoreError: Nothing was committed, unless it is a BooksError.
+    """
+    started = dt.datetime.now(dt.UTC)
+    workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
+    prepared = prepare(workspace, job, run_key, announce)
+    done = prepared.sink.find(prepared.plan.identity)
+    if done is not None:
+        outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        _close_interrupted(workspace, outcome)
+        return _result(prepared, outcome, started, attempt=1)
+    earlier = _earlier_attempts(workspace, prepared.plan)
+    experiment = job.experiment or workspace.settings.tracking.experiment
+    tags = {
+        _APP_ID_TAG: prepared.plan.identity.app_id,
+        "sparkscore.job": job.name,
+        "sparkscore.run_key": prepared.plan.identity.run_key,
+        "sparkscore.spark_application_id": prepared.engine.application_id or "",
+    }
+    with workspace.tracking.start_run(job.name, experiment, origin=run_origin(), tags=tags) as run:
+        run.log_params(_params(prepared, workspace))
+        announce(f"Scoring into {prepared.sink.uri}")
+        facts = RunFacts(run_id=run.run_id, scored_at=dt.datetime.now(dt.UTC))
+        outcome = prepared.engine.run(prepared.plan, prepared.source, prepared.sink, facts)
+        _record(run, prepared, outcome)
+        outcome.check_books()
+    workspace.outbox.replay()  # The store may be back since the run began.
+    announce(_message(outcome))
+    return _result(prepared, outcome, started, attempt=len(earlier) + 1)
+
+
+def plan_facts(prepared: PreparedJob) -> dict[str, object]:
+    """A plan as plain values, for `score plan` and for the run's artifacts."""
+    plan = prepared.plan
+    return {
+        "model": _model_facts(plan),
+        "source": {
+            "uri": plan.source.uri,
+            "format": plan.source.format,
+            "version": plan.source.version,
+            "where": plan.source.where,
+        },
+        "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
+        "engine": {"name": prepared.engine.name, "reason": prepared.engine_reason},
+        "run_key": plan.identity.run_key,
+        "columns": [
+            {
+                "model": binding.model_column,
+                "source": binding.source.name if binding.source else None,
+                "type": str(binding.type),
+                "cast": binding.cast.value if binding.cast else None,
+            }
+            for binding in plan.bindings
+        ],
+        "differences": [
+            {"kind": item.kind.value, "column": item.column, "detail": item.detail}
+            for item in plan.differences
+        ],
+        "score_columns": list(plan.score_columns),
+    }
+
+
+def _request(
+    workspace: Workspace, job: JobSettings, run_key: str | None, target: str
+) -> ScoringRequest:
+    return ScoringRequest(
+        job=job.name,
+        target=target,
+        run_key=run_key,
+        keys=job.key,
+        keep=job.keep,
+        columns=job.columns,
+        mode=WriteMode(job.mode),
+        replace_where=job.replace_where,
+        partition_by=job.partition_by,
+        on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
+    )
+
+
+def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
+    plan = prepared.plan
+    spark = workspace.settings.spark
+    return {
+        "model_uri": plan.model.uri,
+        "model_name": plan.model.name,
+        "model_version": str(plan.model.version or ""),
+        "model_digest": plan.model.digest,
+        "source": plan.source.uri,
+        "source_version": plan.source.version,
+        "where": plan.source.where or "",
+        "target": prepared.sink.uri,
+        "mode": plan.request.mode.value,
+        "replace_where": plan.request.replace_where or "",
+        "run_key": plan.identity.run_key,
+        "engine": prepared.engine.name,
+        "spark_master": spark.remote or spark.master,
+        "max_rows_per_batch": str(prepared.engine.limits.max_rows),
+        "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
+        "on_invalid": plan.request.on_invalid.value,
+    }
+
+
+def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
+    metrics = outcome.as_metrics() | {
+        f"seconds_{phase}": value for phase, value in prepared.seconds.items()
+    }
+    run.log_metrics(metrics)
+    run.log_points(_series(outcome))
+    run.set_tags(
+        {
+            _OUTCOME_TAG: outcome.status.value,
+            "sparkscore.target_version": str(outcome.commit.version),
+        }
+    )
+    facts = {
+        "status": outcome.status.value,
+        "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
+        "metrics": metrics,
+    }
+    run.log_json(plan_facts(prepared), "plan.json")
+    run.log_json(facts, "outcome.json")
+    run.log_json(environment(), "environment.json")
+
+
+def _series(outcome: Outcome) -> list[Metric]:
+    """Rows a second of each batch in the order the batches ended, by the workers' clocks."""
+    batches = sorted(outcome.batches, key=lambda batch: batch.ended_ms)
+    stride = -(-len(batches) // _MAX_SERIES_POINTS) or 1
+    return [
+        Metric(
+            key="batch_rows_per_second",
+            value=batch.n_rows / max(batch.convert_s + batch.predict_s, 1e-9),
+            timestamp_ms=batch.ended_ms,
+            step=step,
+        )
+        for step, batch in enumerate(batches)
+        if step % stride == 0
+    ]
+
+
+def _earlier_attempts(workspace: Workspace, plan: ScoringPlan) -> list[Run]:
+    """Runs of the same logical run; those that were cut off are closed as KILLED."""
+    try:
+        runs = list(workspace.runs.list_runs(tags={_APP_ID_TAG: plan.identity.app_id}))
+        for run in runs:
+            if run.status is RunStatus.RUNNING:
+                workspace.runs.update_run(RunId(run.run_id), RunStatus.KILLED, _now_ms())
+    except StoreUnavailableError:
+        return []
+    return runs
+
+
+def _close_interrupted(workspace: Workspace, outcome: Outcome) -> None:
+    """Finish the record of a run that was cut off between its commit and its end."""
+    run_id = parse_run_id(outcome.commit.run_id)
+    try:
+        run = workspace.runs.get_run(run_id)
+        if run.status is not RunStatus.RUNNING:
+            return
+        written = outcome.commit.n_rows
+        points = [] if written is None else [Metric("rows_scored", written, _now_ms())]
+        tags = {
+            _OUTCOME_TAG: OutcomeStatus.SUCCEEDED.value,
+            "sparkscore.target_version": str(outcome.commit.version),
+            "sparkscore.recorded_from": "the target's history, after the run was cut off",
+        }
+        workspace.runs.log_batch(run_id, metrics=points, tags=tags)
+        workspace.runs.update_run(run_id, RunStatus.FINISHED, _now_ms())
+    except (StoreUnavailableError, LookupError):
+        # The run is in another store, or its record still waits in an outbox.
+        return
+
+
+def _result(
+    prepared: PreparedJob, outcome: Outcome, started: dt.datetime, attempt: int
+) -> JobResult:
+    plan = prepared.plan
+    scored = outcome.status is OutcomeStatus.SUCCEEDED
+    return JobResult(
+        status=outcome.status.value,
+        code=0,
+        message=_message(outcome),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        run_id=outcome.commit.run_id,
+        batch_id=plan.identity.run_key,
+        model=_model_facts(plan),
+        input={
+            "uri": plan.source.uri,
+            "version_from": plan.source.version,
+            "version_to": plan.source.version,
+            "rows": outcome.n_read,
+        },
+        output={
+            "uri": outcome.commit.uri,
+            "version": outcome.commit.version,
+            "rows": outcome.n_scored if scored else 0,
+            "rejected": outcome.n_rejected,
+        },
+        metrics=outcome.as_metrics(),
+        attempt=attempt,
+    )
+
+
+def _message(outcome: Outcome) -> str:
+    if outcome.status is OutcomeStatus.ALREADY_SCORED:
+        return f"already scored at table version {outcome.commit.version}"
+    rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
+    return f"scored {outcome.n_scored} rows at table version {outcome.commit.version}{rejected}"
+
+
+def _model_facts(plan: ScoringPlan) -> dict[str, object]:
+    model = plan.model
+    return {
+        "name": model.name,
+        "version": model.version,
+        "uri": model.uri,
+        "digest": model.digest,
+    }
+
+
+def _now_ms() -> int:
+    return int(dt.datetime.now(dt.UTC).timestamp() * 1000)

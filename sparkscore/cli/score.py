@@ -1,0 +1,194 @@
+"""`sparkscore score`: run a batch job, or show its plan."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from sparkscore.batch_job import plan_facts, prepare, run_batch_job
+from sparkscore.cli.context import is_debug, note, open_workspace
+from sparkscore.cli.output import Output, output_option, show, show_record
+from sparkscore.errors import ConfigError, InternalError, SparkscoreError, shown
+from sparkscore.job_result import JobResult, error_facts
+from sparkscore.workspace import Workspace
+
+_INTERRUPTED = 130
+
+_JOB_OPTIONS = (
+    click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
+    click.option("--name", help="Name of the logical job. Default: the file's name."),
+    click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
+    click.option("--source", help="Path or catalog name of the table to read."),
+    click.option("--source-format", type=click.Choice(["auto", "delta", "parquet"])),
+    click.option("--source-version", type=int, help="Delta version. Default: the newest."),
+    click.option("--where", help="Spark SQL filter on the source."),
+    click.option("--target", help="Path or catalog name of the score table."),
+    click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
+    click.option("--keep", multiple=True, help="Further column to carry along; repeatable."),
+    click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column."),
+    click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
+    click.option("--replace-where", help="With mode replace: the rows that give way."),
+    click.option("--partition-by", multiple=True, help="Partition column of a new target."),
+    click.option("--engine", type=click.Choice(["auto", "arrow", "pandas"])),
+    click.option("--experiment", help="Experiment that the run is recorded in."),
+    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
+    click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
+    click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
+    click.option("--run-key", help="Name of this logical run; the same key scores once."),
+)
+_JOB_KEYS = {
+    "source": "source.uri",
+    "source_format": "source.format",
+    "source_version": "source.version",
+    "target": "target.uri",
+}
+
+
+def job_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that describe a job."""
+    return reduce(lambda made, option: option(made), reversed(_JOB_OPTIONS), command)
+
+
+@click.group()
+def command() -> None:
+    """Score tables with packaged models."""
+
+
+@command.command()
+@job_options
+@click.option(
+    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+)
+@click.option(
+    "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
+)
+def batch(
+    *,
+    job: Path | None,
+    run_key: str | None,
+    result_file: Path | None,
+    skip_code: int,
+    **flags: object,
+) -> int:
+    """Score rows of a table into a Delta table, once per run key, on record.
+
+    The last line on stdout is the result as one JSON object.
+    """
+    result = _attempt(job, run_key, flags)
+    if result.status == "skipped":
+        result = replace(result, code=skip_code)
+    if result_file is not None:
+        result.write(result_file)
+    # Under spark-submit stderr and stdout are one stream, and the result must be its last line.
+    sys.stderr.flush()
+    click.echo(result.to_json())
+    return result.code
+
+
+@command.command()
+@job_options
+@output_option
+def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: object) -> None:
+    """Show what a job would do, and how model and table differ; no row is scored."""
+    workspace = open_workspace(_settings(flags))
+    try:
+        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
+        facts = plan_facts(prepare(workspace, resolved.values, run_key, note))
+    finally:
+        workspace.close()
+    if output is Output.TABLE:
+        _show_plan(facts)
+    else:
+        show_record(facts, output)
+
+
+def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
+    """The job's result, whatever happens on the way; errors are told on stderr."""
+    started = dt.datetime.now(dt.UTC).isoformat()
+    name = str(flags["name"] or (job.stem if job else "score-batch"))
+    workspace: Workspace | None = None
+    try:
+        workspace = open_workspace(_settings(flags))
+        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
+        return run_batch_job(workspace, resolved.values, run_key, note)
+    except (KeyboardInterrupt, SystemExit) as exc:
+        code = exc.code if isinstance(exc, SystemExit) else _INTERRUPTED
+        return _failed(exc, int(code or 0), name, run_key, started)
+    except SparkscoreError as exc:
+        return _failed(exc, exc.exit_code, name, run_key, started)
+    except Exception as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
+        return _failed(exc, InternalError.exit_code, name, run_key, started)
+    finally:
+        if workspace is not None:
+            workspace.close()
+
+
+def _failed(
+    exc: BaseException, code: int, name: str, run_key: str | None, started: str
+) -> JobResult:
+    facts = error_facts(exc)
+    if isinstance(exc, KeyboardInterrupt | SystemExit):
+        facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
+    if is_debug():
+        traceback.print_exception(exc)
+    click.echo(f"error [{facts['code']}]: {facts['message']}", err=True)
+    return JobResult(
+        status="failed",
+        code=code,
+        message=str(facts["message"]),
+        job=name,
+        started=started,
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=run_key,
+        error=facts,
+    )
+
+
+def _settings(flags: Mapping[str, object]) -> dict[str, object]:
+    """Those flags that are settings, by their dotted keys."""
+    settings: dict[str, object] = {}
+    if flags["on_invalid"] is not None:
+        settings["scoring.on_invalid"] = flags["on_invalid"]
+    if flags["trust_pickle"]:
+        settings["trust.allow_pickle"] = True
+    if flags["trust"]:
+        settings["trust.types"] = flags["trust"]
+    return settings
+
+
+def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
+    """Those flags that describe the job, by the dotted keys of a job file."""
+    no_keys = {"on_invalid", "trust_pickle", "trust", "column"}
+    keys = {
+        _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
+        for name, value in flags.items()
+        if name not in no_keys and value not in (None, ())
+    }
+    return keys | {
+        f"columns.{name}": source for name, source in _pairs(cast(tuple[str, ...], flags["column"]))
+    }
+
+
+def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not (name and equals and source):
+            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
+        yield name, source
+
+
+def _show_plan(facts: Mapping[str, Any]) -> None:
+    record = {key: facts[key] for key in ("model", "source", "target", "engine", "run_key")}
+    show_record(record, Output.TABLE)
+    click.echo()
+    show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
+    click.echo()
+    show(facts["differences"], ("kind", "column", "detail"), Output.TABLE)
