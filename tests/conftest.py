@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sparkscore.conf.settings import default_cache_folder
 from sparkscore.spark.jars import JarSource, resolve_jars
 from sparkscore.spark.java import find_java, prepare_environment, spark_home
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
@@ -30,7 +31,7 @@ _CLUSTER_STOP_S = 20
 def spark_cache() -> Path:
     """Folder that keeps Java's launcher and Delta's jars from one test run to the next."""
     named = os.environ.get("SPARKSCORE_TEST_CACHE")
-    return Path(named) if named else Path("~/.cache/sparkscore").expanduser()
+    return Path(named) if named else default_cache_folder()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,88 @@
+# Needs Python 3.11 or newer and make; everything else comes with the targets. Java comes as a wheel.
+#   make demo     the main job on real data          make test    every check that a change must pass
+#   make lint  make types  make contracts            the single checks
+#   make bench    rows/s/core beside MLflow's UDF    make clean   remove all that make has made here
+
+SHELL  := /bin/sh
+PYTHON ?= python3
+
+VENV   := .venv
+PEER   := .venv-mlflow
+RIVAL  := .venv-bench
+BIN    := $(VENV)/bin
+
+# Without a home that can be written to, downloads are kept below the checkout.
+ifneq ($(shell [ -n "$$HOME" ] && mkdir -p "$$HOME/.cache" 2>/dev/null && [ -w "$$HOME/.cache" ] && echo yes),yes)
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
+endif
+# uv does not read pip's variables: a company's mirror must count for both.
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+# A network that is slow for pip is slow for uv.
+export UV_HTTP_TIMEOUT ?= 300
+
+# $(call install,ENVIRONMENT,WHAT): by uv, or by pip where uv is not to be had.
+install = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(1)/bin/python $(2); \
+	else $(1)/bin/python -m pip install $(2); fi
+# Packages that travel between two environments need the same libraries in both.
+SHARED = ^(cloudpickle|lightgbm|numpy|pandas|pyarrow|scikit-learn|scipy|skops)==
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint types contracts setup bench clean
+
+demo: $(VENV)/local.stamp
+	$(BIN)/sparkscore demo
+
+test: lint types contracts setup $(PEER)/stamp
+	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(BIN)/python -m pytest \
+		--cov=sparkscore --cov-report=term:skip-covered
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/test.stamp
+	$(BIN)/mypy
+
+contracts: $(VENV)/test.stamp
+	$(BIN)/lint-imports
+
+setup: $(VENV)/test.stamp
+	$(BIN)/sparkscore setup
+
+bench: setup $(RIVAL)/stamp
+	$(BIN)/python benchmarks/main_job.py --rival-python $(RIVAL)/bin/python $(BENCH)
+
+clean:
+	rm -rf $(VENV) $(PEER) $(RIVAL) .cache demo dist build spark-warehouse metastore_db derby.log \
+		.coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sparkscore needs \
+	Python 3.11 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || true); install one and \
+	name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet uv || echo "uv is not to be had; pip does its work"
+	touch $@
+
+$(VENV)/local.stamp: $(VENV)/stamp pyproject.toml
+	$(call install,$(VENV),-e '.[local]')
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/stamp pyproject.toml
+	$(call install,$(VENV),-e '.[test]')
+	touch $@
+
+$(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
+	$(PYTHON) -m venv --clear $(PEER)
+	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(PEER)/shared.txt
+	$(call install,$(PEER),-r $< -c $(PEER)/shared.txt)
+	touch $@
+
+$(RIVAL)/stamp: benchmarks/mlflow-requirements.txt $(VENV)/test.stamp
+	$(PYTHON) -m venv --clear $(RIVAL)
+	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(RIVAL)/shared.txt
+	$(call install,$(RIVAL),-r $< -c $(RIVAL)/shared.txt)
+	touch $@
