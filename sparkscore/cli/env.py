@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 import click
 
 from sparkscore.cli.context import open_workspace
-from sparkscore.spark.java import find_java, prepare_environment, spark_home
-
-_NAMES = ("JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
+from sparkscore.spark.java import export_line, find_java
 
 
 @click.command()
 def command() -> None:
     """Print an export line for a POSIX shell: eval "$(sparkscore env)"."""
-    environ = dict(os.environ)
-    java = find_java(open_workspace().jar_source.cache, environ)
-    prepare_environment(java, environ)
-    words = [f"{name}={shlex.quote(environ[name])}" for name in _NAMES]
-    click.echo(f'export {" ".join(words)} PATH={shlex.quote(str(spark_home() / "bin"))}:"$PATH"')
+    java = find_java(open_workspace().jar_source.cache, os.environ)
+    click.echo(export_line(java, os.environ))

