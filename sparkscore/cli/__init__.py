@@ -26,6 +26,7 @@ from sparkscore.extras import missing_extra
 
 _COMMANDS = {
     "config": "Settings in force, and where each came from.",
+    "demo": "Play the whole way on real data, in one folder.",
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
     "env": 'Print what a shell needs before spark-submit: eval "$(sparkscore env)".',
     "experiments": "Experiments of the tracking store.",

@@ -1,0 +1,136 @@
+"""`sparkscore demo`: the whole way on real data, in one folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sparkscore.cli import GlobalOptions
+from sparkscore.cli.context import note, open_workspace
+from sparkscore.cli.output import Output, show
+from sparkscore.demo.folder import claimed_folder
+from sparkscore.demo.handover import places, same_job, stores_in, write_environment_file
+from sparkscore.demo.play import N_STEPS, Demo, Step, Watcher
+from sparkscore.errors import UsageError
+
+_JOB_FILE = Path("conf/jobs/flights.yaml")
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Takes everything that the demo makes; a demo's own folder is emptied first.",
+)
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def command(folder: Path, quiet: bool) -> int:
+    """Train on real flights, register two versions, score three nights, one of them twice.
+
+    To be run from the root of the repository, which has the job's file.
+    """
+    options = click.get_current_context().find_object(GlobalOptions)
+    assert options is not None
+    options.quiet = options.quiet or quiet
+    if not _JOB_FILE.is_file():
+        raise UsageError(
+            f"there is no {_JOB_FILE} in {str(Path.cwd())!r}; run the demo from the root of "
+            "sparkscore's repository"
+        )
+    try:
+        with claimed_folder(folder) as place:
+            _play(place, quiet=options.quiet)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the next demo starts over", err=True)
+        return _INTERRUPTED
+    return 0
+
+
+def _play(folder: Path, *, quiet: bool) -> None:
+    workspace = open_workspace(stores_in(folder))
+    try:
+        with _watcher(quiet=quiet) as watcher:
+            demo = Demo(workspace, _JOB_FILE, folder, watcher, note)
+            demo.play()
+    finally:
+        workspace.close()
+    write_environment_file(folder, workspace.settings.cache.folder)
+    _show(demo)
+
+
+def _show(demo: Demo) -> None:
+    rows = [
+        {
+            "step": step.name,
+            "rows": step.n_rows,
+            "seconds": round(step.seconds, 2),
+            "rows/s": step.rows_per_second and round(step.rows_per_second),
+            "status": step.status,
+        }
+        for step in demo.steps
+    ]
+    show(rows, ("step", "rows", "seconds", "rows/s", "status"), Output.TABLE)
+    click.echo()
+    show(
+        [{"what": what, "where": _shortest(path)} for what, path in places(demo.folder).items()],
+        ("what", "where"),
+        Output.TABLE,
+    )
+    for what, line in same_job(demo.folder, _JOB_FILE, demo.table_options()).items():
+        click.echo(f"\n# {what}\n{line}")
+
+
+def _shortest(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+class _Lines:
+    """A line for each step that begins and ends."""
+
+    def __init__(self) -> None:
+        self._n_begun = 0
+
+    def begin(self, name: str) -> None:
+        self._n_begun += 1
+        note(f"[{self._n_begun}/{N_STEPS}] {name}")
+
+    def end(self, step: Step) -> None:
+        note(f"        {step.status}, {step.seconds:.1f} s")
+
+
+class _Bar:
+    """One moving line on a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=N_STEPS)
+
+    def begin(self, name: str) -> None:
+        self._progress.update(self._task, description=name)
+
+    def end(self, step: Step) -> None:
+        self._progress.print(f"{step.name}: {step.status}, {step.seconds:.1f} s")
+        self._progress.advance(self._task)
+
+
+@contextmanager
+def _watcher(*, quiet: bool) -> Iterator[Watcher]:
+    if quiet or not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress)
