@@ -1,0 +1,120 @@
+"""The guides say what the code does: their tables are compared with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+import sparkscore
+from sparkscore import errors
+from sparkscore.cli import root
+from sparkscore.conf import JobSettings, Settings
+from sparkscore.errors import SparkscoreError
+
+ROOT = Path(sparkscore.__file__).parents[1]
+GUIDES = ROOT / "docs" / "guides"
+DEFAULTS_OF_THE_MACHINE = {"cache.folder": "~/.cache/sparkscore", "name": "the file's name"}
+
+
+def rows(guide: str, heading: str) -> list[list[str]]:
+    """The cells of the tables below a heading, without their first lines."""
+    text = (GUIDES / guide).read_text(encoding="utf-8")
+    section = re.split(r"^#+ ", text.split(heading, 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in cells if row[0].startswith("`")]
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and default of each setting, as the guide writes it."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        key = prefix + name
+        yield key, DEFAULTS_OF_THE_MACHINE.get(key) or shown(default)
+
+
+def shown(default: object) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "not set"
+    if isinstance(default, tuple | dict | bool):
+        return f"{json.dumps(default)}"
+    return str(default)
+
+
+def error_classes(root: type[SparkscoreError]) -> Iterator[type[SparkscoreError]]:
+    for kind in root.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from error_classes(kind)
+
+
+def options(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Every option of a command and of those below it."""
+    for param in command.params:
+        yield from param.opts
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from options(below, click.Context(below, parent=context))
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"), [("## All settings", Settings), ("## A job's file", JobSettings)]
+)
+def test_the_settings_guide_lists_every_key_with_its_default(
+    heading: str, model: type[BaseModel]
+) -> None:
+    documented = {
+        key.strip("`"): default.strip("`") for key, default, _ in rows("settings.md", heading)
+    }
+    assert documented == dict(leaves(model))
+
+
+def test_the_errors_guide_lists_every_code_with_its_exit_code() -> None:
+    documented = [
+        (code.strip("`"), int(exit_code)) for code, exit_code, _ in rows("errors.md", "# E")
+    ]
+    known = {(kind.code, kind.exit_code) for kind in error_classes(SparkscoreError)}
+    assert sorted(documented) == sorted(known)
+
+
+def test_the_tree_drawn_in_errors_py_names_every_class_and_code() -> None:
+    drawn = set(re.findall(r"(\w+Error) +([A-Z_]+)", errors.__doc__ or ""))
+    assert drawn == {(kind.__name__, kind.code) for kind in error_classes(SparkscoreError)}
+
+
+def test_every_flag_that_a_guide_names_exists() -> None:
+    foreign = {"--archives", "--conf", "--help", "--jars", "--master", "--packages", "--py-files"}
+    named = {
+        (guide.name, flag)
+        for guide in GUIDES.glob("*.md")
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide.read_text(encoding="utf-8"))
+        if flag not in foreign
+    }
+    known = set(options(root, click.Context(root)))
+    assert {(guide, flag) for guide, flag in named if flag not in known} == set()
+
+
+def test_every_link_of_the_documents_leads_to_a_file() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+        if "://" not in target and not (document.parent / target).exists()
+    ]
+    assert broken == []
