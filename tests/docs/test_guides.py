@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from sparkscore import errors
 from sparkscore.cli import root
 from sparkscore.conf import JobSettings, Settings
 from sparkscore.errors import SparkscoreError
+from sparkscore.job_result import JobResult
 
 ROOT = Path(sparkscore.__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -95,6 +97,15 @@ def test_the_errors_guide_lists_every_code_with_its_exit_code() -> None:
 def test_the_tree_drawn_in_errors_py_names_every_class_and_code() -> None:
     drawn = set(re.findall(r"(\w+Error) +([A-Z_]+)", errors.__doc__ or ""))
     assert drawn == {(kind.__name__, kind.code) for kind in error_classes(SparkscoreError)}
+
+
+def test_the_orchestrators_guide_names_every_field_of_the_result() -> None:
+    documented = [
+        name
+        for row in rows("orchestrators.md", "## The result")
+        for name in re.findall(r"`(\w+)`", row[0])
+    ]
+    assert sorted(documented) == sorted(field.name for field in fields(JobResult))
 
 
 def test_every_flag_that_a_guide_names_exists() -> None:
