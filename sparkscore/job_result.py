@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,8 +46,8 @@ class JobResult:
     links: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The object on one line; a number that JSON cannot say is null."""
-        return json.dumps(_plain(asdict(self)), ensure_ascii=False, allow_nan=False)
+        """The object on one line of ASCII; a number that JSON cannot say is null."""
+        return json.dumps(_plain(asdict(self)), allow_nan=False)
 
     def write(self, path: Path) -> None:
         """Write the object to `path`, whole or not at all; an earlier file is replaced.
@@ -55,15 +55,17 @@ class JobResult:
         Raises:
             UsageError: The file cannot be written.
         """
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-            ) as scratch:
-                scratch.write(self.to_json() + "\n")
-                scratch.flush()
-                os.fsync(scratch.fileno())
-            Path(scratch.name).replace(path)
+            try:
+                with partial.open("x", encoding="utf-8") as file:
+                    file.write(self.to_json() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         except OSError as exc:
             raise UsageError(
                 f"the result file {str(path)!r} cannot be written: {exc.strerror}; "
@@ -91,6 +93,8 @@ def error_facts(exc: BaseException) -> dict[str, object]:
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
