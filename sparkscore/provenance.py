@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ _LIBRARIES = (
 def run_origin() -> RunOrigin:
     """Who and what started the runs of this process."""
     return RunOrigin(
-        user=getpass.getuser(),
+        user=_user(),
         source_name=sys.argv[0] or "python",
         git_commit=git_commit(Path.cwd()) or "",
     )
@@ -56,6 +57,13 @@ def git_commit(folder: Path) -> str | None:
         return _resolve_head(git)
     except OSError:
         return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container may run under a number that has no name.
+        return str(os.getuid())
 
 
 def _resolve_head(git: Path) -> str | None:

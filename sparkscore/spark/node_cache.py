@@ -7,7 +7,6 @@ Imported by Python workers: no Spark here, and no room of ours beyond package an
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import tempfile
@@ -47,9 +46,7 @@ def node_folder() -> Path:
     `SPARKSCORE_NODE_CACHE` moves it. What lies there can be deleted while no job runs.
     """
     named = os.environ.get("SPARKSCORE_NODE_CACHE")
-    folder = (
-        Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{getpass.getuser()}"
-    )
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
