@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sparkscore.errors import PredictionError, listed, shown
 
@@ -48,11 +49,12 @@ def _by_column(answer: object, declared: pa.Schema) -> Iterator[object]:
         return _from_frame(answer, names)
     if isinstance(answer, Mapping):
         return _from_mapping(answer, names)
-    if isinstance(answer, pa.StructArray):
-        return iter(_from_frame(pa.RecordBatch.from_struct_array(answer), names))
     if len(names) == 1:
         return iter([_single(answer, declared.field(0))])
-    matrix = np.asarray(answer)
+    if isinstance(answer, pa.StructArray):
+        return iter(_from_frame(pa.RecordBatch.from_struct_array(answer), names))
+    # Rows of Python values keep their own types: as one array, 1 and "a" would both be text.
+    matrix = answer if isinstance(answer, np.ndarray) else np.array(answer, dtype=object)
     if matrix.ndim != 2 or matrix.shape[1] != len(names):  # noqa: PLR2004 - a matrix has two axes
         raise PredictionError(
             f"the model answered an array of shape {matrix.shape}, but its signature declares "
@@ -106,11 +108,16 @@ def _as_array(values: object, field: pa.Field) -> pa.Array:
         array = _to_arrow(values, field.type)
         if array.type.equals(field.type):
             return array
-        if _changes_kind(array.type, field.type):
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if _kind(array.type) not in (_kind(field.type), None):
             raise PredictionError(_type_text(field, str(array.type)))
-        return array.cast(field.type)
+        cast = array.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
         raise PredictionError(_type_text(field, f"{type(values).__name__}: {exc}")) from exc
+    if pa.types.is_float32(field.type):
+        _check_not_rounded(array, cast, field)
+    return cast
 
 
 def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
@@ -120,16 +127,18 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
         return values
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return _lists_of(values)
-    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
-        return pa.array(values, from_pandas=False)
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pa.array(np.asarray(values), from_pandas=False)
     if dtype is not None and not isinstance(dtype, np.dtype):
         return pa.Array.from_pandas(values)
-    if not isinstance(values, Sequence | np.ndarray) and dtype is None:
+    if isinstance(values, str | bytes) or (dtype is None and not isinstance(values, Sequence)):
         raise PredictionError(f"the model answered {shown(values)}, which is no column of values")
-    return pa.array(values, type=declared, from_pandas=True)
+    inner = _innermost(declared)
+    # Told the type, PyArrow would cut 0.5 to the integer 0; found out by itself, the cast refuses.
+    wanted = None if pa.types.is_integer(inner) else declared
+    # pandas writes NaN for a missing label; among floats it is a value of its own.
+    return pa.array(values, type=wanted, from_pandas=not pa.types.is_floating(inner))
 
 
 def _lists_of(matrix: np.ndarray) -> pa.Array:
@@ -143,13 +152,32 @@ def _lists_of(matrix: np.ndarray) -> pa.Array:
     return flat
 
 
-def _changes_kind(have: pa.DataType, declared: pa.DataType) -> bool:
-    """Whether a cast would turn text into numbers or the reverse, which no model means."""
-    return _is_text(have) != _is_text(declared) and not pa.types.is_null(have)
+def _innermost(data_type: pa.DataType) -> pa.DataType:
+    return _innermost(data_type.value_type) if pa.types.is_list(data_type) else data_type
 
 
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
+def _kind(data_type: pa.DataType) -> str | None:
+    """What values of a type are; a cast to another kind is nothing that a model means."""
+    types = pa.types
+    if types.is_string(data_type) or types.is_large_string(data_type):
+        return "text"
+    if types.is_integer(data_type) or types.is_floating(data_type):
+        return "number"
+    if types.is_binary(data_type) or types.is_large_binary(data_type):
+        return "bytes"
+    if types.is_timestamp(data_type) or types.is_date(data_type):
+        return "time"
+    if types.is_list(data_type) or types.is_large_list(data_type):
+        return f"list of {_kind(data_type.value_type)}"
+    return None if types.is_null(data_type) else str(data_type.id)
+
+
+def _check_not_rounded(array: pa.Array, cast: pa.Array, field: pa.Field) -> None:
+    """Refuse doubles that are no floats: Arrow rounds them without a word."""
+    same = pc.or_(pc.equal(cast.cast(pa.float64()), array.cast(pa.float64())), pc.is_nan(array))
+    if not pc.all(same).as_py():
+        first = array.filter(pc.invert(same))[0]
+        raise PredictionError(_type_text(field, f"{array.type} {first}, which would be rounded"))
 
 
 def _type_text(field: pa.Field, found: str) -> str:

@@ -183,8 +183,8 @@ class RunIdentity:
     Attributes:
         app_id: Delta application id: one per job, target and run key.
         run_key: The key as given, or derived from the inputs.
-        fingerprint: The inputs that a second attempt must share: input, version, filter, model
-            digest and mode.
+        fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
+            and what decides which rows and columns are written.
     """
 
     app_id: str
@@ -237,7 +237,7 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     _check_mode(request)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
-    constants = tuple(value for value in pinned if source.column(value.column) is None)
+    constants = tuple(value for value in pinned if _same_column(value, source) is None)
     predictions = model.predictions
     _check_unique(
         [
@@ -289,7 +289,8 @@ def compare(
         differences.extend(found)
         if binding is not None:
             bindings.append(binding)
-    used = [binding.source.name for binding in bindings if binding.source is not None]
+    asked = (columns.get(name, name) for name in inputs)
+    used = [name for name in asked if source.column(name) is not None]
     differences.extend(_order_and_extra(used, source))
     return tuple(bindings), tuple(differences)
 
@@ -370,6 +371,9 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
         "mode": request.mode.value,
         "replace_where": request.replace_where or "",
         "columns": _digest_of(sorted(request.columns.items()))[:16] if request.columns else "",
+        "keys": ", ".join(request.keys),
+        "keep": ", ".join(request.keep),
+        "on_invalid": request.on_invalid.value,
     }
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
     app_id = "sparkscore-" + _digest_of([request.job, request.target, run_key])[:40]
@@ -456,7 +460,7 @@ def _check_mode(request: ScoringRequest) -> None:
 def _carried(
     source: SourceTable, request: ScoringRequest, pinned: Sequence[PinnedValue]
 ) -> tuple[SourceColumn, ...]:
-    in_source = [value.column for value in pinned if source.column(value.column) is not None]
+    in_source = filter(None, (_same_column(value, source) for value in pinned))
     wanted = dict.fromkeys([*request.keys, *request.keep, *in_source])
     known = [column.name for column in source.columns]
     carried: list[SourceColumn] = []
@@ -468,8 +472,19 @@ def _carried(
                 f"{noun} column {name!r} is not in {source.uri!r}{nearest(name, known)}; "
                 f"its columns are {listed(known)}"
             )
+        if column.type is None:
+            raise ConfigError(
+                f"column {name!r} of {source.uri!r} is {column.type_name}, which has no Arrow type "
+                "and cannot be carried into the score table; cast it in a view, or leave it out"
+            )
         carried.append(column)
     return tuple(carried)
+
+
+def _same_column(value: PinnedValue, source: SourceTable) -> str | None:
+    """The source's name of a pinned column; as in SQL, case does not tell columns apart."""
+    wanted = value.column.casefold()
+    return next((c.name for c in source.columns if c.name.casefold() == wanted), None)
 
 
 def _check_unique(names: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ def pinned_values(predicate: str) -> tuple[PinnedValue, ...]:
     where it does not fit). Any other predicate pins nothing.
 
     Raises:
-        ConfigError: One column is pinned twice.
+        ConfigError: One column is pinned twice; case does not tell columns apart.
     """
     values: list[PinnedValue] = []
     position = 0
@@ -47,7 +47,7 @@ def pinned_values(predicate: str) -> tuple[PinnedValue, ...]:
         position = joint.end()
     if match is None or match.end() != len(predicate):
         return ()
-    names = [value.column for value in values]
+    names = [value.column.casefold() for value in values]
     if len(set(names)) < len(names):
         raise ConfigError(f"predicate {shown(predicate)} sets one column twice")
     return tuple(values)
