@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sparkscore.errors import BooksError
+from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+
+COMMIT = Commit(uri="/data/scores", version=4, run_id="r", n_rows=7, n_bytes=700)
+OUTCOME = Outcome(
+    status=OutcomeStatus.SUCCEEDED,
+    commit=COMMIT,
+    n_read=10,
+    n_scored=7,
+    n_rejected=2,
+    n_skipped=1,
+    seconds={"score_and_commit": 2.0},
+    n_cores=2,
+)
+BATCH = BatchReport(
+    worker="host:1",
+    ended_ms=1,
+    n_rows=5,
+    n_rejected=1,
+    n_bytes=50,
+    convert_s=0.5,
+    predict_s=1.0,
+    load_s=0.25,
+    n_loads=1,
+    rss_bytes=100,
+)
+
+
+def test_balanced_books_pass() -> None:
+    OUTCOME.check_books()
+
+
+def test_row_that_is_unaccounted_for_is_an_error_with_all_numbers() -> None:
+    with pytest.raises(BooksError, match=r"11 rows were read, but 7 scored \+ 2 rejected \+ 1"):
+        replace(OUTCOME, n_read=11).check_books()
+
+
+def test_commit_of_another_number_of_rows_is_an_error() -> None:
+    with pytest.raises(BooksError, match=r"version 4 .* says that 8 were written"):
+        replace(OUTCOME, commit=replace(COMMIT, n_rows=8)).check_books()
+
+
+def test_log_that_does_not_say_how_many_rows_it_wrote_is_no_error() -> None:
+    replace(OUTCOME, commit=replace(COMMIT, n_rows=None)).check_books()
+
+
+def test_metrics_name_rows_seconds_and_speed() -> None:
+    assert OUTCOME.as_metrics() == {
+        "rows_read": 10,
+        "rows_scored": 7,
+        "rows_rejected": 2,
+        "rows_skipped": 1,
+        "seconds_score_and_commit": 2.0,
+        "bytes_written": 700,
+        "rows_per_second": 3.5,
+        "rows_per_second_per_core": 1.75,
+    }
+
+
+def test_run_that_wrote_nothing_has_no_speed() -> None:
+    skipped = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=replace(COMMIT, n_bytes=None))
+    assert set(skipped.as_metrics().values()) == {0}
+
+
+def test_loads_are_counted_by_worker_and_by_model() -> None:
+    batches = (
+        BATCH,
+        replace(BATCH, load_s=0.0),
+        replace(BATCH, worker="host:2", rss_bytes=200),
+        replace(BATCH, worker="host:2", n_loads=2),
+    )
+    metrics = replace(OUTCOME, batches=batches).as_metrics()
+    assert metrics["batches"] == 4
+    assert metrics["python_workers"] == 2
+    assert metrics["model_loads"] == 3
+    assert metrics["model_loads_max_per_worker"] == 2
+    assert metrics["worker_memory_peak_bytes"] == 200
+    assert metrics["bytes_to_python"] == 200
+    assert metrics["seconds_in_workers_predict"] == 4.0

@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sparkscore.errors import ConfigError, SignatureMismatchError
+from sparkscore.package.schema import ColumnSchema, ColumnSpec, TensorSchema, TensorSpec
+from sparkscore.package.signature import AnyType, ScalarType, Signature
+from sparkscore.scoring.casts import Cast
+from sparkscore.scoring.plan import (
+    DifferenceKind,
+    InvalidRows,
+    ModelFacts,
+    ScoringRequest,
+    SourceColumn,
+    SourceTable,
+    WriteMode,
+    compare,
+    plan_scoring,
+    prediction_schema,
+)
+
+PREDICTION = ColumnSchema((ColumnSpec("prediction", ScalarType.DOUBLE),))
+
+
+def model(
+    *inputs: ColumnSpec, outputs: ColumnSchema | TensorSchema | None = PREDICTION
+) -> ModelFacts:
+    """A pinned model of these inputs."""
+    return ModelFacts(
+        name="delay",
+        version=3,
+        digest="d" * 64,
+        uri="models:/delay/3",
+        folder=Path("nowhere"),
+        signature=Signature(ColumnSchema(inputs), outputs),
+    )
+
+
+def table(columns: Mapping[str, pa.DataType | None], uri: str = "/data/flights") -> SourceTable:
+    """A source of these columns."""
+    return SourceTable(
+        uri=uri,
+        format="delta",
+        version="7",
+        columns=tuple(SourceColumn(name, kind, str(kind)) for name, kind in columns.items()),
+    )
+
+
+def wants(name: str, kind: ScalarType, *, required: bool = True) -> ColumnSpec:
+    return ColumnSpec(name, kind, required)
+
+
+MODEL = model(wants("a", ScalarType.LONG), wants("b", ScalarType.STRING))
+TABLE = table({"id": pa.int64(), "a": pa.int64(), "b": pa.string(), "day": pa.date32()})
+REQUEST = ScoringRequest(job="nightly", target="/data/scores", keys=("id",))
+
+
+def kinds(columns: Mapping[str, pa.DataType | None], *inputs: ColumnSpec) -> dict[str, str]:
+    """Column -> kind of its difference."""
+    _, differences = compare(model(*inputs), table(columns), {})
+    return {difference.column: difference.kind.value for difference in differences}
+
+
+def test_columns_that_fit_have_no_difference() -> None:
+    assert kinds({"a": pa.int64()}, wants("a", ScalarType.LONG)) == {}
+
+
+def test_missing_column_is_named_with_a_near_one() -> None:
+    with pytest.raises(SignatureMismatchError, match=r"missing +tenure: .*did you mean 'Tenure'"):
+        plan_scoring(
+            model(wants("tenure", ScalarType.LONG)), table({"Tenure": pa.int64()}), REQUEST
+        )
+
+
+def test_extra_column_is_told_and_does_no_harm() -> None:
+    found = kinds({"a": pa.int64(), "more": pa.string()}, wants("a", ScalarType.LONG))
+    assert found == {"more": "extra"}
+
+
+def test_other_order_is_told_and_columns_are_bound_by_name() -> None:
+    inputs = (wants("a", ScalarType.LONG), wants("b", ScalarType.STRING))
+    source = table({"b": pa.string(), "a": pa.int64()})
+    bindings, differences = compare(model(*inputs), source, {})
+    assert [(b.model_column, b.source and b.source.name) for b in bindings] == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
+    assert [d.kind for d in differences] == [DifferenceKind.REORDERED]
+
+
+def test_renamed_column_is_bound_to_the_one_it_is_mapped_to() -> None:
+    source = table({"A": pa.int64()})
+    bindings, differences = compare(model(wants("a", ScalarType.LONG)), source, {"a": "A"})
+    assert bindings[0].source == source.columns[0]
+    assert [d.kind for d in differences] == [DifferenceKind.RENAMED]
+
+
+def test_one_source_column_may_fill_two_inputs() -> None:
+    inputs = (wants("a", ScalarType.LONG), wants("b", ScalarType.LONG))
+    bindings, _ = compare(model(*inputs), table({"a": pa.int64()}), {"b": "a"})
+    assert [b.source and b.source.name for b in bindings] == ["a", "a"]
+
+
+def test_mapping_of_an_unknown_input_is_refused_with_a_near_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tenure'"):
+        compare(model(wants("tenure", ScalarType.LONG)), TABLE, {"tenur": "a"})
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "kind"),
+    [
+        (pa.int32(), ScalarType.LONG, "widened"),
+        (pa.float32(), ScalarType.DOUBLE, "widened"),
+        (pa.int16(), ScalarType.FLOAT, "widened"),
+        (pa.date32(), ScalarType.DATETIME, "widened"),
+        (pa.null(), ScalarType.STRING, "widened"),
+        (pa.int64(), ScalarType.DOUBLE, "checked"),
+        (pa.int64(), ScalarType.INTEGER, "wrong type"),
+        (pa.string(), ScalarType.DOUBLE, "wrong type"),
+        (pa.decimal128(10, 2), ScalarType.DOUBLE, "wrong type"),
+        (None, ScalarType.DOUBLE, "wrong type"),
+    ],
+    ids=str,
+)
+def test_type_difference_is_named(have: pa.DataType | None, want: ScalarType, kind: str) -> None:
+    assert kinds({"a": have}, wants("a", want)) == {"a": kind}
+
+
+def test_absent_optional_column_is_filled_with_null() -> None:
+    bindings, differences = compare(
+        model(wants("a", ScalarType.LONG, required=False)), table({"b": pa.int64()}), {}
+    )
+    assert bindings[0].source is None
+    assert not bindings[0].may_reject
+    assert DifferenceKind.ABSENT in [d.kind for d in differences]
+
+
+def test_all_faults_stand_in_one_message() -> None:
+    inputs = (
+        wants("a", ScalarType.LONG),
+        wants("b", ScalarType.DOUBLE),
+        wants("c", ScalarType.BOOLEAN),
+    )
+    with pytest.raises(SignatureMismatchError) as caught:
+        plan_scoring(model(*inputs), table({"b": pa.string(), "c": pa.int32()}), REQUEST)
+    text = str(caught.value)
+    for part in ("'delay' version 3", "/data/flights", "a: no column", "'b' is string", "'c' is"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "required", "may_reject"),
+    [
+        (ScalarType.LONG, True, True),
+        (ScalarType.BOOLEAN, True, True),
+        (ScalarType.LONG, False, False),
+        (ScalarType.STRING, True, False),
+    ],
+)
+def test_only_a_required_column_without_missing_value_can_reject(
+    kind: ScalarType, required: bool, may_reject: bool
+) -> None:
+    types = {ScalarType.LONG: pa.int64(), ScalarType.BOOLEAN: pa.bool_()}
+    source = table({"a": types.get(kind, pa.string()), "id": pa.int64()})
+    plan = plan_scoring(model(wants("a", kind, required=required)), source, REQUEST)
+    assert plan.may_reject is may_reject
+
+
+def test_checked_cast_can_reject() -> None:
+    source = table({"a": pa.int64(), "id": pa.int64()})
+    plan = plan_scoring(model(wants("a", ScalarType.DOUBLE)), source, REQUEST)
+    assert plan.bindings[0].cast is Cast.CHECKED
+    assert plan.may_reject
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        TensorSchema((TensorSpec(None, "float64", (-1, 3)),)),
+        ColumnSchema((ColumnSpec(None, ScalarType.DOUBLE),)),
+    ],
+    ids=["tensor", "unnamed"],
+)
+def test_model_without_named_columns_is_refused(inputs: ColumnSchema | TensorSchema) -> None:
+    unnamed = replace(MODEL, signature=Signature(inputs, PREDICTION))
+    with pytest.raises(SignatureMismatchError, match="no named input columns"):
+        plan_scoring(unnamed, TABLE, REQUEST)
+
+
+def test_input_of_any_type_is_refused() -> None:
+    with pytest.raises(SignatureMismatchError, match="'any'"):
+        plan_scoring(model(ColumnSpec("a", AnyType())), TABLE, REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (ColumnSchema((ColumnSpec(None, ScalarType.LONG),)), {"prediction": pa.int64()}),
+        (
+            ColumnSchema((ColumnSpec(None, ScalarType.LONG), ColumnSpec(None, ScalarType.STRING))),
+            {"prediction_0": pa.int64(), "prediction_1": pa.string()},
+        ),
+        (TensorSchema((TensorSpec(None, "float32", (-1,)),)), {"prediction": pa.float32()}),
+        (TensorSchema((TensorSpec("p", "int64", (-1, 2)),)), {"p": pa.list_(pa.int64())}),
+        (TensorSchema((TensorSpec(None, "str", (-1,)),)), {"prediction": pa.string()}),
+    ],
+)
+def test_prediction_columns_follow_from_the_signature(
+    outputs: ColumnSchema | TensorSchema, expected: dict[str, pa.DataType]
+) -> None:
+    schema = prediction_schema(Signature(ColumnSchema(()), outputs))
+    assert dict(zip(schema.names, schema.types, strict=True)) == expected
+
+
+def test_model_without_outputs_is_refused() -> None:
+    with pytest.raises(SignatureMismatchError, match="declares no output"):
+        plan_scoring(model(wants("a", ScalarType.LONG), outputs=None), TABLE, REQUEST)
+
+
+def test_score_table_has_keys_kept_columns_predictions_and_the_record_in_order() -> None:
+    plan = plan_scoring(MODEL, TABLE, replace(REQUEST, keep=("day", "b")))
+    assert plan.score_columns == (
+        "id",
+        "day",
+        "b",
+        "prediction",
+        "model_name",
+        "model_version",
+        "model_digest",
+        "run_id",
+        "scored_at",
+    )
+
+
+def test_key_that_is_also_kept_is_written_once() -> None:
+    plan = plan_scoring(MODEL, TABLE, replace(REQUEST, keep=("id", "day")))
+    assert [column.name for column in plan.carried] == ["id", "day"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "noun"),
+    [(replace(REQUEST, keys=("idd",)), "key"), (replace(REQUEST, keep=("idd",)), "keep")],
+    ids=["key", "keep"],
+)
+def test_unknown_key_or_kept_column_is_refused_with_a_near_one(
+    request_: ScoringRequest, noun: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{noun} column 'idd'.*did you mean 'id'"):
+        plan_scoring(MODEL, TABLE, request_)
+
+
+def test_column_that_replace_where_pins_is_a_constant_where_the_source_lacks_it() -> None:
+    request = replace(REQUEST, mode=WriteMode.REPLACE, replace_where="score_date = '2013-10-01'")
+    plan = plan_scoring(MODEL, TABLE, request)
+    assert [(c.column, c.value, c.type) for c in plan.constants] == [
+        ("score_date", "2013-10-01", "string")
+    ]
+    assert plan.score_columns[:2] == ("id", "score_date")
+
+
+def test_column_that_replace_where_pins_is_carried_where_the_source_has_it() -> None:
+    request = replace(REQUEST, mode=WriteMode.REPLACE, replace_where="day = DATE '2013-10-01'")
+    plan = plan_scoring(MODEL, TABLE, request)
+    assert plan.constants == ()
+    assert [column.name for column in plan.carried] == ["id", "day"]
+
+
+def test_pinned_column_is_the_source_column_of_another_case() -> None:
+    request = replace(REQUEST, mode=WriteMode.REPLACE, replace_where="Day = DATE '2013-10-01'")
+    plan = plan_scoring(MODEL, TABLE, request)
+    assert plan.constants == ()
+    assert [column.name for column in plan.carried] == ["id", "day"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (replace(REQUEST, mode=WriteMode.REPLACE), "needs replace_where"),
+        (replace(REQUEST, replace_where="a = 1"), "goes with mode 'replace'"),
+        (replace(REQUEST, mode=WriteMode.MERGE, keys=()), "needs key columns"),
+        (replace(REQUEST, partition_by=("dayy",), keep=("day",)), "did you mean 'day'"),
+        (replace(REQUEST, partition_by=("b",)), "keep it"),
+    ],
+    ids=["replace", "append", "merge", "unknown-partition", "partition-not-kept"],
+)
+def test_request_that_does_not_hold_together_is_refused(
+    request_: ScoringRequest, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_scoring(MODEL, TABLE, request_)
+
+
+@pytest.mark.parametrize("name", ["prediction", "Prediction", "RUN_ID"])
+def test_carried_column_that_delta_could_not_tell_from_a_written_one_is_refused(name: str) -> None:
+    source = table({"id": pa.int64(), "a": pa.int64(), "b": pa.string(), name: pa.string()})
+    with pytest.raises(ConfigError, match="does not tell apart"):
+        plan_scoring(MODEL, source, replace(REQUEST, keep=(name,)))
+
+
+def test_carried_column_without_an_arrow_type_is_refused() -> None:
+    source = table({"id": pa.int64(), "a": pa.int64(), "b": pa.string(), "odd": None})
+    with pytest.raises(ConfigError, match=r"'odd'.*no Arrow type"):
+        plan_scoring(MODEL, source, replace(REQUEST, keep=("odd",)))
+
+
+def test_same_inputs_are_the_same_logical_run() -> None:
+    one = plan_scoring(MODEL, TABLE, REQUEST).identity
+    assert plan_scoring(MODEL, TABLE, REQUEST).identity == one
+    assert one.run_key.startswith("inputs-")
+
+
+KEYED = replace(REQUEST, run_key="k")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(KEYED, job="o"), replace(KEYED, target="/o"), replace(KEYED, run_key="o")],
+    ids=["job", "target", "run_key"],
+)
+def test_other_job_target_or_key_is_another_application(other: ScoringRequest) -> None:
+    one = plan_scoring(MODEL, TABLE, KEYED).identity
+    assert plan_scoring(MODEL, TABLE, other).identity.app_id != one.app_id
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        (replace(TABLE, version="8"), "input_version"),
+        (replace(TABLE, uri="/other"), "input"),
+        (replace(TABLE, table_id="x"), "input_id"),
+        (replace(TABLE, where="a = 1"), "where"),
+    ],
+    ids=["version", "uri", "table_id", "where"],
+)
+def test_other_input_under_one_key_has_the_same_application_and_another_fingerprint(
+    source: SourceTable, part: str
+) -> None:
+    one = plan_scoring(MODEL, TABLE, KEYED).identity
+    other = plan_scoring(MODEL, source, KEYED).identity
+    assert other.app_id == one.app_id
+    assert {n for n in one.fingerprint if one.fingerprint[n] != other.fingerprint[n]} == {part}
+
+
+def test_other_digest_has_another_fingerprint() -> None:
+    one = plan_scoring(MODEL, TABLE, KEYED).identity
+    other = plan_scoring(replace(MODEL, digest="e" * 64), TABLE, KEYED).identity
+    assert other.app_id == one.app_id
+    assert other.fingerprint["model_digest"] != one.fingerprint["model_digest"]
+
+
+def test_run_key_derived_from_the_inputs_changes_with_them() -> None:
+    one = plan_scoring(MODEL, TABLE, REQUEST).identity
+    other = plan_scoring(MODEL, replace(TABLE, version="8"), REQUEST).identity
+    assert other.run_key != one.run_key
+    assert other.app_id != one.app_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(KEYED, keys=("a",)),
+        replace(KEYED, keep=("day",)),
+        replace(KEYED, on_invalid=InvalidRows.REJECT),
+    ],
+    ids=["keys", "keep", "on_invalid"],
+)
+def test_what_shapes_the_written_rows_is_part_of_the_fingerprint(other: ScoringRequest) -> None:
+    one = plan_scoring(MODEL, TABLE, KEYED).identity
+    assert plan_scoring(MODEL, TABLE, other).identity.fingerprint != one.fingerprint
