@@ -263,7 +263,8 @@ def _close_interrupted(workspace: Workspace, outcome: Outcome) -> None:
     run_id = parse_run_id(outcome.commit.run_id)
     try:
         run = workspace.runs.get_run(run_id)
-        if run.status is not RunStatus.RUNNING:
+        # A signal may have come when the commit could not be stopped any more: KILLED, yet done.
+        if run.status not in (RunStatus.RUNNING, RunStatus.KILLED):
             return
         written = outcome.commit.n_rows
         points = [] if written is None else [Metric("rows_scored", written, _now_ms())]

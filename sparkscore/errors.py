@@ -31,6 +31,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
+│   ├── SparkStoppedError           SPARK_STOPPED
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -244,6 +245,12 @@ class PortTakenError(TemporaryError, OSError):
     """A port that was asked for is in use."""
 
     code = "PORT_TAKEN"
+
+
+class SparkStoppedError(TemporaryError):
+    """Spark's driver JVM was stopped or killed while a job of ours ran in it."""
+
+    code = "SPARK_STOPPED"
 
 
 class TargetBusyError(TemporaryError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from sparkscore.errors import SparkStoppedError
 from sparkscore.names import (
     ArtifactPath,
     RunId,
@@ -119,8 +120,8 @@ class Tracking:
 class ActiveRun:
     """A run that is going on; leaving its `with` block ends it.
 
-    It ends FINISHED, FAILED on an exception, and KILLED on KeyboardInterrupt and SystemExit; the
-    exception goes on.
+    It ends FINISHED, FAILED on an exception, and KILLED on KeyboardInterrupt, SystemExit and
+    SparkStoppedError; the exception goes on.
     """
 
     def __init__(self, run: Run, runs: RunStore, artifacts: ArtifactStore, clock: Clock) -> None:
@@ -237,7 +238,9 @@ class ActiveRun:
 def _end_status(error: BaseException | None) -> RunStatus:
     if error is None:
         return RunStatus.FINISHED
-    is_stopped = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    is_stopped = isinstance(
+        error, KeyboardInterrupt | SystemExit | GeneratorExit | SparkStoppedError
+    )
     return RunStatus.KILLED if is_stopped else RunStatus.FAILED
 
 

@@ -164,7 +164,7 @@ class Workspace:
             conf=named | spark.conf,
         )
 
-    @cached_property
+    @property
     def spark(self) -> SparkSession:
         """A session with Delta: the running one, a Connect server's, or a new one.
 
@@ -174,9 +174,7 @@ class Workspace:
             ConfigError: The running session has no Delta.
             MissingExtraError: PySpark is not installed.
         """
-        from sparkscore.spark.session import open_session
-
-        return open_session(self.session_settings, self.announce)
+        return self._session[0]
 
     def model(self, uri: str) -> ModelFacts:
         """The model that a URI names now, pinned to its digest; its bytes are verified.
@@ -242,10 +240,22 @@ class Workspace:
 
     def close(self) -> None:
         """Stop the Spark session, if this workspace opened one."""
-        if "spark" in vars(self):
+        if "_session" not in vars(self):
+            return
+        session, is_ours = self._session
+        if is_ours:
             from sparkscore.spark.session import stop_session
 
-            stop_session(self.spark)
+            stop_session(session)
+
+    @cached_property
+    def _session(self) -> tuple[SparkSession, bool]:
+        """The session, and whether it was started for this workspace."""
+        from sparkscore.spark.session import open_session, running_session
+
+        before = running_session()
+        session = open_session(self.session_settings, self.announce)
+        return session, session is not before
 
     @cached_property
     def _tracking_stores(self) -> SqlStores:

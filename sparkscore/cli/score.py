@@ -86,7 +86,9 @@ def batch(
     if result.status == "skipped":
         result = replace(result, code=skip_code)
     if result_file is not None:
-        result.write(result_file)
+        result.write(result_file)  # First: when spark-submit's JVM is gone, so are our streams.
+    if result.error is not None:
+        click.echo(f"error [{result.error['code']}]: {result.message}", err=True)
     # Under spark-submit stderr and stdout are one stream, and the result must be its last line.
     sys.stderr.flush()
     click.echo(result.to_json())
@@ -111,7 +113,7 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
 
 
 def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
-    """The job's result, whatever happens on the way; errors are told on stderr."""
+    """The job's result, whatever happens on the way."""
     started = dt.datetime.now(dt.UTC).isoformat()
     name = str(flags["name"] or (job.stem if job else "score-batch"))
     workspace: Workspace | None = None
@@ -139,7 +141,6 @@ def _failed(
         facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
     if is_debug():
         traceback.print_exception(exc)
-    click.echo(f"error [{facts['code']}]: {facts['message']}", err=True)
     return JobResult(
         status="failed",
         code=code,

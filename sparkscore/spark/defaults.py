@@ -19,6 +19,11 @@ _LOCAL_TRIES = 4
 _LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 
+def is_local(master: str) -> bool:
+    """Whether `master` means this process: its workers share the driver's machine and files."""
+    return _LOCAL.fullmatch(master) is not None
+
+
 def with_tries(master: str) -> str:
     """`master`, with 4 tries a task where it is a local one that does not say how many.
 

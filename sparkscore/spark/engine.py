@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
@@ -18,10 +19,11 @@ from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan
+from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, translated
-from sparkscore.spark.shipping import is_connect, ship
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
 
@@ -40,12 +42,14 @@ class SparkEngine:
         name: `arrow` (Arrow arrays all the way) or `pandas` (through Spark's pandas UDF).
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
+        broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
     """
 
     spark: SparkSession
     name: str = "arrow"
     trust: TrustPolicy = field(default_factory=TrustPolicy)
     limits: BatchLimits = field(default_factory=BatchLimits)
+    broadcast_max_bytes: int = BROADCAST_MAX_BYTES
 
     @property
     def application_id(self) -> str | None:
@@ -67,7 +71,7 @@ class SparkEngine:
 
         Raises:
             SparkscoreError: What the sink, the model or the rows refuse; nothing was committed,
-                unless the error is a BooksError.
+                unless the error is a BooksError or a SparkStoppedError.
         """
         done = sink.find(plan.identity)
         if done is not None:
@@ -75,12 +79,11 @@ class SparkEngine:
         sink.check(plan, score_schema(plan))
         read, scored = Observation(), Observation()
         started = time.perf_counter()
-        task = scoring_task(
-            plan, ship(self.spark, plan.model.folder, plan.model.digest), self.trust, self.limits
-        )
+        packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
+        task = scoring_task(plan, packed, self.trust, self.limits)
         shipped = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
-        commit = self._write(frame, plan, sink, facts)
+        commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -103,7 +106,7 @@ class SparkEngine:
         try:
             with session_conf(self.spark, conf):
                 return sink.write(frame, plan, facts)
-        except PySparkException as exc:
+        except (PySparkException, Py4JError, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what) from exc
 

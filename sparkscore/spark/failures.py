@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 
 from sparkscore import errors
-from sparkscore.errors import KeyColumnError, SparkFailedError, SparkscoreError, TargetSchemaError
+from sparkscore.errors import (
+    KeyColumnError,
+    SparkFailedError,
+    SparkscoreError,
+    SparkStoppedError,
+    TargetSchemaError,
+)
 
 NULL_KEY_SIGN = "sparkscore: key column"
 """How `raise_error` of the engine begins; found again in the failure's text."""
@@ -17,6 +23,10 @@ _CONFLICT = re.compile(
 _UNWRITABLE = re.compile(
     r"Permission denied|Read-only file system|AccessControlException|Mkdirs failed|Not a directory"
     r"|No space left on device|AccessDenied"
+)
+_STOPPED = re.compile(
+    r"SparkContext was shut ?down|stopped SparkContext|SparkContext has been shutdown"
+    r"|Py4JNetworkError|ConnectionRefusedError|ConnectionResetError|BrokenPipeError"
 )
 _OURS = re.compile(
     r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.MULTILINE
@@ -61,6 +71,11 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
         return TargetSchemaError(
             f"{what}: rows to be written lie outside replace_where, so they would not be replaced "
             "by a next run; make --where select the same rows as --replace-where"
+        )
+    if _STOPPED.search(text):
+        return SparkStoppedError(
+            f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
+            "command again: what was committed is found and not scored twice"
         )
     first = text.strip().splitlines()[0] if text.strip() else type(exc).__name__
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first}")

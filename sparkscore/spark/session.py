@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,7 @@ from sparkscore.spark.java import find_java, prepare_environment
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_STOP_S = 10
 _PORT_SIGNS = ("BindException", "Address already in use", "Failed to bind")
 
 
@@ -81,7 +85,7 @@ def open_session(
         PortTakenError: A port that was asked for is in use.
         SparkFailedError: Spark did not start for another reason.
     """
-    session = _running_session()
+    session = running_session()
     if session is None:
         connects = settings.remote is not None and not settings.remote.startswith("local")
         session = _connect(settings) if connects else _start(settings, announce)
@@ -89,9 +93,27 @@ def open_session(
     return session
 
 
+def running_session() -> SparkSession | None:
+    """The session that is active here, or None.
+
+    Raises:
+        MissingExtraError: PySpark is not installed.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as exc:
+        raise MissingExtraError(
+            "PySpark is not installed; run: pip install 'sparkscore[spark]'"
+        ) from exc
+    return SparkSession.getActiveSession()
+
+
 def stop_session(session: SparkSession) -> None:
     """Stop `session` and the JVM that was started for it; a submitted job's JVM is left alone."""
-    session.stop()
+    # In a thread of its own: a signal may have left this one's connection to the JVM unusable.
+    stopping = threading.Thread(target=_stop_quietly, args=(session,), daemon=True)
+    stopping.start()
+    stopping.join(_STOP_S)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         return
     from pyspark import SparkContext
@@ -102,18 +124,21 @@ def stop_session(session: SparkSession) -> None:
     if gateway is not None:
         gateway.shutdown()
         gateway.proc.stdin.close()
-        gateway.proc.wait()
+        try:
+            gateway.proc.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+            gateway.proc.wait()
         SparkContext._gateway = SparkContext._jvm = None
 
 
-def _running_session() -> SparkSession | None:
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError as exc:
-        raise MissingExtraError(
-            "PySpark is not installed; run: pip install 'sparkscore[spark]'"
-        ) from exc
-    return SparkSession.getActiveSession()
+def _stop_quietly(session: SparkSession) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # PySpark's, that the JVM is gone
+        try:
+            session.stop()
+        except Exception:  # noqa: BLE001 - a JVM that was killed is stopped too
+            return
 
 
 def _connect(settings: SessionSettings) -> SparkSession:

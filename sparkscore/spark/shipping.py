@@ -1,4 +1,4 @@
-"""How a packed package leaves the driver: as a broadcast, or as a file where that fits better.
+"""How a package and our own source leave the driver: as a broadcast, or as files.
 
 A broadcast reaches each executor once and is kept by it. Packages above BROADCAST_MAX_BYTES go as
 a file of the job, so that neither driver nor executor holds them in memory, and so do all
@@ -7,12 +7,19 @@ packages of a Spark Connect session, which has no broadcasts.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import shutil
 import tempfile
+import weakref
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sparkscore
 from sparkscore.package.archive import pack
+from sparkscore.spark.defaults import is_local
 from sparkscore.spark.worker import PackedPackage
 
 if TYPE_CHECKING:
@@ -20,6 +27,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 BROADCAST_MAX_BYTES = 64 * 2**20
+
+_supplied: weakref.WeakSet[object] = weakref.WeakSet()
+"""Contexts and Connect sessions whose executors have our source."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +56,52 @@ class FilePackage:
         return Path(SparkFiles.get(self.name)).read_bytes()
 
 
-def ship(spark: SparkSession, folder: Path, digest: str) -> PackedPackage:
-    """Send the package in `folder` to the nodes of `spark`, once per session and digest.
+def ship(
+    spark: SparkSession, folder: Path, digest: str, broadcast_max_bytes: int = BROADCAST_MAX_BYTES
+) -> PackedPackage:
+    """Send the package in `folder`, and the code that reads it, to the nodes of `spark`.
 
     Args:
         spark: A classic or a Connect session.
         folder: The package's folder, verified.
         digest: Its package digest; names the file.
+        broadcast_max_bytes: A packed package larger than this goes as a file.
     """
+    ship_code(spark)
     packed = pack(folder)
-    if is_connect(spark):
-        return _as_file(spark, packed, digest)
-    if len(packed) > BROADCAST_MAX_BYTES:
+    if is_connect(spark) or len(packed) > broadcast_max_bytes:
         return _as_file(spark, packed, digest)
     return BroadcastPackage(spark.sparkContext.broadcast(packed))
+
+
+def ship_code(spark: SparkSession) -> None:
+    """Send sparkscore's own source to executors that may not have it, once per session.
+
+    It wins over a sparkscore that is installed there, so that driver and workers never differ.
+    A local session's workers share the driver's files, so that nothing is sent. What it imports is
+    not sent: executors need pyarrow, pandas, numpy, cloudpickle, filelock, packaging, pyyaml,
+    threadpoolctl and the model's own libraries.
+
+    Args:
+        spark: A classic or a Connect session.
+    """
+    source = Path(sparkscore.__file__).parent
+    owner: object = spark if is_connect(spark) else spark.sparkContext
+    # Run from a zip of `--py-files` there is no folder, and Spark has sent that zip already.
+    if (
+        owner in _supplied
+        or is_local(spark.conf.get("spark.master", "") or "")
+        or not source.is_dir()
+    ):
+        return
+    zipped = _zipped(source)
+    name = f"sparkscore-{hashlib.sha256(zipped).hexdigest()[:16]}.zip"
+    path = _written(owner, name, zipped)
+    if is_connect(spark):
+        spark.addArtifacts(str(path), pyfile=True)
+    else:
+        spark.sparkContext.addPyFile(str(path))
+    _supplied.add(owner)
 
 
 def is_connect(spark: SparkSession) -> bool:
@@ -69,13 +111,28 @@ def is_connect(spark: SparkSession) -> bool:
 
 def _as_file(spark: SparkSession, packed: bytes, digest: str) -> FilePackage:
     name = f"sparkscore-{digest}.tar"
-    folder = Path(tempfile.mkdtemp(prefix="sparkscore-ship-"))
-    path = folder / name
-    path.write_bytes(packed)
     if is_connect(spark):
-        spark.addArtifacts(str(path), file=True)
-        path.unlink()
-        folder.rmdir()
+        spark.addArtifacts(str(_written(spark, name, packed)), file=True)
     else:
-        spark.sparkContext.addFile(str(path))
+        spark.sparkContext.addFile(str(_written(spark.sparkContext, name, packed)))
     return FilePackage(name)
+
+
+def _written(owner: object, name: str, content: bytes) -> Path:
+    """A new file that lives as long as `owner`: executors fetch it when their first task starts."""
+    folder = Path(tempfile.mkdtemp(prefix="sparkscore-ship-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def _zipped(source: Path) -> bytes:
+    """The .py files of a package's folder as a zip; the same files give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(source.rglob("*.py")):
+            entry = zipfile.ZipInfo(path.relative_to(source.parent).as_posix())
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()

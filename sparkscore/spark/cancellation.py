@@ -1,0 +1,61 @@
+"""Spark work that a signal can stop: what it began is cancelled before the signal goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_CANCEL_S = 15.0
+"""Longest wait for Spark to give up; an orchestrator kills what outlives its own 30 s."""
+_AGAIN_S = 0.5
+"""One write is several Spark jobs: a cancel that falls between two of them is repeated."""
+
+_Result = TypeVar("_Result")
+
+
+def cancellable(spark: SparkSession, action: Callable[[], _Result]) -> _Result:
+    """What `action` returns; where a signal breaks into the wait, its Spark jobs are cancelled.
+
+    The action runs in a thread of its own: a thread that a signal pulls out of a call to the JVM
+    leaves an answer unread on its connection, and could neither cancel nor stop anything after it.
+
+    Args:
+        spark: The session that the action works with; classic or Connect.
+        action: Anything that waits for Spark.
+    """
+    tag = f"sparkscore-{uuid.uuid4().hex}"
+    result: Future[_Result] = Future()
+
+    def act() -> None:
+        try:
+            spark.addTag(tag)  # Tags belong to a thread, so this one needs no clean-up.
+            result.set_result(action())
+        except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
+            result.set_exception(exc)
+
+    threading.Thread(target=act, name="sparkscore-spark", daemon=True).start()
+    try:
+        return result.result()
+    except (KeyboardInterrupt, SystemExit):
+        _cancel(spark, tag, result)
+        raise
+
+
+def _cancel(spark: SparkSession, tag: str, result: Future[_Result]) -> None:
+    """Cancel until the action has ended; an action that commits before that is left committed."""
+    ended = threading.Event()
+    result.add_done_callback(lambda _: ended.set())
+    deadline = time.monotonic() + _CANCEL_S
+    while not ended.is_set() and time.monotonic() < deadline:
+        try:
+            spark.interruptTag(tag)
+        except Exception:  # noqa: BLE001 - the JVM may be gone, which ends the action too
+            return
+        ended.wait(_AGAIN_S)
