@@ -82,13 +82,8 @@ def _verified_folder(digest: str, read_packed: Callable[[], bytes]) -> Path:
     root = node_folder()
     folder = root / digest
     with FileLock(root / f"{digest}.lock"):
-        if not (folder.is_dir() and _is_intact(folder, digest)):
-            _unpack_into(folder, read_packed())
-            if not _is_intact(folder, digest):
-                raise PackageDigestError(
-                    f"the package that reached this node does not have the pinned digest {digest}; "
-                    "start the job again, and check the node's disk if it happens twice"
-                )
+        if not _is_intact(folder, digest):
+            _unpack_into(folder, digest, read_packed())
     return folder
 
 
@@ -99,9 +94,25 @@ def _is_intact(folder: Path, digest: str) -> bool:
         return False
 
 
-def _unpack_into(folder: Path, packed: bytes) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _unpack_into(folder: Path, digest: str, packed: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpack-") as scratch:
         fresh = Path(scratch) / "package"
-        unpack(packed, fresh)
+        try:
+            unpack(packed, fresh)
+            found = verify(fresh).digest
+        except SparkscoreError as exc:
+            raise PackageDigestError(_other_bytes_text(digest, str(exc))) from exc
+        if found != digest:
+            raise PackageDigestError(_other_bytes_text(digest, f"its digest is {found}"))
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)
         fresh.rename(folder)
+
+
+def _other_bytes_text(digest: str, found: str) -> str:
+    return (
+        f"the package that reached this node does not have the pinned digest {digest}: {found}; "
+        "start the job again, and check the node's disk if it happens twice"
+    )
