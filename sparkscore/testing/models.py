@@ -1,0 +1,124 @@
+"""Small models for the contract suites, packaged as python_function.
+
+They live here and not in a test file, so that a worker process can import them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparkscore.flavors import save_model
+from sparkscore.package import verify
+from sparkscore.package.signature import (
+    ArrayType,
+    ColumnSchema,
+    ColumnSpec,
+    DataType,
+    ScalarType,
+    Signature,
+)
+from sparkscore.scoring.plan import ModelFacts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INPUTS = ColumnSchema(
+    (
+        ColumnSpec("x", ScalarType.DOUBLE),
+        ColumnSpec("n", ScalarType.LONG, required=False),
+        ColumnSpec("whole", ScalarType.INTEGER),
+        ColumnSpec("flag", ScalarType.BOOLEAN, required=False),
+        ColumnSpec("word", ScalarType.STRING, required=False),
+        ColumnSpec("at", ScalarType.DATETIME, required=False),
+        ColumnSpec("tags", ArrayType(ScalarType.STRING), required=False),
+    )
+)
+"""One input of every kind that a table commonly has."""
+
+
+class SeenAsText:
+    """Answers with what it was given, value by value, as text."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> list[str]:  # noqa: ARG002
+        """The row as text."""
+        return [_text(row) for row in model_input.itertuples(index=False, name=None)]
+
+
+class Thirds:
+    """Answers x / 3 and, as a second column, its sign in words."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> dict[str, object]:  # noqa: ARG002
+        """Two columns; NaN where x is missing."""
+        third = model_input["x"].to_numpy() / 3
+        return {"third": third, "sign": np.where(third < 0, "minus", "plus")}
+
+
+class Third:
+    """Answers x / 3."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        third: np.ndarray = model_input["x"].to_numpy() / 3
+        return third
+
+
+class Refusing:
+    """Raises on every batch."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
+        """Never returns.
+
+        Raises:
+            PermissionError: Always; its text is that of an unwritable folder.
+        """
+        raise PermissionError("Permission denied: no scores\ntoday")
+
+
+class OneForAll:
+    """Answers one value, however many rows it was given."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> list[float]:  # noqa: ARG002
+        """One value."""
+        return [1.0]
+
+
+def packaged(
+    model: object,
+    folder: Path,
+    *,
+    inputs: ColumnSchema = INPUTS,
+    outputs: dict[str, DataType] | None = None,
+) -> ModelFacts:
+    """`model` saved to the new `folder`, as a plan knows a pinned model.
+
+    Args:
+        model: One of the models above.
+        folder: Must not exist.
+        inputs: What the signature asks for.
+        outputs: Prediction columns by name; None is one double called `prediction`.
+    """
+    declared = outputs or {"prediction": ScalarType.DOUBLE}
+    columns = tuple(ColumnSpec(name, kind) for name, kind in declared.items())
+    signature = Signature(inputs, ColumnSchema(columns))
+    save_model(model, folder, flavor="python_function", signature=signature)
+    return ModelFacts(
+        name="contract",
+        version=1,
+        digest=verify(folder).digest,
+        uri=str(folder),
+        folder=folder,
+        signature=signature,
+    )
+
+
+def _text(row: tuple[object, ...]) -> str:
+    return " | ".join("null" if _is_missing(value) else str(value) for value in row)
+
+
+def _is_missing(value: object) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA or value is pd.NaT

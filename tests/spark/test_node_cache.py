@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparkscore.errors import PackageDigestError, UntrustedCodeError
+from sparkscore.package import TrustPolicy, pack
+from sparkscore.scoring.plan import ModelFacts
+from sparkscore.spark.node_cache import loaded_model, node_folder
+from sparkscore.testing.models import SeenAsText, Third, packaged
+
+PICKLE = TrustPolicy(allow_pickle=True)
+
+LOAD = """
+import json, sys
+from pathlib import Path
+from sparkscore.package import TrustPolicy
+from sparkscore.spark.node_cache import loaded_model
+
+digest, packed = sys.argv[1:]
+reads = []
+
+def read():
+    reads.append(1)
+    return Path(packed).read_bytes()
+
+models = [loaded_model(digest, TrustPolicy(allow_pickle=True), read) for _ in range(3)]
+print(json.dumps({"reads": len(reads), "n_loads": models[-1][0].n_loads,
+                  "slow": [seconds > 0 for _, seconds in models]}))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelFacts:
+    return packaged(Third(), tmp_path / "package")
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node of its own, whose cache is empty."""
+    monkeypatch.setenv("SPARKSCORE_NODE_CACHE", str(tmp_path / "node"))
+    return tmp_path / "node"
+
+
+def start_load(model: ModelFacts, tmp_path: Path) -> subprocess.Popen[str]:
+    """A process that loads the model three times and prints what that took."""
+    packed = tmp_path / "packed.tar"
+    if not packed.exists():
+        packed.write_bytes(pack(model.folder))
+    command = [sys.executable, "-W", "error", "-c", LOAD, model.digest, str(packed)]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+
+
+def answer_of(process: subprocess.Popen[str]) -> dict[str, object]:
+    stdout, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    answer: dict[str, object] = json.loads(stdout)
+    return answer
+
+
+def test_processes_that_start_together_unpack_once_and_load_once_each(
+    model: ModelFacts, node: Path, tmp_path: Path
+) -> None:
+    processes = [start_load(model, tmp_path) for _ in range(4)]
+    answers = [answer_of(process) for process in processes]
+    assert sorted(answer["reads"] for answer in answers) == [0, 0, 0, 1]  # type: ignore[type-var]
+    assert [answer["n_loads"] for answer in answers] == [1] * 4
+    assert {p.name for p in node.iterdir()} == {model.digest, f"{model.digest}.lock"}
+
+
+def test_model_is_kept_by_its_process(model: ModelFacts, node: Path, tmp_path: Path) -> None:
+    assert answer_of(start_load(model, tmp_path))["slow"] == [True, False, False]
+    assert (node / model.digest / "MLmodel").is_file()
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "extra", "emptied"])
+def test_damaged_folder_is_replaced(
+    damage: str, model: ModelFacts, node: Path, tmp_path: Path
+) -> None:
+    answer_of(start_load(model, tmp_path))
+    pickle = node / model.digest / "python_model.pkl"
+    if damage == "changed":
+        pickle.write_bytes(bytes([pickle.read_bytes()[0] ^ 1]) + pickle.read_bytes()[1:])
+    elif damage == "missing":
+        pickle.unlink()
+    elif damage == "extra":
+        (pickle.parent / "more.py").write_text("print()")
+    else:
+        (pickle.parent / "sparkscore.manifest.json").write_text("")
+    assert answer_of(start_load(model, tmp_path))["reads"] == 1
+    assert pickle.read_bytes() == (model.folder / "python_model.pkl").read_bytes()
+    assert not (pickle.parent / "more.py").exists()
+
+
+def test_file_in_the_place_of_the_folder_is_replaced(
+    model: ModelFacts, node: Path, tmp_path: Path
+) -> None:
+    node.mkdir()
+    (node / model.digest).write_text("no folder")
+    assert answer_of(start_load(model, tmp_path))["reads"] == 1
+
+
+def test_bytes_of_another_package_are_refused(
+    model: ModelFacts, node: Path, tmp_path: Path
+) -> None:
+    other = packaged(SeenAsText(), tmp_path / "other")
+    with pytest.raises(PackageDigestError, match=model.digest):
+        loaded_model(model.digest, PICKLE, lambda: pack(other.folder))
+    assert node.is_dir()
+
+
+def test_bytes_that_are_no_package_are_refused_as_not_the_pinned_ones(
+    model: ModelFacts, node: Path
+) -> None:
+    with pytest.raises(PackageDigestError, match=model.digest):
+        loaded_model(model.digest, PICKLE, lambda: b"no tar")
+    assert not (node / model.digest).exists()
+
+
+@pytest.mark.usefixtures("node")
+def test_model_loaded_under_one_policy_is_not_lent_to_another(model: ModelFacts) -> None:
+    loaded_model(model.digest, PICKLE, lambda: pack(model.folder))
+    with pytest.raises(UntrustedCodeError):
+        loaded_model(model.digest, TrustPolicy(), lambda: pack(model.folder))
+
+
+def test_folder_is_of_this_user_alone(node: Path) -> None:
+    assert node_folder() == node
+    assert node.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OURS = {
+    "sparkscore",
+    "sparkscore.errors",
+    "sparkscore.extras",
+    "sparkscore.flavors",
+    "sparkscore.flavors.base",
+    "sparkscore.flavors.frames",
+    "sparkscore.flavors.load",
+    "sparkscore.flavors.portable",
+    "sparkscore.flavors.registered",
+    "sparkscore.flavors.save",
+    "sparkscore.package",
+    "sparkscore.package.archive",
+    "sparkscore.package.datatypes",
+    "sparkscore.package.environment",
+    "sparkscore.package.layout",
+    "sparkscore.package.manifest",
+    "sparkscore.package.safe_yaml",
+    "sparkscore.package.schema",
+    "sparkscore.package.signature",
+    "sparkscore.package.trust",
+    "sparkscore.scoring",
+    "sparkscore.scoring.batch",
+    "sparkscore.scoring.casts",
+    "sparkscore.scoring.outputs",
+    "sparkscore.scoring.plan",
+    "sparkscore.scoring.predicate",
+    "sparkscore.spark",
+    "sparkscore.spark.node_cache",
+    "sparkscore.spark.worker",
+}
+FOREIGN = (
+    "alembic", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "pandas", "pydantic",
+    "pyspark", "rich", "sklearn", "sqlalchemy", "starlette",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imported() -> set[str]:
+    """Modules of a fresh process that has imported the worker and done nothing."""
+    code = "import sys, sparkscore.spark.worker; print(*sys.modules, sep='\\n')"
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_worker_brings_in_the_rooms_that_score_and_no_other(imported: set[str]) -> None:
+    assert {name for name in imported if name.split(".")[0] == "sparkscore"} <= OURS
+
+
+@pytest.mark.parametrize("library", FOREIGN)
+def test_worker_brings_in_no_foreign_library_it_may_not_need(
+    imported: set[str], library: str
+) -> None:
+    assert library not in imported
