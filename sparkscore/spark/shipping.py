@@ -94,7 +94,7 @@ def ship_code(spark: SparkSession) -> None:
         or not source.is_dir()
     ):
         return
-    zipped = _zipped(source)
+    zipped = zipped_source(source)
     name = f"sparkscore-{hashlib.sha256(zipped).hexdigest()[:16]}.zip"
     path = _written(owner, name, zipped)
     if is_connect(spark):
@@ -127,7 +127,7 @@ def _written(owner: object, name: str, content: bytes) -> Path:
     return path
 
 
-def _zipped(source: Path) -> bytes:
+def zipped_source(source: Path) -> bytes:
     """The .py files of a package's folder as a zip; the same files give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
