@@ -26,6 +26,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
@@ -143,7 +144,8 @@ def _flights(spark: SparkSession, folder: Path) -> Case:
     saved = folder / "packages" / "flights"
     package(train_pipeline(training_flights(flights)), flights, saved)
     table = flights.select(["flight_id", *FEATURES]).rename_columns(["id", *FEATURES])
-    frame = spark.createDataFrame(table).repartition(N_FILES)
+    pq.write_table(table, folder / "flights.parquet")
+    frame = spark.read.parquet(str(folder / "flights.parquet")).repartition(N_FILES)
     frame.write.format("delta").save(str(folder / "flights"))
     return Case("flights, sklearn pipeline", folder / "flights", saved, FEATURES, flights.num_rows)
 
