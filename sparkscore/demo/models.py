@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightgbm import LGBMRegressor
     from sklearn.pipeline import Pipeline
 
-_N_TREES = 100
+_N_TREES = 50
 _N_EXAMPLE_ROWS = 1000
 
 
