@@ -37,12 +37,12 @@ _OUTSIDE_PREDICATE = "DELTA_REPLACE_WHERE_MISMATCH"
 
 def is_conflict(exc: BaseException) -> bool:
     """Whether a Delta commit lost against another one."""
-    return _CONFLICT.search(_text(exc)) is not None
+    return _is_of_spark(exc, _CONFLICT)
 
 
 def is_unwritable(exc: BaseException) -> bool:
     """Whether the target's file system refused a write."""
-    return _UNWRITABLE.search(_text(exc)) is not None
+    return _is_of_spark(exc, _UNWRITABLE)
 
 
 def translated(exc: Exception, what: str) -> SparkscoreError:
@@ -55,10 +55,11 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
         what: The job, for the message of last resort.
     """
     text = _text(exc)
-    if found := _OURS.search(text):
-        kind = getattr(errors, found[1], None)
+    # Of a chain of errors the last one is the outermost, and what it says is for the caller.
+    for name, message in reversed(_OURS.findall(text)):
+        kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, SparkscoreError):
-            return kind(found[2].strip())
+            return kind(message.strip())
     if NULL_KEY_SIGN in text:
         line = text[text.index(NULL_KEY_SIGN) :].splitlines()[0]
         return KeyColumnError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
@@ -79,6 +80,12 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
         )
     first = text.strip().splitlines()[0] if text.strip() else type(exc).__name__
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first}")
+
+
+def _is_of_spark(exc: BaseException, sign: re.Pattern[str]) -> bool:
+    """Whether Spark or Delta says so; a model's own message may hold any words."""
+    text = _text(exc)
+    return sign.search(text) is not None and _OURS.search(text) is None
 
 
 def _text(exc: BaseException) -> str:
