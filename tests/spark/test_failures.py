@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+from pyspark.errors import PySparkException
+
+from sparkscore.errors import (
+    InvalidRowsError,
+    KeyColumnError,
+    SignatureMismatchError,
+    SparkFailedError,
+    SparkscoreError,
+    TargetSchemaError,
+    UntrustedCodeError,
+)
+from sparkscore.spark.failures import is_conflict, is_unwritable, translated
+
+WORKER = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times, most recent \
+failure: org.apache.spark.api.python.PythonException: Traceback (most recent call last):
+  File "/somewhere/worker.py", line 60, in score_batches
+    yield _score(task, batch)
+{inner}sparkscore.errors.{name}: {message}
+
+\tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.handlePythonException(x.scala:1)
+\tat java.base/java.lang.Thread.run(Thread.java:840)
+"""
+INNER = """KeyError: 'a'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+"""
+
+
+def of_worker(name: str, message: str, inner: str = "") -> PySparkException:
+    return PySparkException(WORKER.format(name=name, message=message, inner=inner))
+
+
+@pytest.mark.parametrize(
+    "kind", [InvalidRowsError, SignatureMismatchError, UntrustedCodeError, SparkscoreError]
+)
+@pytest.mark.parametrize("inner", ["", INNER], ids=["alone", "caused"])
+def test_error_of_a_worker_keeps_class_and_message(kind: type[SparkscoreError], inner: str) -> None:
+    error = translated(of_worker(kind.__name__, "column 'x' is null", inner), "the job")
+    assert type(error) is kind
+    assert str(error) == "column 'x' is null"
+
+
+def test_message_of_several_lines_comes_back_whole() -> None:
+    message = (
+        "model 'm' does not fit:\n  missing     a: no column\n  wrong type  b: 'b' is string\nMap."
+    )
+    assert str(translated(of_worker("SignatureMismatchError", message), "the job")) == message
+
+
+def test_error_that_another_of_ours_caused_is_the_outer_one() -> None:
+    inner = "sparkscore.errors.PackageFormatError: no tar\n" + INNER.split("\n", 1)[1]
+    error = translated(of_worker("InvalidRowsError", "outer", inner), "the job")
+    assert type(error) is InvalidRowsError
+    assert str(error) == "outer"
+
+
+def test_class_that_is_none_of_ours_is_a_failure_of_spark() -> None:
+    assert type(translated(of_worker("Path", "x"), "the job")) is SparkFailedError
+
+
+@pytest.mark.parametrize(
+    "words", ["Permission denied", "ConcurrentAppendException", "AccessDenied"]
+)
+def test_words_of_a_model_are_no_words_of_the_table(words: str) -> None:
+    exc = of_worker("PredictionError", f"model raised: {words}")
+    assert not is_conflict(exc)
+    assert not is_unwritable(exc)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[DELTA_CONCURRENT_APPEND] ConcurrentAppendException: files were added",
+        "[DELTA_CONCURRENT_TRANSACTION] x",
+        "io.delta.exceptions.MetadataChangedException: x",
+    ],
+)
+def test_lost_commit_is_a_conflict(text: str) -> None:
+    assert is_conflict(PySparkException(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["java.io.IOException: Permission denied", "Mkdirs failed to create"]
+)
+def test_refused_write_is_unwritable(text: str) -> None:
+    assert is_unwritable(PySparkException(text))
+
+
+def test_doubled_key_that_delta_found_is_a_key_error() -> None:
+    text = "[DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE] Cannot perform Merge"
+    assert type(translated(PySparkException(text), "the job")) is KeyColumnError
+
+
+def test_row_outside_of_the_predicate_is_a_schema_error() -> None:
+    text = "[DELTA_REPLACE_WHERE_MISMATCH] Written data does not conform"
+    assert type(translated(PySparkException(text), "the job")) is TargetSchemaError
+
+
+def test_failure_without_a_class_of_its_own_says_its_first_line_and_the_job() -> None:
+    error = translated(PySparkException("out of disk\n\tat x"), "scoring 'a' into 'b'")
+    assert type(error) is SparkFailedError
+    assert str(error).startswith("scoring 'a' into 'b' failed in Spark")
+    assert "out of disk" in str(error)
+    assert "\tat" not in str(error)
