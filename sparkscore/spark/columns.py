@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -65,15 +65,14 @@ def _arrow_udf(task: ScoringTask) -> UserDefinedFunctionLike:
 
 
 def _pandas_udf(task: ScoringTask) -> UserDefinedFunctionLike:
-    types = {
-        binding.source.name: binding.source.type or binding.type
+    columns = {
+        binding.source.name: (binding.source.type, binding.type)
         for binding in task.batch.bindings
         if binding.source is not None
     }
-    schema = pa.schema(list(types.items()))
 
     def score(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        batches = (_as_batch(frame, schema) for frame in frames)
+        batches = (_as_batch(frame, columns) for frame in frames)
         for answer in score_batches(task, batches):
             yield pa.RecordBatch.from_struct_array(answer).to_pandas(types_mapper=pd.ArrowDtype)
 
@@ -84,7 +83,16 @@ def _pandas_udf(task: ScoringTask) -> UserDefinedFunctionLike:
     return udf
 
 
-def _as_batch(frame: pd.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
-    if not schema.names:
-        return pa.RecordBatch.from_pylist([{}] * len(frame), schema=schema)
-    return pa.RecordBatch.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+def _as_batch(
+    frame: pd.DataFrame, columns: Mapping[str, tuple[pa.DataType | None, pa.DataType]]
+) -> pa.RecordBatch:
+    """The columns of `frame` by name, of their own types where these are known."""
+    if not columns:
+        return pa.RecordBatch.from_pylist([{}] * len(frame), schema=pa.schema([]))
+    arrays = {}
+    for name, (known, wanted) in columns.items():
+        values = frame[name]
+        # Integers keep their type, so that filling a double from them is checked.
+        own = None if pd.api.types.is_integer_dtype(values.dtype) else wanted
+        arrays[name] = pa.Array.from_pandas(values, type=known or own)
+    return pa.RecordBatch.from_pydict(arrays)

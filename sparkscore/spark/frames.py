@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from pyspark.sql import functions as sf
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
@@ -26,7 +27,6 @@ from sparkscore.spark.source import described, quoted
 from sparkscore.spark.worker import ScoringTask
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _ANSWER = "__sparkscore_answer"
@@ -54,14 +54,20 @@ def with_predictions(
     Raises:
         SignatureMismatchError: The frame's columns do not fit, or a prediction column's name is
             taken.
+        UsageError: The pandas engine could change large nullable integers in this session.
     """
     source = described(frame)
     bindings, differences = compare(model, source, columns)
     fatal = [difference for difference in differences if difference.kind.is_fatal]
     if fatal:
         raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    if engine == "pandas":
+        read = [binding.source for binding in bindings if binding.source is not None]
+        longs = [column.name for column in read if column.type == pa.int64()]
+        _check_exact_integers(frame.sparkSession, model, longs)
     predictions = model.predictions
-    taken = [name for name in predictions.names if source.column(name) is not None]
+    present = {column.name.casefold() for column in source.columns}
+    taken = [name for name in predictions.names if name.casefold() in present]
     if taken:
         raise SignatureMismatchError(
             f"the DataFrame already has the prediction columns {listed(taken)} of model "
@@ -70,10 +76,9 @@ def with_predictions(
     task = _task(frame.sparkSession, model, bindings, predictions, trust, limits)
     answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
     answer = sf.col(_ANSWER)
-    return answered.select(
-        *(sf.col(quoted(name)) for name in frame.columns),
-        *(answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names)),
-    )
+    fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))
+    # Not by name: of columns that no model reads, a join may have left two of one name.
+    return answered.select("*", *fields).drop(_ANSWER)
 
 
 def column_function(
@@ -90,12 +95,15 @@ def column_function(
     One prediction column gives its scalar type, several a struct of them.
 
     Raises:
-        UsageError: The pandas engine would change large nullable integers in this session.
+        UsageError: The pandas engine could change large nullable integers in this session.
     """
     inputs = input_columns(model)
     predictions = model.predictions
     if engine == "pandas":
-        _check_exact_integers(spark, model, inputs)
+        # A double may be filled from a long too; which it is, only the workers see.
+        may_be_long = (pa.int64(), pa.float64())
+        longs = [name for name, (data_type, _) in inputs.items() if data_type in may_be_long]
+        _check_exact_integers(spark, model, longs)
     # The types of columns are known to the workers only, so each batch is bound by its own.
     bindings = tuple(
         Binding(
@@ -137,18 +145,12 @@ def _named(
     return list(zip(names, given, strict=True))
 
 
-def _check_exact_integers(
-    spark: SparkSession, model: ModelFacts, inputs: Mapping[str, tuple[pa.DataType, bool]]
-) -> None:
-    optional = [
-        name
-        for name, (data_type, required) in inputs.items()
-        if not required and not can_hold_missing(data_type)
-    ]
-    if optional and spark.conf.get(EXACT_INTEGERS_KEY, "false") != "true":
+def _check_exact_integers(spark: SparkSession, model: ModelFacts, names: Sequence[str]) -> None:
+    """Refuse the pandas engine where `names`, which may be filled from longs, would lose digits."""
+    if names and spark.conf.get(EXACT_INTEGERS_KEY, "false") != "true":
         raise UsageError(
-            f"model {model.name!r} has the optional integer or boolean columns {listed(optional)}, "
-            "which Spark would hand to pandas as floats; take engine='arrow', or set "
+            f"model {model.name!r} has the columns {listed(names)}, and longs beside nulls would "
+            "reach pandas as floats, which changes large ones; take engine='arrow', or set "
             f"{EXACT_INTEGERS_KEY}=true in this session"
         )
 
