@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import to_arrow_type
 
@@ -73,8 +73,11 @@ def located(spark: SparkSession, uri: str) -> str:
         return uri
     if "/" in uri or uri.startswith(".") or Path(uri).exists():
         return str(Path(uri).absolute())
-    if spark.catalog.tableExists(uri):
-        return uri
+    try:
+        if spark.catalog.tableExists(uri):
+            return uri
+    except ParseException:  # What no table can be called, such as flights-2013, is a path.
+        return str(Path(uri).absolute())
     in_memory = spark.conf.get("spark.sql.catalogImplementation", "in-memory") == "in-memory"
     return str(Path(uri).absolute()) if in_memory and "." not in uri else uri
 
