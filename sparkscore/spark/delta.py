@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ from sparkscore.spark.failures import is_conflict, is_unwritable
 from sparkscore.spark.source import detail_of, is_path, located, quoted, table_identifier
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 
 _METADATA_FORMAT = 1
 _N_TRIES = 5
@@ -47,7 +49,13 @@ _TXN_VERSION = 1
 """Each logical run has an application id of its own, so one version is enough."""
 
 _MERGE_CONF = "spark.databricks.delta.write.txn"
+_ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
 _USER_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+_locks: weakref.WeakKeyDictionary[SparkSession, threading.RLock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+"""One lock a session, for the settings that a write needs of it."""
 
 
 @dataclass(frozen=True)
@@ -157,28 +165,29 @@ class DeltaSink:
             self._merge(scores, plan, metadata)
             return
         writer = (
-            scores.write.format("delta")
+            self._new_table(scores, request.partition_by if detail is None else ())
             .mode("overwrite" if request.mode is WriteMode.REPLACE else "append")
             .option("txnAppId", plan.identity.app_id)
             .option("txnVersion", _TXN_VERSION)
             .option("userMetadata", metadata)
         )
-        if request.partition_by:
-            writer = writer.partitionBy(*request.partition_by)
-        if request.replace_where and detail is not None:
+        if request.replace_where:
             writer = writer.option("replaceWhere", request.replace_where)
         # By its path, a table of the catalog too: saveAsTable loses the observed row counts.
         writer.save(self.uri if detail is None else str(detail["location"]))
 
     def _create(self, scores: DataFrame, partition_by: Sequence[str]) -> None:
-        columns = ", ".join(
-            f"{quoted(field.name)} {field.dataType.simpleString()}" for field in scores.schema
-        )
-        partitions = ", ".join(map(quoted, partition_by))
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.uri} ({columns}) USING delta"
-            + (f" PARTITIONED BY ({partitions})" if partitions else "")
-        )
+        writer = self._new_table(self.spark.createDataFrame([], scores.schema), partition_by)
+        writer.mode("ignore").saveAsTable(self.uri)
+
+    def _new_table(self, scores: DataFrame, partition_by: Sequence[str]) -> DataFrameWriter:
+        writer = scores.write.format("delta")
+        if partition_by:
+            writer = writer.partitionBy(*partition_by)
+        if any(_ODD_CHARACTERS.intersection(name) for name in scores.columns):
+            # Delta keeps such names only where files have names of their own for columns.
+            writer = writer.option("delta.columnMapping.mode", "name")
+        return writer
 
     def _merge(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
         view = f"sparkscore_{uuid.uuid4().hex}"
@@ -232,18 +241,28 @@ class DeltaSink:
 
 @contextmanager
 def session_conf(spark: SparkSession, conf: Mapping[str, str]) -> Iterator[None]:
-    """Settings of the session for the duration of a block; the former ones come back after it."""
-    former = {key: spark.conf.get(key, None) for key in conf}
-    for key, value in conf.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key, old in former.items():
-            if old is None:
-                spark.conf.unset(key)
-            else:
-                spark.conf.set(key, old)
+    """Settings of the session for the duration of a block; the former ones come back after it.
+
+    One block a session at a time: a thread waits for another's, since a merge that ran under
+    another merge's application id would be committed as that one.
+    """
+    with _lock_of(spark):
+        former = {key: spark.conf.get(key, None) for key in conf}
+        for key, value in conf.items():
+            spark.conf.set(key, value)
+        try:
+            yield
+        finally:
+            for key, old in former.items():
+                if old is None:
+                    spark.conf.unset(key)
+                else:
+                    spark.conf.set(key, old)
+
+
+def _lock_of(spark: SparkSession) -> threading.RLock:
+    with _locks_guard:
+        return _locks.setdefault(spark, threading.RLock())
 
 
 def _user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> dict[str, object]:

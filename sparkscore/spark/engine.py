@@ -14,11 +14,12 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
+from sparkscore.errors import KeyColumnError, shown
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
@@ -77,6 +78,8 @@ class SparkEngine:
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         sink.check(plan, score_schema(plan))
+        if plan.request.mode is WriteMode.MERGE:
+            _check_unique_keys(source.frame, plan)
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
@@ -112,6 +115,27 @@ class SparkEngine:
 
     def _n_cores(self) -> int | None:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
+
+
+def _check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
+    """Refuse doubled keys before they are scored.
+
+    Delta's MERGE refuses them only where the target has the key; new ones it would insert twice.
+
+    Raises:
+        KeyColumnError: Several rows of the source share a key.
+    """
+    keys = [sf.col(quoted(name)).alias(f"k{i}") for i, name in enumerate(plan.request.keys)]
+    groups = frame.groupBy(*keys).agg(sf.count(sf.lit(1)).alias("n_rows"))
+    doubled = groups.where("n_rows > 1").limit(1).collect()
+    if doubled:
+        *values, n_rows = doubled[0]
+        key = dict(zip(plan.request.keys, values, strict=True))
+        raise KeyColumnError(
+            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so a merge could "
+            "keep only one of them; name further key columns (--key), or filter the source to one "
+            "row a key (--where)"
+        )
 
 
 def scoring_task(
