@@ -1,0 +1,386 @@
+"""What every Engine does; an implementation's tests subclass `EngineContract`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sparkscore.errors import (
+    InvalidRowsError,
+    KeyColumnError,
+    PredictionError,
+    RunKeyConflictError,
+    TargetSchemaError,
+)
+from sparkscore.flavors import load_predictor
+from sparkscore.package import TrustPolicy, open_package
+from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ScalarType
+from sparkscore.scoring.batch import BatchTask, score_batch
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+from sparkscore.scoring.plan import (
+    InvalidRows,
+    ModelFacts,
+    ScoringRequest,
+    SourceColumn,
+    SourceTable,
+    WriteMode,
+    compare,
+)
+from sparkscore.testing.models import (
+    OneForAll,
+    Refusing,
+    SeenAsText,
+    Third,
+    Thirds,
+    packaged,
+)
+
+ODD_LONG = 9223372036854775707
+TRUST = TrustPolicy(allow_pickle=True)
+_YEAR_1 = dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC)
+_YEAR_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)
+_IN_2013 = dt.datetime(2013, 10, 1, 12, 30, 0, 123456, tzinfo=dt.UTC)
+
+ROWS = pa.table(
+    {
+        "id": pa.array(range(6), pa.int64()),
+        "x": pa.array([1.0, -0.1, None, float("inf"), 1e-300, 2.0], pa.float64()),
+        "n": pa.array([ODD_LONG, None, -1, -ODD_LONG, 2**53 + 1, None], pa.int64()),
+        "whole": pa.array([1, 2, 3, 4, 5, -(2**31)], pa.int32()),
+        "flag": pa.array([True, None, False, True, None, False], pa.bool_()),
+        "word": pa.array(["a", None, "", "ü€😀", "null", " "], pa.string()),
+        "at": pa.array([_IN_2013, None, _IN_2013, None, _IN_2013, None], pa.timestamp("us", "UTC")),
+        "tags": pa.array([["a", None], None, [], ["b"], None, ["ü"]], pa.list_(pa.string())),
+    }
+)
+"""Rows for models with the inputs of `sparkscore.testing.models`."""
+
+X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
+WHOLE_X = ColumnSchema((ColumnSpec("x", ScalarType.LONG),))
+
+
+class EngineContract:
+    """Subclass with `score` and `read`; every test has an empty `tmp_path` for its tables."""
+
+    n_cores: int
+    """Tasks that the engine runs at once."""
+
+    def score(
+        self,
+        model: ModelFacts,
+        rows: pa.Table,
+        request: ScoringRequest,
+        *,
+        n_partitions: int = 2,
+        where: str | None = None,
+    ) -> Outcome:
+        """Store `rows` as a new version of the source beside the target, plan, and run."""
+        raise NotImplementedError
+
+    def read(self, target: Path) -> pa.Table:
+        """The score table as its files say, read without the engine."""
+        raise NotImplementedError
+
+    def n_commits(self, target: Path) -> int:
+        """Commits in the target's log; 0 where there is no table."""
+        return len(list((target / "_delta_log").glob("*.json")))
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> Path:
+        return tmp_path / "scores"
+
+    def test_scores_are_those_of_the_model_called_directly_to_the_bit(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Thirds(), tmp_path / "model", outputs=_thirds())
+        outcome = self.score(model, ROWS, request(target))
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (6, 6, 0)
+        assert self._predictions(target, "third", "sign") == direct(model, ROWS)
+
+    def test_model_sees_every_value_as_it_is(self, tmp_path: Path, target: Path) -> None:
+        model = packaged(
+            SeenAsText(), tmp_path / "model", outputs={"prediction": ScalarType.STRING}
+        )
+        self.score(model, ROWS, request(target))
+        seen = self._predictions(target, "prediction")
+        assert seen == direct(model, ROWS)
+        assert [str(row["prediction"]).split(" | ")[1] for row in seen] == [
+            str(ODD_LONG),
+            "null",
+            "-1",
+            str(-ODD_LONG),
+            str(2**53 + 1),
+            "null",
+        ]
+
+    def test_kept_columns_are_exact_in_the_score_table(self, tmp_path: Path, target: Path) -> None:
+        kept = {
+            "amount": pa.array([Decimal("12345678901234567890.12"), None], pa.decimal128(38, 2)),
+            "at": pa.array([_YEAR_1, _YEAR_9999], pa.timestamp("us", "UTC")),
+            "n": pa.array([ODD_LONG, None], pa.int64()),
+            "day": pa.array([dt.date(1, 1, 1), dt.date(9999, 12, 31)], pa.date32()),
+            "raw": pa.array([b"\x00\xff", None], pa.binary()),
+            "nested": pa.array(
+                [[{"a": ODD_LONG, "b": "x"}, None], None],
+                pa.list_(pa.struct([("a", pa.int64()), ("b", pa.string())])),
+            ),
+        }
+        rows = pa.table({"id": pa.array([0, 1], pa.int64()), "x": [0.5, 1.5], **kept})
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        self.score(model, rows, request(target, keep=tuple(kept)))
+        written = self.read(target).sort_by("id")
+        for name in kept:
+            assert written.column(name).to_pylist() == rows.column(name).to_pylist(), name
+
+    def test_every_row_says_where_it_comes_from(self, tmp_path: Path, target: Path) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(target))
+        written = self.read(target)
+        assert written.column_names == [
+            "id",
+            "prediction",
+            "model_name",
+            "model_version",
+            "model_digest",
+            "run_id",
+            "scored_at",
+        ]
+        assert set(written.column("model_name").to_pylist()) == {model.name}
+        assert set(written.column("model_version").to_pylist()) == {"1"}
+        assert set(written.column("model_digest").to_pylist()) == {model.digest}
+        assert set(written.column("run_id").to_pylist()) == {outcome.commit.run_id}
+        assert len(set(written.column("scored_at").to_pylist())) == 1
+
+    def test_any_partitioning_gives_the_same_scores_and_one_load_a_worker(
+        self, tmp_path: Path
+    ) -> None:
+        model = packaged(Thirds(), tmp_path / "model", inputs=X, outputs=_thirds())
+        x = [None if i % 7 == 0 else i / 7 for i in range(200)]
+        rows = pa.table({"id": pa.array(range(200), pa.int64()), "x": pa.array(x, pa.float64())})
+        expected = direct(model, rows)
+        for n_partitions in (1, 7, 40):
+            target = tmp_path / f"scores-{n_partitions}"
+            outcome = self.score(model, rows, request(target), n_partitions=n_partitions)
+            assert self._predictions(target, "third", "sign") == expected
+            metrics = outcome.as_metrics()
+            assert metrics["model_loads_max_per_worker"] == 1
+            assert metrics["python_workers"] <= self.n_cores
+            assert metrics["model_loads"] <= self.n_cores
+
+    def test_source_without_rows_gives_a_commit_without_rows(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS.slice(0, 0), request(target))
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored) == (0, 0)
+        written = self.read(target)
+        assert written.num_rows == 0
+        assert written.schema.field("prediction").type == pa.float64()
+
+    def test_filter_that_selects_nothing_gives_a_commit_without_rows(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(target), where="1 = 0")
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored) == (0, 0)
+        assert self.read(target).num_rows == 0
+
+    def test_second_run_with_the_same_key_writes_nothing(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        first = self.score(model, ROWS, request(target))
+        second = self.score(model, ROWS, request(target))
+        assert second.status is OutcomeStatus.ALREADY_SCORED
+        assert second.commit == first.commit
+        assert self.n_commits(target) == 1
+        assert self.read(target).num_rows == ROWS.num_rows
+
+    def test_known_key_with_another_model_is_refused(self, tmp_path: Path, target: Path) -> None:
+        self.score(packaged(Third(), tmp_path / "one", inputs=X), ROWS, request(target))
+        other = packaged(Third(), tmp_path / "other")
+        with pytest.raises(RunKeyConflictError, match=f"model_digest.*{other.digest}"):
+            self.score(other, ROWS, request(target))
+        assert self.n_commits(target) == 1
+
+    def test_known_key_with_another_source_version_is_refused(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        self.score(model, ROWS, request(target))
+        with pytest.raises(RunKeyConflictError, match="input_version"):
+            self.score(model, ROWS.slice(1), request(target))
+        assert self.n_commits(target) == 1
+
+    def test_invalid_row_fails_the_job_and_names_the_column(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=WHOLE_X)
+        with pytest.raises(InvalidRowsError, match=r"column 'x' is null.*--on-invalid reject"):
+            self.score(model, with_invalid_rows(), request(target))
+        assert self.n_commits(target) == 0
+
+    def test_rejected_rows_are_counted_and_not_written(self, tmp_path: Path, target: Path) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=WHOLE_X)
+        asked = request(target, on_invalid=InvalidRows.REJECT)
+        outcome = self.score(model, with_invalid_rows(), asked)
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (5, 3, 2)
+        assert outcome.as_metrics()["rows_rejected"] == 2
+        assert self._predictions(target, "id") == [{"id": 0}, {"id": 2}, {"id": 3}]
+
+    def test_long_that_is_no_double_fails_the_job(self, tmp_path: Path, target: Path) -> None:
+        rows = pa.table({"id": [0, 1], "x": pa.array([2**53 + 1, None], pa.int64())})
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        with pytest.raises(InvalidRowsError, match=str(2**53 + 1)):
+            self.score(model, rows, request(target))
+        assert self.n_commits(target) == 0
+
+    def test_model_that_raises_fails_the_job_with_its_error(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Refusing(), tmp_path / "model", inputs=X)
+        with pytest.raises(PredictionError) as caught:
+            self.score(model, ROWS, request(target))
+        text = str(caught.value)
+        assert text.startswith("model 'contract' version 1 raised PermissionError on a batch of ")
+        assert text.endswith("'Permission denied: no scores\\ntoday'")
+        assert caught.value.exit_code == 4
+        assert self.n_commits(target) == 0
+
+    def test_model_that_answers_too_few_values_fails_the_job(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(OneForAll(), tmp_path / "model", inputs=X)
+        with pytest.raises(PredictionError, match="answered 1 values in column 'prediction'"):
+            self.score(model, ROWS, request(target), n_partitions=1)
+        assert self.n_commits(target) == 0
+
+    def test_null_in_a_key_column_fails_the_job_and_names_it(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        with pytest.raises(KeyColumnError, match=r"^key column 'n' holds a null.*--where"):
+            self.score(model, ROWS, request(target, keys=("id", "n")))
+        assert self.n_commits(target) == 0
+
+    @pytest.mark.parametrize("is_first", [True, False], ids=["new-table", "known-table"])
+    def test_merge_with_doubled_keys_fails_and_names_one(
+        self, is_first: bool, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        if not is_first:
+            self.score(model, ROWS, request(target, mode=WriteMode.MERGE, run_key="first"))
+        before = self.n_commits(target)
+        rows = pa.table({"id": [7, 8, 8], "x": [1.0, 2.0, 3.0]})
+        with pytest.raises(KeyColumnError, match=r"2 rows .*id.*8"):
+            self.score(model, rows, request(target, mode=WriteMode.MERGE, run_key="second"))
+        assert self.n_commits(target) == before
+
+    def test_rows_outside_of_replace_where_are_refused(self, tmp_path: Path, target: Path) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        asked = request(target, mode=WriteMode.REPLACE, replace_where="id < 3")
+        self.score(model, ROWS, asked, where="id < 3")
+        later = request(target, mode=WriteMode.REPLACE, replace_where="id < 3", run_key="later")
+        with pytest.raises(TargetSchemaError, match="outside replace_where"):
+            self.score(model, ROWS, later)
+        assert self.n_commits(target) == 1
+
+    def test_first_run_keeps_to_replace_where_too(self, tmp_path: Path, target: Path) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        asked = request(target, mode=WriteMode.REPLACE, replace_where="id < 3")
+        with pytest.raises(TargetSchemaError, match="outside replace_where"):
+            self.score(model, ROWS, asked)
+        assert self.read_count(target) == 0
+
+    def test_columns_of_odd_names_are_read_and_written(self, tmp_path: Path, target: Path) -> None:
+        rows = pa.table(
+            {
+                "the id": pa.array([0, 1], pa.int64()),
+                "x.y": [3.0, 6.0],
+                "tick`s": pa.array([["a"], None], pa.list_(pa.string())),
+            }
+        )
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        asked = request(target, keys=("the id",), keep=("x.y", "tick`s"), columns={"x": "x.y"})
+        self.score(model, rows, asked)
+        written = self.read(target).sort_by("the id")
+        assert written.column("prediction").to_pylist() == [1.0, 2.0]
+        assert written.column("x.y").to_pylist() == [3.0, 6.0]
+        assert written.column("tick`s").to_pylist() == [["a"], None]
+
+    def read_count(self, target: Path) -> int:
+        """Rows of the score table; 0 where there is none."""
+        return self.read(target).num_rows if self.n_commits(target) else 0
+
+    def _predictions(self, target: Path, *names: str) -> list[dict[str, object]]:
+        written = self.read(target)
+        order = written.sort_by("id") if "id" in written.column_names else written
+        rows: list[dict[str, object]] = order.select(list(names)).to_pylist()
+        return [_comparable(row) for row in rows]
+
+
+def request(
+    target: Path,
+    *,
+    keys: tuple[str, ...] = ("id",),
+    keep: tuple[str, ...] = (),
+    columns: dict[str, str] | None = None,
+    mode: WriteMode = WriteMode.APPEND,
+    replace_where: str | None = None,
+    run_key: str = "night",
+    on_invalid: InvalidRows = InvalidRows.FAIL,
+) -> ScoringRequest:
+    """A request to score into `target`."""
+    return ScoringRequest(
+        job="contract",
+        target=str(target),
+        run_key=run_key,
+        keys=keys,
+        keep=keep,
+        columns=columns or {},
+        mode=mode,
+        replace_where=replace_where,
+        on_invalid=on_invalid,
+    )
+
+
+def described(rows: pa.Table) -> SourceTable:
+    """A table in memory as a plan knows a source."""
+    columns = tuple(SourceColumn(f.name, f.type, str(f.type)) for f in rows.schema)
+    return SourceTable(uri="memory", format="arrow", version="0", columns=columns)
+
+
+def direct(model: ModelFacts, rows: pa.Table) -> list[dict[str, object]]:
+    """The model's predictions for `rows` in order, by the worker code and without an engine."""
+    bindings, _ = compare(model, described(rows), {})
+    task = BatchTask(model.label, bindings, model.predictions)
+    predictor = load_predictor(open_package(model.folder), TRUST)
+    (batch,) = rows.combine_chunks().to_batches()
+    answer: Sequence[dict[str, object]] = score_batch(
+        predictor, batch, task
+    ).predictions.to_pylist()
+    return [_comparable(row) for row in answer]
+
+
+def with_invalid_rows() -> pa.Table:
+    """Five rows, two of which have no value for a required integer."""
+    x = pa.array([1, None, 3, 4, None], pa.int64())
+    return pa.table({"id": pa.array(range(5), pa.int64()), "x": x})
+
+
+def _thirds() -> dict[str, DataType]:
+    return {"third": ScalarType.DOUBLE, "sign": ScalarType.STRING}
+
+
+def _comparable(row: dict[str, object]) -> dict[str, object]:
+    """A row whose floats are compared bit by bit; NaN equals itself."""
+    return {name: value.hex() if isinstance(value, float) else value for name, value in row.items()}

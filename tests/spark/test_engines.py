@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import deltalake
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.outcome import Outcome
+from sparkscore.scoring.plan import ModelFacts, ScoringRequest, plan_scoring
+from sparkscore.spark.delta import DeltaSink
+from sparkscore.spark.engine import SparkEngine
+from sparkscore.testing.engine_contract import TRUST, EngineContract
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+class SparkEngineContract(EngineContract):
+    """Scores Parquet files into Delta tables; deltalake reads what was written."""
+
+    engine_name: str
+    n_cores = 2
+
+    @pytest.fixture(autouse=True)
+    def _bench(self, spark: SparkSession, tmp_path: Path) -> None:
+        self.spark = spark
+        self.source = tmp_path / "source" / "part.parquet"
+        self.n_runs = 0
+
+    def score(
+        self,
+        model: ModelFacts,
+        rows: pa.Table,
+        request: ScoringRequest,
+        *,
+        n_partitions: int = 2,
+        where: str | None = None,
+    ) -> Outcome:
+        self._store(rows)
+        engine = SparkEngine(self.spark, self.engine_name, TRUST)
+        source = engine.open(SourceSpec(str(self.source.parent), where=where))
+        source = replace(source, frame=source.frame.repartition(n_partitions))
+        sink = DeltaSink(self.spark, request.target)
+        self.n_runs += 1
+        facts = RunFacts(run_id=f"run-{self.n_runs}", scored_at=SCORED_AT)
+        return engine.run(plan_scoring(model, source.table, request), source, sink, facts)
+
+    def read(self, target: Path) -> pa.Table:
+        return deltalake.DeltaTable(target).to_pyarrow_table()
+
+    def _store(self, rows: pa.Table) -> None:
+        if self.source.exists() and pq.read_table(self.source).equals(rows):
+            return
+        self.source.parent.mkdir(exist_ok=True)
+        pq.write_table(rows, self.source)
+
+
+class TestArrowEngine(SparkEngineContract):
+    engine_name = "arrow"
+
+
+class TestPandasEngine(SparkEngineContract):
+    engine_name = "pandas"
