@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def write_environment_file(folder: Path, cache: Path) -> None:
         for key, value in settings.items()
     ]
     java = export_line(find_java(cache, os.environ), os.environ)
-    text = "\n".join([java, *lines, ""])
+    own = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    text = "\n".join([java, own, *lines, ""])
     (folder / ENVIRONMENT_FILE).write_text(_HEADER + text, encoding="utf-8")
 
 
