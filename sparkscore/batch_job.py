@@ -16,15 +16,10 @@ from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
 from sparkscore.provenance import environment, run_origin
 from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import (
-    InvalidRows,
-    ScoringPlan,
-    ScoringRequest,
-    WriteMode,
-    plan_scoring,
-)
+from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
 from sparkscore.tracking import ActiveRun
 from sparkscore.workspace import Workspace
 

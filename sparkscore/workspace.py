@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.scoring.batch import BatchLimits
-    from sparkscore.scoring.plan import ModelFacts
+    from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
     from sparkscore.spark.jars import JarSource
@@ -184,7 +184,7 @@ class Workspace:
             ModelError: There is no such model, or its package is not intact.
             SignatureMismatchError: The package has no signature.
         """
-        from sparkscore.scoring.plan import ModelFacts
+        from sparkscore.scoring.facts import ModelFacts
 
         pinned = self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
         signature = pinned.package.description.signature

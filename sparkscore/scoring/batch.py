@@ -21,8 +21,8 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.scoring.casts import cast_column, find_cast
+from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.outputs import prediction_columns
-from sparkscore.scoring.plan import Binding, InvalidRows
 
 if TYPE_CHECKING:
     from sparkscore.flavors.base import Predictor

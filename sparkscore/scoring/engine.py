@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
+from sparkscore.scoring.facts import SourceTable
 from sparkscore.scoring.outcome import Commit, Outcome
-from sparkscore.scoring.plan import RunIdentity, ScoringPlan, SourceTable
+from sparkscore.scoring.plan import RunIdentity, ScoringPlan
 
 ScoresT_contra = TypeVar("ScoresT_contra", contravariant=True)
 SinkT_contra = TypeVar("SinkT_contra", contravariant=True)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -21,8 +20,14 @@ from sparkscore.errors import (
     nearest,
     shown,
 )
-from sparkscore.package.signature import ColumnSchema, Signature, TensorSchema, arrow_type
-from sparkscore.scoring.casts import Cast, can_hold_missing, find_cast
+from sparkscore.scoring.comparison import (
+    Binding,
+    Difference,
+    InvalidRows,
+    compare,
+    mismatch_text,
+)
+from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
 
 RECORD_COLUMNS = pa.schema(
@@ -43,65 +48,6 @@ class WriteMode(StrEnum):
     APPEND = "append"
     REPLACE = "replace"
     MERGE = "merge"
-
-
-class InvalidRows(StrEnum):
-    """What happens to rows that cannot be given to the model without changing a value."""
-
-    FAIL = "fail"
-    REJECT = "reject"
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a plan needs to know of a pinned model; its verified package lies in `folder`."""
-
-    name: str
-    version: int | None
-    digest: str
-    uri: str
-    folder: Path
-    signature: Signature
-
-    @property
-    def label(self) -> str:
-        """How messages call the model."""
-        return repr(self.name) + (f" version {self.version}" if self.version is not None else "")
-
-    @property
-    def predictions(self) -> pa.Schema:
-        """The prediction columns that the signature declares; see `prediction_schema`."""
-        return prediction_schema(self.signature)
-
-
-@dataclass(frozen=True)
-class SourceColumn:
-    """One column of a source; `type` is None where Arrow has no equal of `type_name`."""
-
-    name: str
-    type: pa.DataType | None
-    type_name: str
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """A source as it was opened: which table, which version, which columns.
-
-    `version` pins the rows: a Delta version, or a digest over the files of another format; empty
-    for a DataFrame, whose rows nobody can pin. `table_id` tells a table from an earlier one that
-    lay at the same place.
-    """
-
-    uri: str
-    format: str
-    version: str
-    columns: tuple[SourceColumn, ...]
-    table_id: str = ""
-    where: str | None = None
-
-    def column(self, name: str) -> SourceColumn | None:
-        """The column of exactly this name, or None."""
-        return next((column for column in self.columns if column.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -127,53 +73,6 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
-
-
-@dataclass(frozen=True)
-class Binding:
-    """How one input column of the model is filled from the source.
-
-    `source` is None for an optional column that the source lacks: it is all null. `cast` is None
-    where the source's type is not known before the batch comes.
-    """
-
-    model_column: str
-    source: SourceColumn | None
-    type: pa.DataType
-    cast: Cast | None
-    needs_value: bool
-
-    @property
-    def may_reject(self) -> bool:
-        """Whether a value of the source can make its row invalid."""
-        return self.needs_value or self.cast in (Cast.CHECKED, None)
-
-
-class DifferenceKind(StrEnum):
-    """In which way source and signature differ."""
-
-    MISSING = "missing"
-    ABSENT = "absent"
-    EXTRA = "extra"
-    REORDERED = "reordered"
-    RENAMED = "renamed"
-    WIDENED = "widened"
-    CHECKED = "checked"
-    WRONG_TYPE = "wrong type"
-
-    @property
-    def is_fatal(self) -> bool:
-        """Whether the job is refused because of it."""
-        return self in (DifferenceKind.MISSING, DifferenceKind.WRONG_TYPE)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One line of the comparison between a signature and a table."""
-
-    kind: DifferenceKind
-    column: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -261,101 +160,6 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     )
 
 
-def compare(
-    model: ModelFacts, source: SourceTable, columns: Mapping[str, str]
-) -> tuple[tuple[Binding, ...], tuple[Difference, ...]]:
-    """Bindings for the model's inputs and every difference on the way, fatal ones among them.
-
-    Args:
-        model: Its signature must have named input columns.
-        source: The table to read.
-        columns: Model column -> source column, where the names differ.
-
-    Raises:
-        SignatureMismatchError: The signature has no columns to bind by name.
-        ConfigError: `columns` maps a column that the model does not have.
-    """
-    inputs = input_columns(model)
-    unknown = [name for name in columns if name not in inputs]
-    if unknown:
-        raise ConfigError(
-            f"columns maps {listed(unknown)}, but model {model.name!r} has no such input"
-            f"{nearest(unknown[0], inputs)}; its inputs are {listed(inputs)}"
-        )
-    bindings: list[Binding] = []
-    differences: list[Difference] = []
-    for name, (wanted, required) in inputs.items():
-        binding, found = _bind(name, wanted, required, source, columns.get(name, name))
-        differences.extend(found)
-        if binding is not None:
-            bindings.append(binding)
-    asked = (columns.get(name, name) for name in inputs)
-    used = [name for name in asked if source.column(name) is not None]
-    differences.extend(_order_and_extra(used, source))
-    return tuple(bindings), tuple(differences)
-
-
-def input_columns(model: ModelFacts) -> Mapping[str, tuple[pa.DataType, bool]]:
-    """The model's input columns in order: name -> (Arrow type, required).
-
-    Raises:
-        SignatureMismatchError: The signature has tensors or unnamed columns, which no table
-            column can be bound to.
-    """
-    schema = model.signature.inputs
-    if not isinstance(schema, ColumnSchema) or any(not spec.name for spec in schema.columns):
-        raise SignatureMismatchError(
-            f"model {model.name!r} has no named input columns in its signature, so no table column "
-            "can be bound to it; package it with a signature made from a data frame"
-        )
-    return {str(spec.name): (arrow_type(spec.type), spec.required) for spec in schema.columns}
-
-
-def prediction_schema(signature: Signature) -> pa.Schema:
-    """The prediction columns that a signature declares, all nullable.
-
-    A single unnamed output is called `prediction`. A tensor of shape (-1,) is a scalar column,
-    one of shape (-1, k, ...) a column of (nested) lists.
-
-    Raises:
-        SignatureMismatchError: The signature declares no output.
-    """
-    outputs = signature.outputs
-    if isinstance(outputs, ColumnSchema) and outputs.columns:
-        names = [
-            spec.name or _default_name(i, outputs.columns) for i, spec in enumerate(outputs.columns)
-        ]
-        return pa.schema(
-            [pa.field(n, arrow_type(s.type)) for n, s in zip(names, outputs.columns, strict=True)]
-        )
-    if isinstance(outputs, TensorSchema) and len(outputs.tensors) == 1:
-        tensor = outputs.tensors[0]
-        data_type = arrow_type_of_tensor(tensor.dtype)
-        for _ in tensor.shape[1:]:
-            data_type = pa.list_(data_type)
-        return pa.schema([pa.field(tensor.name or "prediction", data_type)])
-    raise SignatureMismatchError(
-        "the model's signature declares no output, so the score table would have no declared "
-        "prediction column; package it with a signature that includes predictions"
-    )
-
-
-def arrow_type_of_tensor(dtype: str) -> pa.DataType:
-    """The Arrow type for a numpy dtype name of a tensor spec.
-
-    Raises:
-        SignatureMismatchError: Arrow has none for it.
-    """
-    if dtype.startswith(("str", "object", "<U", "U")):
-        return pa.string()
-    try:
-        return pa.from_numpy_dtype(dtype)
-    except (TypeError, ValueError, pa.ArrowNotImplementedError) as exc:
-        raise SignatureMismatchError(
-            f"a tensor of dtype {dtype!r} has no column type; declare the output as a column"
-        ) from exc
-
-
 def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> RunIdentity:
     """The identity of a logical run: one application id per job, target and run key.
 
@@ -378,69 +182,6 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
     app_id = "sparkscore-" + _digest_of([request.job, request.target, run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
-
-
-def _bind(
-    name: str, wanted: pa.DataType, required: bool, source: SourceTable, source_name: str
-) -> tuple[Binding | None, list[Difference]]:
-    column = source.column(source_name)
-    if column is None:
-        return _bind_absent(name, wanted, required, source, source_name)
-    found: list[Difference] = []
-    if source_name != name:
-        found.append(Difference(DifferenceKind.RENAMED, name, f"filled from {source_name!r}"))
-    cast = None if column.type is None else find_cast(column.type, wanted)
-    types = f"{column.type_name} for {wanted}"
-    if cast is None:
-        found.append(Difference(DifferenceKind.WRONG_TYPE, name, f"{source_name!r} is {types}"))
-        return None, found
-    if cast is Cast.WIDENED:
-        found.append(Difference(DifferenceKind.WIDENED, name, types))
-    if cast is Cast.CHECKED:
-        found.append(
-            Difference(DifferenceKind.CHECKED, name, f"{types}; beyond ±2**53 a row is invalid")
-        )
-    needs_value = required and not can_hold_missing(wanted)
-    return Binding(name, column, wanted, cast, needs_value), found
-
-
-def _bind_absent(
-    name: str, wanted: pa.DataType, required: bool, source: SourceTable, source_name: str
-) -> tuple[Binding | None, list[Difference]]:
-    if not required:
-        absent = Difference(DifferenceKind.ABSENT, name, f"optional {wanted}; all null")
-        return Binding(name, None, wanted, Cast.EXACT, needs_value=False), [absent]
-    near = nearest(source_name, [column.name for column in source.columns])
-    detail = f"no column {source_name!r}{near} for {wanted}"
-    return None, [Difference(DifferenceKind.MISSING, name, detail)]
-
-
-def _order_and_extra(used: Sequence[str], source: SourceTable) -> list[Difference]:
-    found: list[Difference] = []
-    positions = {column.name: i for i, column in enumerate(source.columns)}
-    order = [positions[name] for name in used]
-    if order != sorted(order):
-        found.append(
-            Difference(DifferenceKind.REORDERED, "*", "bound by name; the table's order is another")
-        )
-    found.extend(
-        Difference(
-            DifferenceKind.EXTRA, column.name, f"{column.type_name}; the model does not see it"
-        )
-        for column in source.columns
-        if column.name not in used
-    )
-    return found
-
-
-def mismatch_text(model: ModelFacts, source: SourceTable, fatal: Sequence[Difference]) -> str:
-    """What a SignatureMismatchError says of `fatal` differences."""
-    lines = "".join(f"\n  {item.kind.value:<11} {item.column}: {item.detail}" for item in fatal)
-    return (
-        f"model {model.label} does not fit {source.format} source {source.uri!r}:{lines}\n"
-        "Map names with columns (--column MODEL=SOURCE), cast in a view, or register a version "
-        "with another signature."
-    )
 
 
 def _check_mode(request: ScoringRequest) -> None:
@@ -508,10 +249,6 @@ def _check_partitions(
                 f"partition column {name!r} is not written{nearest(name, possible)}; "
                 f"keep it (--keep) or take one of {listed(possible)}"
             )
-
-
-def _default_name(index: int, specs: Sequence[object]) -> str:
-    return "prediction" if len(specs) == 1 else f"prediction_{index}"
 
 
 def _digest_of(value: object) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
-from sparkscore.scoring.plan import Binding
+from sparkscore.scoring.comparison import Binding
 from sparkscore.spark.source import quoted
 from sparkscore.spark.worker import ScoringTask, score_batches
 

@@ -105,6 +105,8 @@ class SparkEngine:
             "spark.sql.execution.arrow.maxRecordsPerBatch": str(self.limits.max_rows),
             "spark.sql.execution.arrow.maxBytesPerBatch": str(self.limits.max_bytes),
             EXACT_INTEGERS_KEY: "true",
+            # Spark's default, INT96, is read elsewhere as nanoseconds, which end in 1677 and 2262.
+            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         }
         try:
             with session_conf(self.spark, conf):

@@ -12,15 +12,8 @@ from sparkscore.errors import SignatureMismatchError, UsageError, listed
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.casts import can_hold_missing
-from sparkscore.scoring.plan import (
-    Binding,
-    InvalidRows,
-    ModelFacts,
-    SourceColumn,
-    compare,
-    input_columns,
-    mismatch_text,
-)
+from sparkscore.scoring.comparison import Binding, InvalidRows, compare, mismatch_text
+from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.shipping import ship
 from sparkscore.spark.source import described, quoted

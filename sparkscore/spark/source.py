@@ -16,7 +16,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from sparkscore.errors import SourceError, shown
 from sparkscore.scoring.engine import SourceSpec
-from sparkscore.scoring.plan import SourceColumn, SourceTable
+from sparkscore.scoring.facts import SourceColumn, SourceTable
 
 if TYPE_CHECKING:
     import pyarrow as pa

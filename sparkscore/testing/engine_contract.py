@@ -21,16 +21,10 @@ from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ScalarType
 from sparkscore.scoring.batch import BatchTask, score_batch
+from sparkscore.scoring.comparison import InvalidRows, compare
+from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import (
-    InvalidRows,
-    ModelFacts,
-    ScoringRequest,
-    SourceColumn,
-    SourceTable,
-    WriteMode,
-    compare,
-)
+from sparkscore.scoring.plan import ScoringRequest, WriteMode
 from sparkscore.testing.models import (
     OneForAll,
     Refusing,

@@ -20,7 +20,7 @@ from sparkscore.package.signature import (
     ScalarType,
     Signature,
 )
-from sparkscore.scoring.plan import ModelFacts
+from sparkscore.scoring.facts import ModelFacts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,14 +19,12 @@ from sparkscore.errors import (
 )
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, Signature
 from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import (
     RECORD_COLUMNS,
-    ModelFacts,
     ScoringPlan,
     ScoringRequest,
-    SourceColumn,
-    SourceTable,
     WriteMode,
     plan_scoring,
 )

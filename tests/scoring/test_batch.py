@@ -15,7 +15,8 @@ from sparkscore.errors import (
 )
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
 from sparkscore.scoring.casts import Cast
-from sparkscore.scoring.plan import Binding, InvalidRows, SourceColumn
+from sparkscore.scoring.comparison import Binding, InvalidRows
+from sparkscore.scoring.facts import SourceColumn
 
 N_ROWS = 7
 ODD_LONG = 9223372036854775707

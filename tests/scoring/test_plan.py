@@ -11,18 +11,9 @@ from sparkscore.errors import ConfigError, SignatureMismatchError
 from sparkscore.package.schema import ColumnSchema, ColumnSpec, TensorSchema, TensorSpec
 from sparkscore.package.signature import AnyType, ScalarType, Signature
 from sparkscore.scoring.casts import Cast
-from sparkscore.scoring.plan import (
-    DifferenceKind,
-    InvalidRows,
-    ModelFacts,
-    ScoringRequest,
-    SourceColumn,
-    SourceTable,
-    WriteMode,
-    compare,
-    plan_scoring,
-    prediction_schema,
-)
+from sparkscore.scoring.comparison import DifferenceKind, InvalidRows, compare
+from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, prediction_schema
+from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
 
 PREDICTION = ColumnSchema((ColumnSpec("prediction", ScalarType.DOUBLE),))
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
-from sparkscore.scoring.plan import ModelFacts, ScoringRequest, plan_scoring
+from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.testing.engine_contract import TRUST, EngineContract
@@ -54,7 +55,11 @@ class SparkEngineContract(EngineContract):
         return engine.run(plan_scoring(model, source.table, request), source, sink, facts)
 
     def read(self, target: Path) -> pa.Table:
-        return deltalake.DeltaTable(target).to_pyarrow_table()
+        table = deltalake.DeltaTable(target)
+        if "delta.columnMapping.mode" in table.metadata().configuration:
+            # deltalake does not know the columns' names in the files.
+            return self.spark.read.format("delta").load(str(target)).toArrow()
+        return table.to_pyarrow_table()
 
     def _store(self, rows: pa.Table) -> None:
         if self.source.exists() and pq.read_table(self.source).equals(rows):

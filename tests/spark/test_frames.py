@@ -15,7 +15,7 @@ from sparkscore.errors import (
 )
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
 from sparkscore.scoring.batch import BatchLimits, BatchTask
-from sparkscore.scoring.plan import compare
+from sparkscore.scoring.comparison import compare
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.failures import translated
 from sparkscore.spark.source import described
@@ -25,7 +25,9 @@ from sparkscore.testing.models import Refusing, SeenAsText, Third, Thirds, packa
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from collections.abc import Callable
+
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
 LONGS = ColumnSchema((ColumnSpec("n", ScalarType.LONG, False), ColumnSpec("w", ScalarType.STRING)))
@@ -114,7 +116,11 @@ def test_function_takes_names_columns_or_nothing(
     call: str, spark: SparkSession, frame: DataFrame, third: str, workspace: Workspace
 ) -> None:
     udf = sparkscore.spark_udf(spark, third, workspace=workspace)
-    column = {"name": lambda: udf("x"), "column": lambda: udf(sf.col("x")), "none": udf}
+    column: dict[str, Callable[[], Column]] = {
+        "name": lambda: udf("x"),
+        "column": lambda: udf(sf.col("x")),
+        "none": udf,
+    }
     got = frame.where("x IS NOT NULL").select(column[call]().alias("p")).collect()
     assert [row["p"] for row in got] == [1.0, -2.0]
 
@@ -124,7 +130,7 @@ def test_function_of_several_columns_keeps_longs_beside_nulls(
     call: str, spark: SparkSession, longs: DataFrame, seen: str, workspace: Workspace
 ) -> None:
     udf = sparkscore.spark_udf(spark, seen, workspace=workspace)
-    columns = {
+    columns: dict[str, Callable[[], Column]] = {
         "positional": lambda: udf("n", sf.col("w")),
         "struct": lambda: udf(sf.struct("w", "n")),
         "none": udf,

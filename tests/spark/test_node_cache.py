@@ -10,7 +10,7 @@ import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
 from sparkscore.package import TrustPolicy, pack
-from sparkscore.scoring.plan import ModelFacts
+from sparkscore.scoring.facts import ModelFacts
 from sparkscore.spark.node_cache import loaded_model, node_folder
 from sparkscore.testing.models import SeenAsText, Third, packaged
 
