@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pyspark.errors import PySparkException
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -37,7 +36,13 @@ from sparkscore.errors import (
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
-from sparkscore.spark.failures import is_conflict, is_unwritable
+from sparkscore.spark.failures import (
+    OUTSIDE_PREDICATE_SIGN,
+    SPARK_FAILURES,
+    first_line,
+    is_conflict,
+    is_unwritable,
+)
 from sparkscore.spark.source import detail_of, is_path, located, quoted, table_identifier
 
 if TYPE_CHECKING:
@@ -132,7 +137,7 @@ class DeltaSink:
                 try:
                     self._write_once(scores, plan, metadata)
                     break
-                except PySparkException as exc:
+                except SPARK_FAILURES as exc:
                     if not is_conflict(exc):
                         raise
                     landed = self.find(plan.identity)
@@ -164,6 +169,8 @@ class DeltaSink:
         if request.mode is WriteMode.MERGE and detail is not None:
             self._merge(scores, plan, metadata)
             return
+        if request.replace_where and detail is None:
+            scores = _inside(scores, request.replace_where)
         writer = (
             self._new_table(scores, request.partition_by if detail is None else ())
             .mode("overwrite" if request.mode is WriteMode.REPLACE else "append")
@@ -171,7 +178,7 @@ class DeltaSink:
             .option("txnVersion", _TXN_VERSION)
             .option("userMetadata", metadata)
         )
-        if request.replace_where:
+        if request.replace_where and detail is not None:
             writer = writer.option("replaceWhere", request.replace_where)
         # By its path, a table of the catalog too: saveAsTable loses the observed row counts.
         writer.save(self.uri if detail is None else str(detail["location"]))
@@ -265,6 +272,15 @@ def _lock_of(spark: SparkSession) -> threading.RLock:
         return _locks.setdefault(spark, threading.RLock())
 
 
+def _inside(scores: DataFrame, predicate: str) -> DataFrame:
+    """`scores`, failing at a row outside of `predicate`: Delta looks in a known table only."""
+    first = scores.columns[0]
+    column = sf.col(quoted(first))
+    is_inside = sf.coalesce(sf.expr(predicate), sf.lit(False))
+    checked = sf.when(is_inside, column).otherwise(sf.raise_error(OUTSIDE_PREDICATE_SIGN))
+    return scores.withColumn(first, checked)
+
+
 def _user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> dict[str, object]:
     return {
         "sparkscore": _METADATA_FORMAT,
@@ -335,10 +351,9 @@ def _check_local_path(path: Path) -> None:
 def _write_errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except PySparkException as exc:
+    except SPARK_FAILURES as exc:
         if is_unwritable(exc):
             raise TargetUnwritableError(
-                f"target {shown(uri)} cannot be written; nothing was committed: "
-                f"{str(exc).strip().splitlines()[0]}"
+                f"target {shown(uri)} cannot be written; nothing was committed: {first_line(exc)}"
             ) from exc
         raise

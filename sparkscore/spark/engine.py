@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
@@ -23,7 +21,7 @@ from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
-from sparkscore.spark.failures import NULL_KEY_SIGN, translated
+from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
@@ -111,7 +109,7 @@ class SparkEngine:
         try:
             with session_conf(self.spark, conf):
                 return sink.write(frame, plan, facts)
-        except (PySparkException, Py4JError, ConnectionError) as exc:
+        except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what) from exc
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
 from sparkscore import errors
 from sparkscore.errors import (
     KeyColumnError,
@@ -13,8 +16,17 @@ from sparkscore.errors import (
     TargetSchemaError,
 )
 
+SPARK_FAILURES = (PySparkException, Py4JError)
+"""What a call to Spark raises: PySpark's errors, and Py4J's where PySpark knows no equal.
+
+Delta's lost commits are among the latter.
+"""
+
 NULL_KEY_SIGN = "sparkscore: key column"
 """How `raise_error` of the engine begins; found again in the failure's text."""
+
+OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
+"""How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
 
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"
@@ -22,7 +34,7 @@ _CONFLICT = re.compile(
 )
 _UNWRITABLE = re.compile(
     r"Permission denied|Read-only file system|AccessControlException|Mkdirs failed|Not a directory"
-    r"|No space left on device|AccessDenied"
+    r"|No space left on device|AccessDenied|DELTA_CANNOT_CREATE_LOG_PATH"
 )
 _STOPPED = re.compile(
     r"SparkContext was shut ?down|stopped SparkContext|SparkContext has been shutdown"
@@ -32,7 +44,6 @@ _OURS = re.compile(
     r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.MULTILINE
 )
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
-_OUTSIDE_PREDICATE = "DELTA_REPLACE_WHERE_MISMATCH"
 
 
 def is_conflict(exc: BaseException) -> bool:
@@ -68,7 +79,7 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
             "name further key columns, or filter the source to one row a key"
         )
-    if _OUTSIDE_PREDICATE in text:
+    if OUTSIDE_PREDICATE_SIGN in text:
         return TargetSchemaError(
             f"{what}: rows to be written lie outside replace_where, so they would not be replaced "
             "by a next run; make --where select the same rows as --replace-where"
@@ -78,8 +89,14 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
             f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
             "command again: what was committed is found and not scored twice"
         )
-    first = text.strip().splitlines()[0] if text.strip() else type(exc).__name__
-    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first}")
+    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def first_line(exc: BaseException) -> str:
+    """What went wrong, in one line, without the way that the call took through Py4J."""
+    lines = [line.strip(": ") for line in str(exc).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("An error occurred while calling")]
+    return (said or [type(exc).__name__])[0]
 
 
 def _is_of_spark(exc: BaseException, sign: re.Pattern[str]) -> bool:

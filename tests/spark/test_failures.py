@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from sparkscore.errors import (
@@ -107,3 +108,8 @@ def test_failure_without_a_class_of_its_own_says_its_first_line_and_the_job() ->
     assert str(error).startswith("scoring 'a' into 'b' failed in Spark")
     assert "out of disk" in str(error)
     assert "\tat" not in str(error)
+
+
+def test_failure_that_py4j_reports_says_what_happened_and_not_how_it_was_called() -> None:
+    exc = Py4JError("An error occurred while calling o1.save.\n: java.io.IOException: gone\n\tat x")
+    assert "nothing was committed: java.io.IOException: gone" in str(translated(exc, "the job"))

@@ -181,9 +181,11 @@ def test_column_that_has_the_name_of_a_prediction_is_refused(
 def test_columns_that_a_join_left_twice_do_no_harm(
     frame: DataFrame, third: str, workspace: Workspace
 ) -> None:
-    joined = frame.join(frame.select("id").alias("other"), frame["id"] == sf.col("other.id"))
+    other = frame.sparkSession.createDataFrame([(1,), (3,)], "id INT")
+    joined = frame.join(other, frame["id"] == other["id"])
     scores = sparkscore.score(joined, third, workspace=workspace)
     assert scores.columns == ["id", "x", "id", "prediction"]
+    assert sorted(tuple(row) for row in scores.collect()) == [(1, 3.0, 1, 1.0), (3, -6.0, 3, -2.0)]
 
 
 def test_columns_of_another_name_are_mapped(
