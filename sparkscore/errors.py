@@ -277,6 +277,17 @@ class SparkFailedError(InternalError):
     code = "SPARK_FAILED"
 
 
+def is_interrupt(exc: BaseException) -> bool:
+    """Whether Ctrl-C is what happened, though a library may have raised something else over it.
+
+    Py4J, for one, fails to close its connection when Ctrl-C breaks into a call, and raises that.
+    """
+    seen: BaseException | None = exc
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
 def shown(value: object) -> str:
     """`value` as an error message shows it: its repr, cut at 200 characters."""
     text = repr(value)

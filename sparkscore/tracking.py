@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sparkscore.errors import SparkStoppedError
+from sparkscore.errors import SparkStoppedError, is_interrupt
 from sparkscore.names import (
     ArtifactPath,
     RunId,
@@ -238,9 +238,8 @@ class ActiveRun:
 def _end_status(error: BaseException | None) -> RunStatus:
     if error is None:
         return RunStatus.FINISHED
-    is_stopped = isinstance(
-        error, KeyboardInterrupt | SystemExit | GeneratorExit | SparkStoppedError
-    )
+    is_stopped = isinstance(error, SystemExit | GeneratorExit | SparkStoppedError)
+    is_stopped = is_stopped or is_interrupt(error)
     return RunStatus.KILLED if is_stopped else RunStatus.FAILED
 
 

@@ -21,7 +21,7 @@ from types import FrameType
 import click
 
 import sparkscore
-from sparkscore.errors import InternalError, SparkscoreError
+from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.extras import missing_extra
 
 _COMMANDS = {
@@ -150,10 +150,14 @@ def _guarded(run: Callable[[], int], options: GlobalOptions) -> int:
         exc.show()
         return exc.exit_code
     except SparkscoreError as exc:
+        if is_interrupt(exc):
+            return _told("interrupted", _INTERRUPTED, options)
         return _told(f"error [{exc.code}]: {exc}", exc.exit_code, options)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     except Exception as exc:  # noqa: BLE001 - the outer edge: whatever is left becomes one message
+        if is_interrupt(exc):
+            return _told("interrupted", _INTERRUPTED, options)
         text = f"error [{InternalError.code}]: {type(exc).__name__}: {exc}"
         hint = "" if options.debug else "; run again with --debug for the traceback"
         return _told(text + hint, InternalError.exit_code, options)

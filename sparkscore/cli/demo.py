@@ -17,7 +17,7 @@ from sparkscore.cli.output import Output, show
 from sparkscore.demo.folder import claimed_folder
 from sparkscore.demo.handover import places, same_job, stores_in, write_environment_file
 from sparkscore.demo.play import N_STEPS, Demo, Step, Watcher
-from sparkscore.errors import UsageError
+from sparkscore.errors import UsageError, is_interrupt
 
 _JOB_FILE = Path("conf/jobs/flights.yaml")
 _INTERRUPTED = 130
@@ -48,7 +48,9 @@ def command(folder: Path, quiet: bool) -> int:
     try:
         with claimed_folder(folder) as place:
             _play(place, quiet=options.quiet)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as exc:
+        if not is_interrupt(exc):
+            raise
         click.echo("interrupted; the next demo starts over", err=True)
         return _INTERRUPTED
     return 0

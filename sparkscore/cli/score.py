@@ -16,7 +16,7 @@ import click
 from sparkscore.batch_job import plan_facts, prepare, run_batch_job
 from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.errors import ConfigError, InternalError, SparkscoreError, shown
+from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt, shown
 from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 
@@ -121,23 +121,26 @@ def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object])
         workspace = open_workspace(_settings(flags))
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
         return run_batch_job(workspace, resolved.values, run_key, note)
-    except (KeyboardInterrupt, SystemExit) as exc:
-        code = exc.code if isinstance(exc, SystemExit) else _INTERRUPTED
-        return _failed(exc, int(code or 0), name, run_key, started)
-    except SparkscoreError as exc:
-        return _failed(exc, exc.exit_code, name, run_key, started)
-    except Exception as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
-        return _failed(exc, InternalError.exit_code, name, run_key, started)
+    except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
+        return _failed(exc, _exit_code(exc), name, run_key, started)
     finally:
         if workspace is not None:
             workspace.close()
+
+
+def _exit_code(exc: BaseException) -> int:
+    if isinstance(exc, SystemExit):
+        return int(exc.code or 0)
+    if is_interrupt(exc):
+        return _INTERRUPTED
+    return exc.exit_code if isinstance(exc, SparkscoreError) else InternalError.exit_code
 
 
 def _failed(
     exc: BaseException, code: int, name: str, run_key: str | None, started: str
 ) -> JobResult:
     facts = error_facts(exc)
-    if isinstance(exc, KeyboardInterrupt | SystemExit):
+    if isinstance(exc, SystemExit) or is_interrupt(exc):
         facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
     if is_debug():
         traceback.print_exception(exc)

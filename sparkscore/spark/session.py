@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import subprocess
@@ -85,6 +86,7 @@ def open_session(
         PortTakenError: A port that was asked for is in use.
         SparkFailedError: Spark did not start for another reason.
     """
+    logging.getLogger().addFilter(_is_news)
     session = running_session()
     if session is None:
         connects = settings.remote is not None and not settings.remote.startswith("local")
@@ -139,6 +141,12 @@ def _stop_quietly(session: SparkSession) -> None:
             session.stop()
         except Exception:  # noqa: BLE001 - a JVM that was killed is stopped too
             return
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Py4J logs the trace of every Ctrl-C that breaks into a call, by the root logger; whoever
+    # called gets the interrupt itself.
+    return record.msg != "KeyboardInterrupt while sending command."
 
 
 def _connect(settings: SessionSettings) -> SparkSession:
