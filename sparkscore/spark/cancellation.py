@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+from sparkscore.spark.shipping import is_connect
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -35,7 +37,7 @@ def cancellable(spark: SparkSession, action: Callable[[], _Result]) -> _Result:
 
     def act() -> None:
         try:
-            spark.addTag(tag)  # Tags belong to a thread, so this one needs no clean-up.
+            _tag(spark, tag)  # Tags belong to a thread, so this one needs no clean-up.
             result.set_result(action())
         except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
             result.set_exception(exc)
@@ -44,8 +46,27 @@ def cancellable(spark: SparkSession, action: Callable[[], _Result]) -> _Result:
     try:
         return result.result()
     except (KeyboardInterrupt, SystemExit):
-        _cancel(spark, tag, result)
+        # In a thread too: a Connect client tries a server that is gone again and again.
+        cancelling = threading.Thread(target=_cancel, args=(spark, tag, result), daemon=True)
+        cancelling.start()
+        cancelling.join(_CANCEL_S)
         raise
+
+
+def _tag(spark: SparkSession, tag: str) -> None:
+    if is_connect(spark):
+        spark.addTag(tag)
+    else:
+        # The session's own tags are known to the thread that set them only: another one's
+        # interruptTag finds nothing to cancel.
+        spark.sparkContext.addJobTag(tag)
+
+
+def _cancel_tagged(spark: SparkSession, tag: str) -> None:
+    if is_connect(spark):
+        spark.interruptTag(tag)
+    else:
+        spark.sparkContext.cancelJobsWithTag(tag)
 
 
 def _cancel(spark: SparkSession, tag: str, result: Future[_Result]) -> None:
@@ -55,7 +76,7 @@ def _cancel(spark: SparkSession, tag: str, result: Future[_Result]) -> None:
     deadline = time.monotonic() + _CANCEL_S
     while not ended.is_set() and time.monotonic() < deadline:
         try:
-            spark.interruptTag(tag)
+            _cancel_tagged(spark, tag)
         except Exception:  # noqa: BLE001 - the JVM may be gone, which ends the action too
             return
         ended.wait(_AGAIN_S)
