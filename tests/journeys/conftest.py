@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 N_ROWS = 2000
 N_FILES = 40
-_START_S = 150
+_START_S = 240
 _STOP_S = 30
 
 
@@ -200,6 +200,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for start in range(0, N_ROWS, N_ROWS // N_FILES):
         part = source.slice(start, N_ROWS // N_FILES)
         write_deltalake(folder / "rows", part, mode="append")
+    DeltaTable(folder / "rows").create_checkpoint()  # One file to read instead of one a commit.
     return folder
 
 
