@@ -1,4 +1,4 @@
-"""The README does what it says: its blocks are run in order, in a folder like the one after `make demo`.
+"""The README does what it says: its blocks are run in order, as after `make demo`.
 
 The folder has the repository's `conf` and `jobs`, and a `demo` of few flights. Shell blocks are one
 shell session and Python blocks one Python session, as a reader would have them.
@@ -95,10 +95,9 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 def test_every_extra_it_names_is_one_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = {
-        extra for text in re.findall(r"sparkscore\[([\w,]+)\]", README) for extra in text.split(",")
-    }
-    assert named <= set(project["optional-dependencies"])
+    lists: list[str] = re.findall(r"pip install '\.\[([\w,]+)\]'", README)
+    assert lists
+    assert set(",".join(lists).split(",")) <= set(project["optional-dependencies"])
 
 
 def test_every_link_leads_to_a_file() -> None:
