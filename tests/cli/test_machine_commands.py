@@ -62,14 +62,13 @@ def test_the_doctor_names_the_command_that_brings_jars(run: Run, cache: Path) ->
     assert answer.exit_code == 75
     assert by_part(answer)["delta jars"]["code"] == "JARS_UNAVAILABLE"
     assert by_part(answer)["delta jars"]["detail"].endswith("run: sparkscore setup")
-    assert not cache.exists()
+    assert not (cache / "jars").exists()
 
 
-def test_the_doctor_makes_no_database(run: Run, folder: Path, cache: Path) -> None:
+def test_the_doctor_makes_no_database(run: Run, folder: Path) -> None:
     answer = run("doctor", "-o", "json")
     assert by_part(answer)["tracking store"]["status"] == "ok"
     assert not (folder / "sparkscore.db").exists()
-    assert not cache.exists()
 
 
 def test_a_fault_that_a_person_must_mend_ends_with_2(run: Run, cache: Path) -> None:
