@@ -300,17 +300,23 @@ def _user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> dict[str
 
 def _commit(uri: str, row: Row) -> Commit:
     numbers: Mapping[str, str] = row["operationMetrics"] or {}
-    written = numbers.get("numOutputRows")
-    if row["operation"] == "MERGE":
-        written = str(int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"]))
     n_bytes = numbers.get("numOutputBytes") or numbers.get("numTargetBytesAdded")
     return Commit(
         uri=uri,
         version=int(row["version"]),
         run_id=str(json.loads(row["userMetadata"])["run_id"]),
-        n_rows=None if written is None else int(written),
+        n_rows=_rows_written(numbers, is_merge=row["operation"] == "MERGE"),
         n_bytes=None if n_bytes is None else int(n_bytes),
     )
+
+
+def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:
+    if is_merge:
+        return int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"])
+    if "numOutputRows" not in numbers:
+        return None
+    # A file that the predicate cuts through is written anew, and Delta counts its other rows too.
+    return int(numbers["numOutputRows"]) - int(numbers.get("numCopiedRows", 0))
 
 
 def _conflict_text(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 from pyspark.sql import Observation
@@ -15,6 +15,7 @@ from pyspark.sql.pandas.types import from_arrow_type
 from sparkscore.errors import KeyColumnError, shown
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
@@ -27,6 +28,8 @@ from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _ANSWER = "__sparkscore_answer"
@@ -88,12 +91,12 @@ class SparkEngine:
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-        return _outcome(
-            commit,
-            read.get,
-            scored.get,
-            {"ship": shipped - started, "score_and_commit": ended - shipped},
-            self._n_cores(),
+        return Outcome(
+            status=OutcomeStatus.SUCCEEDED,
+            commit=commit,
+            **_counted(_observed(read) | _observed(scored), plan, source, commit),
+            seconds={"ship": shipped - started, "score_and_commit": ended - shipped},
+            n_cores=self._n_cores(),
         )
 
     def _write(
@@ -231,25 +234,44 @@ def _never_null(name: str) -> Column:
     return sf.when(column.isNull(), sf.raise_error(message)).otherwise(column).alias(name)
 
 
-def _outcome(
-    commit: Commit,
-    read: dict[str, object],
-    scored: dict[str, object],
-    seconds: dict[str, float],
-    n_cores: int | None,
-) -> Outcome:
-    reports = scored["reports"]
-    assert isinstance(reports, list)
-    return Outcome(
-        status=OutcomeStatus.SUCCEEDED,
-        commit=commit,
-        n_read=_count(read["n_rows"]),
-        n_scored=_count(scored["n_scored"]),
-        n_rejected=_count(scored["n_rejected"]),
-        seconds=seconds,
-        n_cores=n_cores,
-        batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+class _Counts(TypedDict):
+    n_read: int
+    n_scored: int
+    n_rejected: int
+    batches: tuple[BatchReport, ...]
+
+
+def _counted(
+    observed: Mapping[str, object], plan: ScoringPlan, source: OpenedSource, commit: Commit
+) -> _Counts:
+    """The rows of a run as Spark observed them, with the workers' reports.
+
+    A Connect server does not send what it observed below some commands, MERGE among them. Then
+    the source is counted again, the commit says what was scored, and there are no reports.
+    """
+    reports = observed.get("reports")
+    if isinstance(reports, list):
+        return _Counts(
+            n_read=_count(observed["n_rows"]),
+            n_scored=_count(observed["n_scored"]),
+            n_rejected=_count(observed["n_rejected"]),
+            batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+        )
+    n_read, n_scored = source.frame.count(), commit.n_rows or 0
+    rejects = plan.request.on_invalid is InvalidRows.REJECT
+    return _Counts(
+        n_read=n_read,
+        n_scored=n_scored,
+        n_rejected=n_read - n_scored if rejects else 0,
+        batches=(),
     )
+
+
+def _observed(observation: Observation) -> dict[str, object]:
+    try:
+        return dict(observation.get)
+    except AssertionError:  # Connect's way to say that nothing came.
+        return {}
 
 
 def _count(value: object) -> int:

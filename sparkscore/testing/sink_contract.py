@@ -174,6 +174,12 @@ class SinkContract:
         assert self._scores(target) == {1: 0.5, 3: 2.5, 4: 3.5}
         assert self.n_commits(target) == 2
 
+    def test_replace_counts_its_own_rows_where_files_hold_others_too(self, target: Path) -> None:
+        self.write(attempt(target, *((i, 1 + i // 2 % 2, i / 2) for i in range(8))))
+        commit = self.write(attempt(target, (9, 2, 9.5), run_key="next", replace_where="day = 2"))
+        assert commit.n_rows == 1
+        assert self._scores(target) == {0: 0.0, 1: 0.5, 4: 2.0, 5: 2.5, 9: 9.5}
+
     def test_merge_updates_known_keys_and_inserts_new_ones(self, target: Path) -> None:
         first = attempt(target, (1, 1, 0.5), (2, 1, 1.5), mode=WriteMode.MERGE)
         assert self.write(first).n_rows == 2

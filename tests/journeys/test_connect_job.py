@@ -62,7 +62,7 @@ def test_connect_appends_replaces_merges_and_calls_models(world: World, batch: B
     )
     assert done.returncode == 0, done.stderr
     *results, values = map(json.loads, done.stdout.splitlines())
-    assert values == [[0, 0, 0, 0], [1.0, 1.25, 1.5], [1.0, 1.25, 1.5]]
+    assert values == [[0, 0, 0, 0], [1.0, 1.25, 1.5], [1.0, 1.25, 1.5]], done.stderr
     outcomes = [(result["status"], result["output"]["rows"]) for result in results]
     assert outcomes == [
         ("succeeded", 2000),
