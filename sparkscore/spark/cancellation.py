@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+from py4j.protocol import Py4JError
+
 from sparkscore.spark.shipping import is_connect
 
 if TYPE_CHECKING:
@@ -51,6 +53,21 @@ def cancellable(spark: SparkSession, action: Callable[[], _Result]) -> _Result:
         cancelling.start()
         cancelling.join(_CANCEL_S)
         raise
+
+
+def is_ending(spark: SparkSession) -> bool:
+    """Whether the driver's JVM is gone or on its way out, as after a signal to it.
+
+    What fails in such a JVM says anything but that. A Connect client cannot ask its server.
+    """
+    if is_connect(spark):
+        return False
+    context = spark.sparkContext
+    try:
+        hooks = context._jvm.org.apache.spark.util.ShutdownHookManager  # type: ignore[union-attr]
+        return bool(hooks.inShutdown()) or bool(context._jsc.sc().isStopped())
+    except (Py4JError, ConnectionError, AttributeError):  # Nobody answers, or nothing is left.
+        return True
 
 
 def _tag(spark: SparkSession, tag: str) -> None:

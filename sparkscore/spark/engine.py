@@ -19,7 +19,7 @@ from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
-from sparkscore.spark.cancellation import cancellable
+from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
@@ -114,7 +114,7 @@ class SparkEngine:
                 return sink.write(frame, plan, facts)
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what) from exc
+            raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
 
     def _n_cores(self) -> int | None:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism

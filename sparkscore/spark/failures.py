@@ -56,7 +56,7 @@ def is_unwritable(exc: BaseException) -> bool:
     return _is_of_spark(exc, _UNWRITABLE)
 
 
-def translated(exc: Exception, what: str) -> SparkscoreError:
+def translated(exc: Exception, what: str, *, is_ending: bool = False) -> SparkscoreError:
     """The error of ours that a failed Spark job stands for.
 
     An error that a Python worker raised comes back as the class it was there.
@@ -64,6 +64,7 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
     Args:
         exc: What PySpark raised.
         what: The job, for the message of last resort.
+        is_ending: Whether the driver's JVM is on its way out, so that Spark's words mean nothing.
     """
     text = _text(exc)
     # Of a chain of errors the last one is the outermost, and what it says is for the caller.
@@ -84,7 +85,7 @@ def translated(exc: Exception, what: str) -> SparkscoreError:
             f"{what}: rows to be written lie outside replace_where, so they would not be replaced "
             "by a next run; make --where select the same rows as --replace-where"
         )
-    if _STOPPED.search(text):
+    if is_ending or _STOPPED.search(text):
         return SparkStoppedError(
             f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
             "command again: what was committed is found and not scored twice"

@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 from pyspark.sql import SparkSession
 
-from sparkscore.spark.cancellation import cancellable
+from sparkscore.spark.cancellation import cancellable, is_ending
 
 
 @pytest.fixture
@@ -68,3 +68,7 @@ def test_an_error_of_the_action_reaches_the_caller(spark: SparkSession) -> None:
 
     with pytest.raises(LookupError, match="not there"):
         cancellable(spark, fail)
+
+
+def test_a_session_that_works_is_not_ending(spark: SparkSession) -> None:
+    assert not is_ending(spark)
