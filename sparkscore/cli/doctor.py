@@ -47,7 +47,7 @@ class Finding:
 @output_option
 @click.pass_context
 def command(context: click.Context, output: Output) -> None:
-    """Check Java, Spark, Delta's jars, the stores and the cache; changes nothing.
+    """Check Java, Spark, Delta's jars, the stores and the cache; fetches and creates none of them.
 
     Exit code 0: all that is required is there; 75: what is missing may come by itself or by
     `sparkscore setup`; 2: a person must mend something.
