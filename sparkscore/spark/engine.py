@@ -218,8 +218,9 @@ def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
         "run_id": facts.run_id,
         "scored_at": facts.scored_at,
     }
+    # By the type's name: a Connect client spells out a string's collation, which Delta then keeps.
     columns += [
-        sf.lit(record[f.name]).cast(from_arrow_type(f.type, False)).alias(f.name)
+        sf.lit(record[f.name]).cast(from_arrow_type(f.type, False).simpleString()).alias(f.name)
         for f in RECORD_COLUMNS
     ]
     return columns
