@@ -37,7 +37,8 @@ from sparkscore.flavors import save_model
 from sparkscore.package.signature import infer_signature
 from sparkscore.spark.defaults import session_conf, with_tries
 from sparkscore.spark.jars import resolve_jars
-from sparkscore.spark.java import find_java, prepare_environment
+from sparkscore.spark.java import find_java
+from sparkscore.spark.launch import prepare_environment
 from sparkscore.workspace import Workspace
 
 N_COLUMNS = 28
@@ -159,7 +160,7 @@ class _Rival:
         java = find_java(cache, os.environ)
         # One thread a task, as sparkscore sees to itself: LightGBM would start one a core.
         environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYSPARK_PYTHON": str(python)}
-        prepare_environment(java, environ)
+        prepare_environment(java, environ, cache)
         del environ["SPARK_HOME"]  # Its own PySpark, of the same version.
         jars = resolve_jars(settings.jars, java, os.environ)
         master = with_tries(settings.master)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sparkscore.conf.settings import default_cache_folder
+from sparkscore.spark.class_archive import make_class_archive
 from sparkscore.spark.jars import JarSource, resolve_jars
-from sparkscore.spark.java import find_java, prepare_environment, spark_home
+from sparkscore.spark.java import find_java, spark_home
+from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _CLUSTER_START_S = 120
 _CLUSTER_STOP_S = 20
+
+# A test's JVM lives for seconds: code compiled once and quickly is all that it has time for.
+os.environ[LAUNCH_OPTIONS] = "-XX:TieredStopAtLevel=1"
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +41,11 @@ def spark_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def delta_jars(spark_cache: Path) -> JarSource:
-    """Where Delta's jars are; they are fetched here if no test run before has done it."""
+    """Where Delta's jars are; what `sparkscore setup` has not brought here is brought now."""
     source = JarSource(cache=spark_cache)
-    resolve_jars(source, find_java(spark_cache, os.environ), os.environ)
+    java = find_java(spark_cache, os.environ)
+    resolve_jars(source, java, os.environ)
+    make_class_archive(java, source, os.environ)
     return source
 
 
@@ -58,7 +65,7 @@ def standalone_master(spark_cache: Path, tmp_path_factory: pytest.TempPathFactor
     """
     folder = tmp_path_factory.mktemp("cluster")
     environ = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder)}
-    prepare_environment(find_java(spark_cache, os.environ), environ)
+    prepare_environment(find_java(spark_cache, os.environ), environ, spark_cache)
     port, web_port = _free_port(), _free_port()
     address = f"spark://127.0.0.1:{port}"
     master = ("master.Master", "--port", str(port), "--webui-port", str(web_port))

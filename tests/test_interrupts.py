@@ -51,9 +51,15 @@ def test_a_run_ends_killed_by_an_interrupt_that_a_library_covered(tmp_path: Path
     assert runs.get_run(run.run_id).status is RunStatus.KILLED
 
 
-def test_py4j_shows_no_trace_of_an_interrupt(spark: SparkSession) -> None:
+@pytest.mark.parametrize("logger", ["root", "py4j.clientserver", "py4j.java_gateway"])
+def test_py4j_shows_no_trace_of_an_interrupt(
+    spark: SparkSession, logger: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert spark.version
-    told = logging.LogRecord(
-        "root", logging.ERROR, "", 0, "KeyboardInterrupt while sending command.", None, None
-    )
-    assert not logging.getLogger().filter(told)
+    log = logging.getLogger(logger)
+    try:
+        break_into_a_call()
+    except SparkFailedError:
+        log.exception("Exception occurred while shutting down connection")
+    log.error("Unknown command")
+    assert [record.getMessage() for record in caplog.records] == ["Unknown command"]

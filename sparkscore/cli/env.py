@@ -7,11 +7,12 @@ import os
 import click
 
 from sparkscore.cli.context import open_workspace
-from sparkscore.spark.java import export_line, find_java
+from sparkscore.spark.java import find_java
+from sparkscore.spark.launch import export_line
 
 
 @click.command()
 def command() -> None:
     """Print an export line for a POSIX shell: eval "$(sparkscore env)"."""
-    java = find_java(open_workspace().jar_source.cache, os.environ)
-    click.echo(export_line(java, os.environ))
+    cache = open_workspace().jar_source.cache
+    click.echo(export_line(find_java(cache, os.environ), os.environ, cache))

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sparkscore.demo.play import NEXT_NIGHT
-from sparkscore.spark.java import export_line, find_java
+from sparkscore.spark.java import find_java
+from sparkscore.spark.launch import export_line
 
 ENVIRONMENT_FILE = "env.sh"
 _SCRIPT = "jobs/score_batch.py"
@@ -54,7 +55,7 @@ def write_environment_file(folder: Path, cache: Path) -> None:
         f"export SPARKSCORE__{key.upper().replace('.', '__')}={shlex.quote(str(value or ''))}"
         for key, value in settings.items()
     ]
-    java = export_line(find_java(cache, os.environ), os.environ)
+    java = export_line(find_java(cache, os.environ), os.environ, cache)
     own = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
     text = "\n".join([java, own, *lines, ""])
     (folder / ENVIRONMENT_FILE).write_text(_HEADER + text, encoding="utf-8")

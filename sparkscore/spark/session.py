@@ -20,6 +20,7 @@ from sparkscore.errors import (
     PortTakenError,
     SparkFailedError,
     SparkscoreError,
+    is_interrupt,
     shown,
 )
 from sparkscore.spark.defaults import (
@@ -34,12 +35,15 @@ from sparkscore.spark.defaults import (
     with_tries,
 )
 from sparkscore.spark.jars import DELTA_PACKAGE, JarSource, find_jars, resolve_jars
-from sparkscore.spark.java import find_java, prepare_environment
+from sparkscore.spark.java import find_java
+from sparkscore.spark.launch import prepare_environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _STOP_S = 10
+# The last one is the root logger, which Py4J uses too.
+_PY4J_LOGGERS = ("py4j.clientserver", "py4j.java_gateway", "")
 _PORT_SIGNS = ("BindException", "Address already in use", "Failed to bind")
 
 
@@ -86,7 +90,8 @@ def open_session(
         PortTakenError: A port that was asked for is in use.
         SparkFailedError: Spark did not start for another reason.
     """
-    logging.getLogger().addFilter(_is_news)
+    for logger in _PY4J_LOGGERS:
+        logging.getLogger(logger).addFilter(_is_news)
     session = running_session()
     if session is None:
         connects = settings.remote is not None and not settings.remote.startswith("local")
@@ -144,9 +149,10 @@ def _stop_quietly(session: SparkSession) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # Py4J logs the trace of every Ctrl-C that breaks into a call, by the root logger; whoever
-    # called gets the interrupt itself.
-    return record.msg != "KeyboardInterrupt while sending command."
+    # Py4J logs the trace of every Ctrl-C that breaks into a call, and of what fails over it;
+    # whoever called gets the interrupt itself.
+    exc = record.exc_info[1] if record.exc_info else None
+    return exc is None or not is_interrupt(exc)
 
 
 def _connect(settings: SessionSettings) -> SparkSession:
@@ -176,7 +182,7 @@ def _start(settings: SessionSettings, announce: Callable[[str], None] | None) ->
             return _configured(SparkSession.builder, added).getOrCreate()
         java = find_java(settings.jars.cache, os.environ)
         jars = resolve_jars(settings.jars, java, os.environ, announce)
-        prepare_environment(java, os.environ)
+        prepare_environment(java, os.environ, settings.jars.cache)
         master = with_tries(settings.remote or settings.master)
         conf = session_conf(settings.conf, master, jars, settings.jars.cache)
         if settings.remote is not None:

@@ -21,7 +21,8 @@ from deltalake import DeltaTable, write_deltalake
 from sparkscore import infer_signature, save_model
 from sparkscore.cli import main
 from sparkscore.spark.jars import JarSource
-from sparkscore.spark.java import find_java, prepare_environment, spark_home
+from sparkscore.spark.java import find_java, spark_home
+from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ class World:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("PYSPARK_", "SPARK", "MLFLOW_"))
+            if key == LAUNCH_OPTIONS or not key.startswith(("PYSPARK_", "SPARK", "MLFLOW_"))
         }
         return inherited | self.settings
 
@@ -150,7 +151,7 @@ class World:
     def submit(self, *args: str, options: Sequence[str] = ()) -> Job:
         """`spark-submit jobs/score_batch.py ARGS`; its process is the JVM, as for orchestrators."""
         environ = self.environ
-        prepare_environment(find_java(self.cache, environ), environ)
+        prepare_environment(find_java(self.cache, environ), environ, self.cache)
         script = str(REPOSITORY / "jobs" / "score_batch.py")
         launcher = str(spark_home() / "bin" / "spark-submit")
         command = [launcher, "--master", "local[2]", *options, script, *args]

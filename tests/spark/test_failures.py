@@ -53,6 +53,12 @@ def test_message_of_several_lines_comes_back_whole() -> None:
     assert str(translated(of_worker("SignatureMismatchError", message), "the job")) == message
 
 
+@pytest.mark.parametrize("after", [" SQLSTATE: 38000", "\nDriver stacktrace:"])
+def test_what_spark_adds_below_a_message_is_none_of_it(after: str) -> None:
+    error = translated(of_worker("InvalidRowsError", f"column 'x' is null\n{after}"), "the job")
+    assert str(error) == "column 'x' is null"
+
+
 def test_error_that_another_of_ours_caused_is_the_outer_one() -> None:
     inner = "sparkscore.errors.PackageFormatError: no tar\n" + INNER.split("\n", 1)[1]
     error = translated(of_worker("InvalidRowsError", "outer", inner), "the job")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparkscore.errors import JavaError
-from sparkscore.spark.java import Java, find_java, prepare_environment, spark_home
+from sparkscore.spark.java import Java, find_java
 
 VECTOR_OPTION = "--add-modules=jdk.incubator.vector"
 SHOW = ("-XshowSettings:properties", "-version")
@@ -122,21 +122,3 @@ def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder is wanted")
     with pytest.raises(JavaError, match="Make that folder writable"):
         find_java(tmp_path / "cache", {"PATH": ""})
-
-
-def test_the_environment_names_java_spark_and_python(tmp_path: Path) -> None:
-    environ: dict[str, str] = {}
-    prepare_environment(Java(tmp_path, 17, "PATH"), environ)
-    assert environ == {
-        "JAVA_HOME": str(tmp_path),
-        "SPARK_HOME": str(spark_home()),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-    }
-
-
-def test_a_python_that_was_chosen_is_kept(tmp_path: Path) -> None:
-    environ = {"PYSPARK_PYTHON": "/opt/python"}
-    prepare_environment(Java(tmp_path, 17, "PATH"), environ)
-    assert environ["PYSPARK_PYTHON"] == "/opt/python"
-    assert environ["PYSPARK_DRIVER_PYTHON"] == "/opt/python"

@@ -12,7 +12,8 @@ from pyspark.sql import SparkSession
 
 from sparkscore.spark.defaults import DELTA_EXTENSION, joined, session_conf, with_tries
 from sparkscore.spark.jars import JarSource
-from sparkscore.spark.java import find_java, prepare_environment, spark_home
+from sparkscore.spark.java import find_java, spark_home
+from sparkscore.spark.launch import archive_files, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, submit_options
 
 JOB = """
@@ -75,7 +76,7 @@ def run_job(
 def submit(cache: Path, *options: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """The command of a real `spark-submit`, and the environment that it needs."""
     environ: dict[str, str] = {}
-    prepare_environment(find_java(cache, os.environ), environ)
+    prepare_environment(find_java(cache, os.environ), environ, cache)
     return (str(spark_home() / "bin" / "spark-submit"), *options), environ
 
 
@@ -93,6 +94,15 @@ def test_local_sessions_listen_on_loopback_only(spark: SparkSession) -> None:
     assert spark.conf.get("spark.driver.host") == "127.0.0.1"
     assert spark.conf.get("spark.driver.bindAddress") == "127.0.0.1"
     assert spark.sparkContext.uiWebUrl is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_the_jvm_maps_the_archived_classes(spark: SparkSession, delta_jars: JarSource) -> None:
+    gateway = spark.sparkContext._gateway
+    assert gateway is not None
+    maps = Path(f"/proc/{gateway.proc.pid}/maps").read_text()
+    java = find_java(delta_jars.cache, os.environ)
+    assert [str(file) for file in archive_files(java, delta_jars.cache) if str(file) in maps]
 
 
 def test_a_task_that_fails_once_is_tried_again(spark: SparkSession, tmp_path: Path) -> None:
