@@ -10,6 +10,8 @@ VENV   := .venv
 PEER   := .venv-mlflow
 RIVAL  := .venv-bench
 BIN    := $(VENV)/bin
+# Two, since most tests wait for one thread of a JVM; each process has a Spark session of its own.
+PROCESSES ?= 2
 
 # Without a home that can be written to, downloads are kept below the checkout.
 ifneq ($(shell [ -n "$$HOME" ] && mkdir -p "$$HOME/.cache" 2>/dev/null && [ -w "$$HOME/.cache" ] && echo yes),yes)
@@ -36,7 +38,7 @@ demo: $(VENV)/local.stamp
 
 test: lint types contracts setup $(PEER)/stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(BIN)/python -m pytest \
-		--cov=sparkscore --cov-report=term:skip-covered
+		--numprocesses=$(PROCESSES) --dist=loadfile --cov=sparkscore --cov-report=term:skip-covered
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -21,6 +21,7 @@ import pytest
 from deltalake import DeltaTable
 
 import sparkscore
+from sparkscore.spark.launch import LAUNCH_OPTIONS
 
 ROOT = Path(sparkscore.__file__).parents[1]
 LIMIT_S = 600
@@ -170,7 +171,11 @@ def test_the_line_for_spark_submit_scores_the_next_night(played: Played) -> None
     done = subprocess.run(
         ["sh", "-c", played.section("spark-submit")],
         cwd="/",
-        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home())},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(Path.home()),
+            LAUNCH_OPTIONS: os.environ[LAUNCH_OPTIONS],
+        },
         capture_output=True,
         text=True,
         check=False,

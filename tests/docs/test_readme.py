@@ -23,6 +23,7 @@ from sparkscore.demo.flights import october_flights, read_flights, training_flig
 from sparkscore.demo.handover import stores_in, write_environment_file
 from sparkscore.demo.models import package, train_lightgbm, train_pipeline
 from sparkscore.names import parse_alias, parse_model_name
+from sparkscore.spark.launch import LAUNCH_OPTIONS
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -72,7 +73,11 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": os.environ.get("HOME", "/"),
+            LAUNCH_OPTIONS: os.environ[LAUNCH_OPTIONS],
+        },
         capture_output=True,
         text=True,
         check=False,

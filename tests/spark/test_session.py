@@ -23,13 +23,11 @@ from sparkscore.errors import SparkscoreError
 from sparkscore.spark.jars import JarSource
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
 
-cache, table, master, remote = sys.argv[1:5]
+cache, table, master = sys.argv[1:4]
 jars = JarSource(cache=Path(cache), home=Path(cache))
 small = {"spark.databricks.delta.snapshotPartitions": "2", "spark.sql.shuffle.partitions": "2"}
 try:
-    spark = open_session(
-        SessionSettings(jars=jars, master=master, remote=remote or None, conf=small | CONF)
-    )
+    spark = open_session(SessionSettings(jars=jars, master=master, conf=small | CONF))
 except SparkscoreError as exc:
     sys.exit(f"{exc.code}: {exc}")
 BODY
@@ -52,8 +50,6 @@ def run_job(
     body: str = WRITE_AND_MERGE,
     *,
     launcher: tuple[str, ...] = (sys.executable, "-W", "error"),
-    master: str = "local[2]",
-    remote: str = "",
     conf: dict[str, str] | None = None,
     environ: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
@@ -63,7 +59,7 @@ def run_job(
     script.write_text(JOB.replace("BODY", textwrap.dedent(body)).replace("CONF", repr(conf or {})))
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_")}
     return subprocess.run(
-        [*launcher, str(script), str(cache), str(tmp_path / "table"), master, remote],
+        [*launcher, str(script), str(cache), str(tmp_path / "table"), "local[2]"],
         cwd=tmp_path / "cwd",
         env={**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), **(environ or {})},
         capture_output=True,
@@ -132,34 +128,19 @@ def test_the_wheels_java_runs_a_session(tmp_path: Path, delta_jars: JarSource) -
     assert (done.returncode, done.stdout) == (0, "rows 9 local[2,4]\n"), done.stderr
 
 
-def test_a_bare_spark_submit_gets_delta_from_the_cache(
+def test_a_bare_spark_submit_gets_delta_from_the_cache_and_its_own_words_win(
     tmp_path: Path, delta_jars: JarSource
 ) -> None:
-    launcher, environ = submit(delta_jars.cache, "--master", "local[2]")
-    done = run_job(tmp_path, delta_jars.cache, launcher=launcher, environ=environ)
-    assert (done.returncode, done.stdout) == (0, "rows 9 local[2]\n"), done.stderr
-
-
-def test_what_spark_submit_says_wins(tmp_path: Path, delta_jars: JarSource) -> None:
     launcher, environ = submit(
-        delta_jars.cache, "--conf", "spark.sql.shuffle.partitions=3", "--name", "mine"
+        delta_jars.cache,
+        *("--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=3", "--name", "mine"),
     )
-    body = 'print(spark.conf.get("spark.sql.shuffle.partitions"), spark.conf.get("spark.app.name"))'
+    asked = (
+        'print(spark.conf.get("spark.sql.shuffle.partitions"), spark.conf.get("spark.app.name"))'
+    )
+    body = f"{WRITE_AND_MERGE}\n{asked}"
     done = run_job(tmp_path, delta_jars.cache, body, launcher=launcher, environ=environ)
-    assert done.stdout == "3 mine\n", done.stderr
-
-
-def test_two_executors_of_a_cluster_get_delta(
-    tmp_path: Path, delta_jars: JarSource, standalone_master: str
-) -> None:
-    launcher, environ = submit(delta_jars.cache, "--master", standalone_master)
-    done = run_job(tmp_path, delta_jars.cache, launcher=launcher, environ=environ)
-    assert (done.returncode, done.stdout) == (0, f"rows 9 {standalone_master}\n"), done.stderr
-
-
-def test_spark_connect_writes_and_merges(tmp_path: Path, delta_jars: JarSource) -> None:
-    done = run_job(tmp_path, delta_jars.cache, remote="local[2]")
-    assert (done.returncode, done.stdout) == (0, "rows 9 local[2,4]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "rows 9 local[2]\n3 mine\n"), done.stderr
 
 
 def test_a_running_session_without_delta_is_refused_with_the_options(
