@@ -51,8 +51,8 @@ def delta_jars(spark_cache: Path) -> JarSource:
 
 @pytest.fixture(scope="session")
 def spark(delta_jars: JarSource) -> Iterator[SparkSession]:
-    """The session of all tests in this process: two local slots, with Delta."""
-    session = open_session(SessionSettings(jars=delta_jars, master="local[2]", app_name="tests"))
+    """The session of all tests in this process: two local slots and tries, with Delta."""
+    session = open_session(SessionSettings(jars=delta_jars, master="local[2,2]", app_name="tests"))
     yield session
     stop_session(session)
 
@@ -66,6 +66,7 @@ def standalone_master(spark_cache: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("cluster")
     environ = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder)}
     prepare_environment(find_java(spark_cache, os.environ), environ, spark_cache)
+    environ["SPARK_DAEMON_JAVA_OPTS"] = environ[LAUNCH_OPTIONS]
     port, web_port = _free_port(), _free_port()
     address = f"spark://127.0.0.1:{port}"
     master = ("master.Master", "--port", str(port), "--webui-port", str(web_port))

@@ -139,7 +139,7 @@ class World:
         """Settings as environment variables."""
         return {
             "SPARKSCORE__CACHE__FOLDER": str(self.cache),
-            "SPARKSCORE__SPARK__MASTER": "local[2]",
+            "SPARKSCORE__SPARK__MASTER": "local[1]",
             "SPARKSCORE_NODE_CACHE": str(self.folder / "node"),
         }
 
@@ -148,13 +148,13 @@ class World:
         command = [sys.executable, "-m", "sparkscore.cli", *args]
         return self._started(command, self.environ | dict(environ or {}))
 
-    def submit(self, *args: str, options: Sequence[str] = ()) -> Job:
+    def submit(self, *args: str) -> Job:
         """`spark-submit jobs/score_batch.py ARGS`; its process is the JVM, as for orchestrators."""
         environ = self.environ
         prepare_environment(find_java(self.cache, environ), environ, self.cache)
         script = str(REPOSITORY / "jobs" / "score_batch.py")
         launcher = str(spark_home() / "bin" / "spark-submit")
-        command = [launcher, "--master", "local[2]", *options, script, *args]
+        command = [launcher, "--master", "local[1]", script, *args]
         return self._started(command, environ | {"PYTHONPATH": str(REPOSITORY)})
 
     def hold(self) -> None:

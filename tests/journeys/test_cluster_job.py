@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from sparkscore import infer_signature, save_model
+from sparkscore.spark.launch import LAUNCH_OPTIONS
 from sparkscore.spark.shipping import zipped_source
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def test_executors_without_sparkscore_score_40_partitions_with_one_load_a_worker
         "spark.conf.spark.pyspark.python": str(python),
         "spark.conf.spark.pyspark.driver.python": sys.executable,
         "spark.conf.spark.executor.memory": "512m",
+        "spark.conf.spark.executor.extraJavaOptions": os.environ[LAUNCH_OPTIONS],
         # Spark's 200 and Delta's 50 tasks are for larger tables than these.
         "spark.conf.spark.sql.shuffle.partitions": "2",
         "spark.conf.spark.databricks.delta.snapshotPartitions": "2",
