@@ -266,19 +266,6 @@ class EngineContract:
             self.score(model, ROWS, request(target, keys=("id", "n")))
         assert self.n_commits(target) == 0
 
-    @pytest.mark.parametrize("is_first", [True, False], ids=["new-table", "known-table"])
-    def test_merge_with_doubled_keys_fails_and_names_one(
-        self, is_first: bool, tmp_path: Path, target: Path
-    ) -> None:
-        model = packaged(Third(), tmp_path / "model", inputs=X)
-        if not is_first:
-            self.score(model, ROWS, request(target, mode=WriteMode.MERGE, run_key="first"))
-        before = self.n_commits(target)
-        rows = pa.table({"id": [7, 8, 8], "x": [1.0, 2.0, 3.0]})
-        with pytest.raises(KeyColumnError, match=r"2 rows .*id.*8"):
-            self.score(model, rows, request(target, mode=WriteMode.MERGE, run_key="second"))
-        assert self.n_commits(target) == before
-
     def test_rows_outside_of_replace_where_are_refused(self, tmp_path: Path, target: Path) -> None:
         model = packaged(Third(), tmp_path / "model", inputs=X)
         asked = request(target, mode=WriteMode.REPLACE, replace_where="id < 3")
@@ -320,6 +307,23 @@ class EngineContract:
         order = written.sort_by("id") if "id" in written.column_names else written
         rows: list[dict[str, object]] = order.select(list(names)).to_pylist()
         return [_comparable(row) for row in rows]
+
+
+class MergingEngineContract(EngineContract):
+    """What an engine does beyond `EngineContract` whose sink can merge."""
+
+    @pytest.mark.parametrize("is_first", [True, False], ids=["new-table", "known-table"])
+    def test_merge_with_doubled_keys_fails_and_names_one(
+        self, is_first: bool, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        if not is_first:
+            self.score(model, ROWS, request(target, mode=WriteMode.MERGE, run_key="first"))
+        before = self.n_commits(target)
+        rows = pa.table({"id": [7, 8, 8], "x": [1.0, 2.0, 3.0]})
+        with pytest.raises(KeyColumnError, match=r"2 rows .*id.*8"):
+            self.score(model, rows, request(target, mode=WriteMode.MERGE, run_key="second"))
+        assert self.n_commits(target) == before
 
 
 def request(
