@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
+from sparkscore.errors import EngineUnfitError
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
@@ -26,6 +27,7 @@ from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, TaskResult, score_files
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
+from sparkscore.spark.source import is_path, located
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,6 +138,18 @@ class FilesEngine:
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {source.table.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
+
+
+def files_sink(spark: SparkSession, target: str) -> FilesSink:
+    """The score table at a path, as this session understands it.
+
+    Raises:
+        EngineUnfitError: It is a table of the catalog.
+    """
+    uri = located(spark, target)
+    if not is_path(uri):
+        raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
+    return FilesSink(uri, spark.conf.get("spark.sql.session.timeZone") or "UTC")
 
 
 def _names_read(plan: ScoringPlan, source: FilesSource) -> list[str]:

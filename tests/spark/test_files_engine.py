@@ -33,7 +33,7 @@ class TestFilesEngine(EngineContract):
         self.spark = spark
         self.source = tmp_path / "source"
         self.n_runs = 0
-        self.rows: pa.Table | None = None
+        self.stored: tuple[pa.Table, int] | None = None
 
     def score(
         self,
@@ -56,7 +56,7 @@ class TestFilesEngine(EngineContract):
         return deltalake.DeltaTable(target).to_pyarrow_table()
 
     def _store(self, rows: pa.Table, n_files: int) -> None:
-        if self.rows is not None and self.rows.equals(rows) and self.n_files == n_files:
+        if self.stored is not None and self.stored[0].equals(rows) and self.stored[1] == n_files:
             return
         for old in self.source.glob("*"):
             old.unlink()
@@ -64,4 +64,4 @@ class TestFilesEngine(EngineContract):
         step = max(1, -(-rows.num_rows // n_files))
         for i in range(n_files):
             pq.write_table(rows.slice(i * step, step), self.source / f"{i}.parquet")
-        self.rows, self.n_files = rows, n_files
+        self.stored = rows, n_files
