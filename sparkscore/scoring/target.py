@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ N_TRIES = 5
 """Times that a commit is tried when others win."""
 TXN_VERSION = 1
 """Each logical run has an application id of its own, so one version is enough."""
+SCORE_FILE = re.compile(r"part-\d{5,}-[0-9a-f]{32}-\w+-c\d{3,}\.zstd\.parquet")
+"""Names of files that the files engine writes before it commits them."""
 _METADATA_FORMAT = 1
 
 
@@ -157,11 +160,17 @@ def check_local_path(path: Path) -> None:
             "this user; change its owner or mode, or take another target"
         )
     log = path / "_delta_log"
-    if existing == path and not log.is_dir() and any(path.iterdir()):
+    if existing == path and not log.is_dir() and _holds_other_files(path):
         raise TargetError(
             f"target {shown(str(path))} is a folder with files and no Delta table; "
             "name an empty or absent folder"
         )
+
+
+def _holds_other_files(folder: Path) -> bool:
+    """Whether a folder has more in it than what a killed first attempt left behind."""
+    found = (path for path in folder.rglob("*") if not path.is_dir())
+    return any(SCORE_FILE.fullmatch(path.name) is None for path in found)
 
 
 def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:
