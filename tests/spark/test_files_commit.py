@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
     """A Delta table of six files with two rows each: the id counts on from 0."""
     path = tmp_path / "source"
     for i in range(6):
-        x = pa.array([i / 4, None])
+        x = pa.array([i / 4, -1.0])
         ids = pa.array([2 * i, 2 * i + 1], pa.int64())
         part = pa.array([f"p {i % 2}"] * 2)
         deltalake.write_deltalake(path, pa.table({"id": ids, "x": x, "part": part}), mode="append")
