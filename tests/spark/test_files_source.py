@@ -91,10 +91,10 @@ def by_files(source: FilesSource) -> list[dict[str, object]]:
     return comparable(pa.Table.from_batches(batches, schema))
 
 
-def comparable(table: pa.Table) -> list[dict[str, object]]:
+def comparable(table: pa.Table) -> list[dict[str, str]]:
     """Rows by id, each value as text with its type, so that NaN equals NaN and 1 is not 1.0."""
     found = [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()]
-    return sorted(found, key=lambda row: int(str(row["id"])))
+    return sorted(found, key=lambda row: int(row["id"]))
 
 
 def assert_same(spark: SparkSession, path: Path, where: str | None = None) -> FilesSource:
