@@ -75,7 +75,7 @@ def save(spark: SparkSession, table: pa.Table, path: Path, *partitions: str) -> 
     writer.partitionBy(*partitions).save(str(path))
 
 
-def by_files(source: FilesSource) -> list[dict[str, object]]:
+def by_files(source: FilesSource) -> list[dict[str, str]]:
     """All rows as the tasks of the files engine read them."""
     columns = [source.column(column.column.name) for column in source.columns]
     schema = pa.schema([pa.field(c.column.name, c.column.type) for c in columns])
