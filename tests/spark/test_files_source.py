@@ -93,7 +93,9 @@ def by_files(source: FilesSource) -> list[dict[str, object]]:
 
 def comparable(table: pa.Table) -> list[dict[str, object]]:
     """Rows by id, each value as text with its type, so that NaN equals NaN and 1 is not 1.0."""
-    found = [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()]
+    found: list[dict[str, object]] = [
+        {name: repr(value) for name, value in row.items()} for row in table.to_pylist()
+    ]
     return sorted(found, key=lambda row: int(str(row["id"])))
 
 
