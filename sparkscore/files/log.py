@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
@@ -57,8 +57,8 @@ def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
     """The table in a folder at a version (None: the newest).
 
     Raises:
-        SourceError: There is no such table or version, or its log cannot be read.
-        EngineUnfitError: The table needs of its readers what is not known here.
+        SourceError: There is no such version.
+        EngineUnfitError: The log cannot be read, or needs of its readers what is not known here.
     """
     table = _opened(root, version)
     _check_readable(table)
@@ -78,10 +78,10 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
     """The active files of an opened table, in the log's order.
 
     Raises:
-        EngineUnfitError: A file lies outside of this machine.
+        EngineUnfitError: A file lies outside of this machine, or deleted rows in none of them.
     """
     actions = pa.table(table.get_add_actions())
-    deleted = _deleted_rows(table)
+    deleted = _deleted_rows(table, root)
     names = {column.physical: column.column.name for column in columns}
     for row in actions.to_pylist():
         path = _local_path(root, row["path"])
@@ -93,19 +93,23 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
             n_rows=row["num_records"],
             partition=partition,
             bounds=bounds,
-            deleted=deleted.get(path),
+            deleted=deleted.pop(path, None),
+        )
+    if deleted:
+        raise EngineUnfitError(
+            f"deleted rows are in files that it does not find: {listed(deleted)}"
         )
 
 
 def _opened(root: Path, version: int | None) -> DeltaTable:
     try:
         return DeltaTable(root, version=version)
-    except TableNotFoundError as exc:
-        raise SourceError(f"source {shown(str(root))} holds no Delta table: {exc}") from exc
     except DeltaError as exc:
+        if version is None:
+            raise EngineUnfitError(f"the log of the source cannot be read here: {exc}") from exc
         raise SourceError(
-            f"version {'newest' if version is None else version} of source {shown(str(root))} "
-            f"cannot be read from its log: {exc}"
+            f"version {version} of source {shown(str(root))} cannot be read: {exc}; "
+            "check --source-version"
         ) from exc
 
 
@@ -121,15 +125,20 @@ def _check_readable(table: DeltaTable) -> None:
         raise EngineUnfitError(f"the source maps its columns by {mapping}")
 
 
-def _deleted_rows(table: DeltaTable) -> dict[str, np.ndarray]:
-    """Positions of deleted rows by the path of their file."""
+def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
+    """Positions of deleted rows by the path of their file, as `_local_path` gives it."""
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return {}
     deleted = {}
+    # Where `root` is a link, deltalake names files by what it points to.
+    real_root = unquote(urlsplit(table.table_uri).path).rstrip("/") + "/"
     for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
         for uri, kept in zip(batch["filepath"], batch["selection_vector"], strict=True):
             mask = kept.values.to_numpy(zero_copy_only=False)
-            deleted[unquote(urlsplit(uri.as_py()).path)] = np.flatnonzero(~mask)
+            path = unquote(urlsplit(uri.as_py()).path)
+            if path.startswith(real_root):
+                path = f"{root}/{path.removeprefix(real_root)}"
+            deleted[path] = np.flatnonzero(~mask)
     return deleted
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
@@ -25,8 +25,8 @@ from deltalake.transaction import (
 
 from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
 from sparkscore.files.copying import Replaced, replaced_files
-from sparkscore.files.log import data_files, is_delta_table
-from sparkscore.files.predicate import Predicate
+from sparkscore.files.log import is_delta_table
+from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
 from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
@@ -112,7 +112,8 @@ class FilesSink:
             _check_new_table(schema)
             return
         _check_writable(table, plan)
-        if predicate is not None:
+        known = {column.name for column in table.schema().fields}
+        if predicate is not None and columns_in(predicate) <= known:
             for _ in replaced_files(table, self.root, predicate):
                 pass  # Each file that gives way is looked at, and refused if it cannot be.
 
@@ -191,15 +192,18 @@ class FilesSink:
     def clean(self, attempt: str) -> None:
         """Remove the files of an attempt that are in no commit, and folders made for them."""
         table = self._table()
-        kept = set() if table is None else {file.path for file in data_files(table, self.root, ())}
+        kept = set() if table is None else _active_paths(table)
         for path in self.root.rglob(f"*{attempt}*.parquet"):
-            if str(path) not in kept:
+            if path.relative_to(self.root).as_posix() not in kept:
                 path.unlink(missing_ok=True)
         if table is None and self.root.is_dir():
             _remove_empty(self.root)
 
     def _table(self) -> DeltaTable | None:
-        return DeltaTable(self.root) if is_delta_table(self.root) else None
+        try:
+            return DeltaTable(self.root) if is_delta_table(self.root) else None
+        except DeltaError as exc:
+            raise EngineUnfitError(f"the log of the target cannot be read here: {exc}") from exc
 
     def _partition_by(self, table: DeltaTable | None, plan: ScoringPlan) -> tuple[str, ...]:
         if table is None:
@@ -359,6 +363,11 @@ def _delta_schema(schema: pa.Schema) -> Schema:
 def _type_names(schema: Schema) -> dict[str, str]:
     fields = json.loads(schema.to_json())["fields"]
     return {field["name"]: type_name(field["type"]) for field in fields}
+
+
+def _active_paths(table: DeltaTable) -> set[str]:
+    """Paths of the table's files below its folder."""
+    return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
 
 
 def _remove_empty(folder: Path) -> None:

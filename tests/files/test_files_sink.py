@@ -161,3 +161,21 @@ def test_replace_reads_the_files_that_statistics_do_not_decide(target: Path) -> 
     newest = deltalake.DeltaTable(target).history()[0]["operationMetrics"]
     assert (newest["numRemovedFiles"], newest["numCopiedRows"]) == ("1", "1")
     assert newest["numDeletedRows"] == "2"
+
+
+def test_log_that_is_broken_is_left_to_spark(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    write(one)
+    (target / "_delta_log" / f"{0:020}.json").write_text("no json")
+    with pytest.raises(EngineUnfitError, match="log of the target"):
+        FilesSink(str(target)).find(one.plan.identity)
+
+
+def test_target_behind_a_link_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "real table").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real table")
+    write(attempt(link, (1, 1, 0.5), (2, 2, 0.5), partition_by=("day",)))
+    write(attempt(link, (3, 1, 0.5), run_key="next", replace_where="day = 1"))
+    rows = deltalake.DeltaTable(link).to_pyarrow_table()
+    assert sorted(rows["id"].to_pylist()) == [2, 3]

@@ -42,7 +42,7 @@ def outcomes(sql: str, **bounds: Bounds) -> set[bool | None]:
         ("n = 1", [True, False, None]),
         ("NOT n = 1", [False, True, None]),
         ("n = 1 OR word = 'b'", [True, None, True]),
-        ("n = 1 AND word = 'b'", [False, None, None]),
+        ("n = 2 AND word = 'b'", [False, None, None]),
         ("n IS NULL", [False, False, True]),
         ("n NOT IN (1, 5)", [False, True, None]),
         ("x > 100", [False, True, None]),
