@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import py4j.clientserver
 import pytest
 
 from sparkscore.errors import SparkFailedError, is_interrupt
@@ -52,14 +53,13 @@ def test_a_run_ends_killed_by_an_interrupt_that_a_library_covered(tmp_path: Path
 
 
 @pytest.mark.parametrize("logger", ["root", "py4j.clientserver", "py4j.java_gateway"])
-def test_py4j_shows_no_trace_of_an_interrupt(
-    spark: SparkSession, logger: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_a_call_that_fails_py4j_shows_no_trace(spark: SparkSession, logger: str) -> None:
     assert spark.version
-    log = logging.getLogger(logger)
-    try:
-        break_into_a_call()
-    except SparkFailedError:
-        log.exception("Exception occurred while shutting down connection")
-    log.error("Unknown command")
-    assert [record.getMessage() for record in caplog.records] == ["Unknown command"]
+    failed = (OSError, OSError("Broken pipe"), None)
+    for origin, exc_info, is_shown in (
+        (py4j.clientserver.__file__, failed, False),
+        (py4j.clientserver.__file__, None, True),
+        (__file__, failed, True),
+    ):
+        record = logging.LogRecord(logger, logging.ERROR, origin, 1, "said", None, exc_info)
+        assert bool(logging.getLogger(logger).filter(record)) is is_shown

@@ -20,7 +20,6 @@ from sparkscore.errors import (
     PortTakenError,
     SparkFailedError,
     SparkscoreError,
-    is_interrupt,
     shown,
 )
 from sparkscore.spark.defaults import (
@@ -149,10 +148,9 @@ def _stop_quietly(session: SparkSession) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # Py4J logs the trace of every Ctrl-C that breaks into a call, and of what fails over it;
-    # whoever called gets the interrupt itself.
-    exc = record.exc_info[1] if record.exc_info else None
-    return exc is None or not is_interrupt(exc)
+    # Py4J logs the trace of each call that fails, as many do after Ctrl-C; whoever called gets
+    # the error itself.
+    return record.exc_info is None or Path(record.pathname).parent.name != "py4j"
 
 
 def _connect(settings: SessionSettings) -> SparkSession:

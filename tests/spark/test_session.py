@@ -88,7 +88,8 @@ def test_a_session_writes_and_reads_delta(spark: SparkSession, tmp_path: Path) -
 
 
 def test_the_running_session_is_used_again(spark: SparkSession, delta_jars: JarSource) -> None:
-    assert open_session(SessionSettings(jars=delta_jars, master="local[7]")) is spark
+    again = open_session(SessionSettings(jars=delta_jars, master="local[7]"))
+    assert again.sparkContext is spark.sparkContext
 
 
 def test_local_sessions_listen_on_loopback_only(spark: SparkSession) -> None:
