@@ -137,6 +137,19 @@ def test_deleted_rows_are_gone(spark: SparkSession, tmp_path: Path) -> None:
     assert_same(spark, tmp_path, "id > 100 AND id < 200")
 
 
+def test_deleted_rows_are_gone_behind_a_link_too(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "real table"
+    spark.sql(
+        f"CREATE TABLE delta.`{path}` (id BIGINT, x DOUBLE) USING delta "
+        "TBLPROPERTIES ('delta.enableDeletionVectors'='true')"
+    )
+    save(spark, rows(11).select(["id", "x"]), path)
+    spark.sql(f"DELETE FROM delta.`{path}` WHERE id < 10")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert_same(spark, link)
+
+
 def test_columns_of_other_names_in_the_files_are_found(spark: SparkSession, tmp_path: Path) -> None:
     spark.sql(
         f"CREATE TABLE delta.`{tmp_path}` (id BIGINT, `odd name` STRING, x DOUBLE, day DATE) "
