@@ -7,7 +7,6 @@ Imported by Python workers: no Spark here, and no room of ours beyond package an
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -22,6 +21,7 @@ from sparkscore.errors import PackageDigestError, SparkscoreError
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.base import Predictor
 from sparkscore.package import open_package, unpack, verify
+from sparkscore.package.node_folder import node_folder
 from sparkscore.package.trust import TrustPolicy
 
 
@@ -38,17 +38,6 @@ _loaded: dict[tuple[str, TrustPolicy], LoadedModel] = {}
 
 _n_loads: Counter[str] = Counter()
 """Loads of each digest in this process; more than one would mean that the cache failed."""
-
-
-def node_folder() -> Path:
-    """This user's folder for unpacked packages on this node, 0700; made if absent.
-
-    `SPARKSCORE_NODE_CACHE` moves it. What lies there can be deleted while no job runs.
-    """
-    named = os.environ.get("SPARKSCORE_NODE_CACHE")
-    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def loaded_model(

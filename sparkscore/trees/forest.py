@@ -22,8 +22,8 @@ NUMERICAL = -1
 """In `Forest.category_set`: the node compares with its threshold."""
 
 
-class UnreadTreesError(ValueError):
-    """A model uses something that the readers do not know; says in one line what.
+class NotCompiledError(ValueError):
+    """Compiled trees cannot serve a model; says in one line why.
 
     Caught where runtimes are chosen: the model's own library then serves.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkscore.trees.forest import NUMERICAL, CategorySet, Forest, UnreadTreesError
+from sparkscore.trees.forest import NUMERICAL, CategorySet, Forest, NotCompiledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ class ForestBuilder:
             output: Column of the scores that its first value is added to.
 
         Raises:
-            UnreadTreesError: The nodes are no tree over these leaves and features.
+            NotCompiledError: The nodes are no tree over these leaves and features.
         """
         n_leaves = len(leaf_value)
         if nodes is not None:
@@ -96,10 +96,10 @@ class ForestBuilder:
         """The forest of all trees so far.
 
         Raises:
-            UnreadTreesError: There is no tree.
+            NotCompiledError: There is no tree.
         """
         if not self._roots:
-            raise UnreadTreesError("it has no trees")
+            raise NotCompiledError("it has no trees")
         return Forest(
             feature=self._joined("feature", np.int32),
             threshold=self._joined("threshold", np.float64),
@@ -137,10 +137,10 @@ class ForestBuilder:
             and np.array_equal(np.sort(leaves), np.arange(n_leaves))
         )
         if not is_tree:
-            raise UnreadTreesError(f"tree {len(self._roots)} is no binary tree of {n_leaves} leaves")
+            raise NotCompiledError(f"tree {len(self._roots)} is no binary tree of {n_leaves} leaves")
         if n_nodes and not (0 <= nodes.feature.min() <= nodes.feature.max() < self.n_features):
-            raise UnreadTreesError(
+            raise NotCompiledError(
                 f"tree {len(self._roots)} names a feature beyond the {self.n_features} of the model"
             )
         if np.isnan(nodes.threshold).any():
-            raise UnreadTreesError(f"tree {len(self._roots)} has a threshold that is no number")
+            raise NotCompiledError(f"tree {len(self._roots)} has a threshold that is no number")

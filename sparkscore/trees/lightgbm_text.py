@@ -16,7 +16,7 @@ from sparkscore.trees.forest import (
     NUMERICAL,
     CategorySet,
     Forest,
-    UnreadTreesError,
+    NotCompiledError,
 )
 from sparkscore.trees.forest_builder import ForestBuilder, TreeNodes
 from sparkscore.trees.thresholds import below_with_zeros_flushed
@@ -45,12 +45,12 @@ def read_lightgbm(text: str) -> LightgbmModel:
     """The model that `Booster.model_to_string` wrote.
 
     Raises:
-        UnreadTreesError: It has linear trees, or is of a version or form that is not known.
+        NotCompiledError: It has linear trees, or is of a version or form that is not known.
     """
     header, *trees = _sections(text)
     version = header.get("version")
     if version not in _VERSIONS:
-        raise UnreadTreesError(f"version {shown(version)} of LightGBM's text is not known")
+        raise NotCompiledError(f"version {shown(version)} of LightGBM's text is not known")
     try:
         n_per_iteration = int(header["num_tree_per_iteration"])
         builder = ForestBuilder(int(header["max_feature_idx"]) + 1, n_per_iteration)
@@ -58,9 +58,9 @@ def read_lightgbm(text: str) -> LightgbmModel:
             _add_tree(builder, tree, i % n_per_iteration)
         forest = builder.build()
     except (KeyError, ValueError, IndexError) as exc:
-        if isinstance(exc, UnreadTreesError):
+        if isinstance(exc, NotCompiledError):
             raise
-        raise UnreadTreesError(f"LightGBM's text has another form than known: {exc!r}") from exc
+        raise NotCompiledError(f"LightGBM's text has another form than known: {exc!r}") from exc
     n_iterations = len(trees) // n_per_iteration
     return LightgbmModel(
         forest=forest,
@@ -85,7 +85,7 @@ def _sections(text: str) -> Iterator[Mapping[str, str]]:
 
 def _add_tree(builder: ForestBuilder, tree: Mapping[str, str], output: int) -> None:
     if tree.get("is_linear", "0") != "0":
-        raise UnreadTreesError("its leaves are linear models (linear_tree)")
+        raise NotCompiledError("its leaves are linear models (linear_tree)")
     leaf_value = _numbers(tree, "leaf_value", np.float64)
     if int(tree["num_leaves"]) == 1:
         builder.add_tree(None, leaf_value[:1], output)
@@ -93,7 +93,7 @@ def _add_tree(builder: ForestBuilder, tree: Mapping[str, str], output: int) -> N
     kind = _numbers(tree, "decision_type", np.int64)
     missing = kind >> _MISSING_SHIFT
     if missing.max() > _MISSING_NAN:
-        raise UnreadTreesError(f"decision type {int(kind.max())} of LightGBM is not known")
+        raise NotCompiledError(f"decision type {int(kind.max())} of LightGBM is not known")
     is_category = (kind & _CATEGORICAL) != 0
     is_default_left = (kind & _DEFAULT_LEFT) != 0
     written = _numbers(tree, "threshold", np.float64)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparkscore.errors import shown
-from sparkscore.trees.forest import FloatMatrix, UnreadTreesError
+from sparkscore.trees.forest import FloatMatrix, NotCompiledError
 from sparkscore.trees.kernel_cache import load_kernels
 
 Link = Callable[[FloatMatrix], None]
@@ -37,8 +37,7 @@ def lightgbm_link(objective: str) -> Link:
         objective: As a text model spells it, such as `binary sigmoid:1`.
 
     Raises:
-        UnreadTreesError: The objective is not known.
-        ModuleNotFoundError: numba is not installed.
+        NotCompiledError: The objective is not known, or numba cannot be loaded.
     """
     kernels = load_kernels()
     name, *options = objective.split() or [""]
@@ -54,7 +53,7 @@ def lightgbm_link(objective: str) -> Link:
         return lambda scores: kernels.apply_log1p_exp(scores)
     if name == "multiclass":
         return lambda scores: kernels.apply_softmax(scores)
-    raise UnreadTreesError(f"LightGBM's objective {shown(objective)} is not known")
+    raise NotCompiledError(f"LightGBM's objective {shown(objective)} is not known")
 
 
 def _keep(scores: FloatMatrix) -> None:

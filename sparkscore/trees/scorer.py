@@ -23,14 +23,14 @@ class ForestScorer:
         is_float32: Whether matrices are float32; else float64.
 
     Raises:
-        ModuleNotFoundError: numba is not installed.
+        NotCompiledError: numba cannot be loaded, or the forest is too large for the kernels.
     """
 
     def __init__(self, forest: Forest, *, is_float32: bool = False) -> None:
         kernels = load_kernels()
         self.n_features = forest.n_features
         self.n_outputs = forest.n_outputs
-        self._dtype = np.dtype(np.float32 if is_float32 else np.float64)
+        self.dtype = np.dtype(np.float32 if is_float32 else np.float64)
         self._layout: BitVectors | Traversal
         if forest.n_leaves.max(initial=1) <= MAX_LEAVES:
             self._layout = lay_out_bit_vectors(forest)
@@ -38,7 +38,16 @@ class ForestScorer:
         else:
             self._layout = lay_out_traversal(forest)
             kernel = kernels.score_traversal
-        self._kernel = cast("_Kernel", kernels.for_arguments(kernel, self._layout, self._dtype))
+        self._kernel = cast("_Kernel", kernels.for_arguments(kernel, self._layout, self.dtype))
+
+    def takes(self, matrix: object) -> bool:
+        """Whether `add_scores` takes it; a sparse matrix, for one, it does not."""
+        return (
+            isinstance(matrix, np.ndarray)
+            and matrix.dtype == self.dtype
+            and matrix.ndim == 2  # noqa: PLR2004 - a matrix has two axes
+            and matrix.shape[1] == self.n_features
+        )
 
     def add_scores(self, matrix: np.ndarray, scores: FloatMatrix) -> None:
         """Add to `scores` what each row's leaves are worth.
@@ -47,8 +56,7 @@ class ForestScorer:
             matrix: (n_rows, n_features) of the scorer's dtype, in any memory order.
             scores: (n_outputs, n_rows) float64, C-contiguous; changed in place.
         """
-        assert matrix.dtype == self._dtype
-        assert matrix.shape[1] == self.n_features
+        assert self.takes(matrix)
         assert scores.shape == (self.n_outputs, matrix.shape[0])
         assert scores.dtype == np.float64
         assert scores.flags.c_contiguous
