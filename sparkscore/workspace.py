@@ -24,6 +24,7 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.flavors.base import TreeRuntime
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -136,6 +137,13 @@ class Workspace:
         return BatchLimits(scoring.max_rows_per_batch, scoring.max_bytes_per_batch)
 
     @property
+    def tree_runtime(self) -> TreeRuntime:
+        """Whether compiled trees may score in the place of a model's library."""
+        from sparkscore.flavors.base import TreeRuntime
+
+        return TreeRuntime(self.settings.scoring.tree_runtime)
+
+    @property
     def jar_source(self) -> JarSource:
         """Where Delta's jars come from."""
         from sparkscore.spark.jars import DELTA_VERSION, JarSource
@@ -210,7 +218,9 @@ class Workspace:
         reason = "asked for by name"
         if wanted == "auto":
             wanted, reason = "arrow", "auto: Arrow keeps every value and skips pandas"
-        engine = SparkEngine(self.spark, wanted, self.trust, self.batch_limits)
+        engine = SparkEngine(
+            self.spark, wanted, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+        )
         return engine, reason
 
     def sink(self, uri: str) -> DeltaSink:

@@ -62,7 +62,7 @@ class _Hist(Protocol):
     _predictors: Sequence[Sequence[HistTree]]
     _baseline_prediction: np.ndarray
     _predict_iterations: Callable[..., None]
-    _preprocess_X: Callable[..., np.ndarray]
+    _preprocess_X: Callable[..., np.ndarray]  # noqa: N815 - scikit-learn's name
     _raw_predict: Callable[..., np.ndarray]
 
 
@@ -82,7 +82,7 @@ def _compile_hist(model: _Hist) -> None:
         matrix = model._preprocess_X(rows, reset=False)
         if not scorer.takes(matrix):
             return native(rows, n_threads)
-        scores = np.zeros((n_outputs, len(matrix))) + baseline
+        scores: np.ndarray = np.zeros((n_outputs, len(matrix))) + baseline
         scorer.add_scores(matrix, scores)
         return scores.T
 
@@ -124,7 +124,7 @@ def _compile_boosting(model: _Boosting) -> None:
 
 class _Bagging(Protocol):
     estimators_: Sequence[Any]
-    _validate_X_predict: Callable[[object], object]
+    _validate_X_predict: Callable[[object], object]  # noqa: N815 - scikit-learn's name
     predict: Callable[[object], np.ndarray]
     predict_proba: Callable[[object], np.ndarray]
 
@@ -137,7 +137,8 @@ def _compile_regressor(model: _Bagging) -> None:
         matrix = model._validate_X_predict(rows)
         if not scorer.takes(matrix):
             return native(rows)
-        return _sums(scorer, matrix)[0] / len(model.estimators_)
+        mean: np.ndarray = _sums(scorer, matrix)[0] / len(model.estimators_)
+        return mean
 
     model.predict = predict
 
@@ -169,7 +170,11 @@ class _CompiledTree:
         return np.ascontiguousarray(_sums(self._scorer, rows, -0.0).T)
 
 
-def _compile_tree(model: Any) -> None:
+class _SingleTree(Protocol):
+    tree_: Any
+
+
+def _compile_tree(model: _SingleTree) -> None:
     model.tree_ = _CompiledTree(model.tree_)
 
 

@@ -48,4 +48,6 @@ def check_equal(ours: FloatMatrix, native: FloatMatrix) -> None:
     """
     same = ours.shape == native.shape and ours.tobytes() == native.tobytes()
     if not same:
-        raise NotCompiledError("compiled trees and the library disagree on rows near its thresholds")
+        raise NotCompiledError(
+            "compiled trees and the library disagree on rows near its thresholds"
+        )

@@ -61,7 +61,8 @@ def numeric_matrix(
     Args:
         batch: The schema's columns in its order: numbers, booleans, and text with categories.
         schema: Their types.
-        categories: For each text column, by its index, the categories in the order of their numbers.
+        categories: For each text column, by its index, its categories in the order of their
+            numbers.
 
     Raises:
         SignatureMismatchError: A required integer or boolean column holds a null.

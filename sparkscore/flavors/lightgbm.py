@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from sparkscore.flavors.compiled_lightgbm import Booster
     from sparkscore.package.schema import ColumnSchema
     from sparkscore.package.signature import Signature
     from sparkscore.package.trust import TrustPolicy
@@ -99,7 +100,7 @@ class _LightgbmPredictor:
         self._as_matrix = as_matrix
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
         self._n_threads = _n_threads(os.environ.get("OMP_NUM_THREADS"))
-        self._booster = getattr(model, "booster_", model)
+        self._booster = cast("Booster", getattr(model, "booster_", model))
         self._has_categories = bool(getattr(self._booster, "pandas_categorical", None))
 
     def compiled(self) -> Predictor:

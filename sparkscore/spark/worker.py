@@ -18,6 +18,7 @@ from typing import Protocol
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
 from sparkscore.spark.node_cache import loaded_model
@@ -49,6 +50,7 @@ class ScoringTask:
     trust: TrustPolicy
     batch: BatchTask
     limits: BatchLimits
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO
 
     @property
     def answer_type(self) -> pa.StructType:
@@ -82,7 +84,7 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
 def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
-    model, load_s = loaded_model(task.digest, task.trust, task.packed.read)
+    model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
     pieces = [
         score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)
     ]
@@ -97,6 +99,7 @@ def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
         "predict_s": sum(piece.predict_s for piece in pieces),
         "load_s": load_s,
         "n_loads": model.n_loads,
+        "runtime": model.predictor.runtime.name,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return pa.StructArray.from_arrays(

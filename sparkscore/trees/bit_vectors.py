@@ -21,8 +21,8 @@ from sparkscore.trees.forest import (
     FloatArray,
     FloatMatrix,
     Forest,
+    IndexArray,
     Int8Array,
-    Int64Array,
     IntArray,
     UInt8Array,
     category_table,
@@ -45,6 +45,8 @@ MISSING = -1
 _RANKS_PER_COLUMN = 255
 """Thresholds that a byte can tell apart."""
 
+_GOES_LEFT = 2
+"""Flag of columns whose missing values go left; the other flag, 1, is that of mirrored ones."""
 
 
 class BitVectors(NamedTuple):
@@ -114,11 +116,11 @@ class _LeafOrder:
     """
 
     is_mirrored: BoolArray
-    start: Int64Array
-    n_first: Int64Array
-    tree: Int64Array
-    tree_leaf: Int64Array
-    leaves: Int64Array
+    start: IndexArray
+    n_first: IndexArray
+    tree: IndexArray
+    tree_leaf: IndexArray
+    leaves: IndexArray
 
 
 def _leaf_order(forest: Forest) -> _LeafOrder:
@@ -126,7 +128,7 @@ def _leaf_order(forest: Forest) -> _LeafOrder:
     levels = list(node_levels(forest))
     n_leaves = np.zeros(n_nodes, np.int64)
 
-    def count(child: IntArray) -> Int64Array:
+    def count(child: IntArray) -> IndexArray:
         return np.where(child >= 0, n_leaves[np.maximum(child, 0)], 1) if n_nodes else child * 0 + 1
 
     for nodes in reversed(levels):
@@ -152,7 +154,7 @@ def _leaf_order(forest: Forest) -> _LeafOrder:
 
 def _numerical_columns(
     forest: Forest, order: _LeafOrder
-) -> tuple[dict[str, np.ndarray], Int64Array, Int64Array]:
+) -> tuple[dict[str, np.ndarray], IndexArray, IndexArray]:
     """Searches and columns; then for each numerical node its column, and its rank there."""
     nodes = np.flatnonzero(forest.category_set == NUMERICAL)
     kinds, search = np.unique(
@@ -165,18 +167,18 @@ def _numerical_columns(
         position[search == i] = np.searchsorted(table, forest.threshold[nodes[search == i]])
     # Columns differ in search, in which thresholds they tell apart, and in two flags.
     part, rank = np.divmod(position, _RANKS_PER_COLUMN)
-    flags = forest.missing_left[nodes] * 2 + order.is_mirrored[nodes]
+    flags = forest.missing_left[nodes] * _GOES_LEFT + order.is_mirrored[nodes]
     keys, column = np.unique(
         np.stack([search, part, flags], axis=1).reshape(-1, 3), axis=0, return_inverse=True
     )
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "search_feature": (kinds // 2).astype(np.int32),
         "search_zero": (kinds % 2).astype(np.uint8),
         "search_start": _offsets([len(table) for table in tables]),
         "search_column": _offsets(np.bincount(keys[:, 0], minlength=len(kinds))),
         "threshold": np.concatenate([*tables, np.empty(0)]),
         "column_start": (keys[:, 1] * _RANKS_PER_COLUMN).astype(np.int32),
-        "column_missing": np.where(keys[:, 2] >= 2, 0, _RANKS_PER_COLUMN).astype(np.int32),
+        "column_missing": np.where(keys[:, 2] >= _GOES_LEFT, 0, _RANKS_PER_COLUMN).astype(np.int32),
         "column_mirror": -(keys[:, 2] % 2).astype(np.int8),
     }
     return arrays, column.reshape(-1), rank
@@ -184,10 +186,10 @@ def _numerical_columns(
 
 def _categorical_columns(
     forest: Forest, order: _LeafOrder
-) -> tuple[dict[str, np.ndarray], Int64Array]:
+) -> tuple[dict[str, np.ndarray], IndexArray]:
     """Groups of columns by feature; then for each categorical node its column among them."""
     nodes = np.flatnonzero(forest.category_set != NUMERICAL)
-    flags = forest.missing_left[nodes] * 2 + order.is_mirrored[nodes]
+    flags = forest.missing_left[nodes] * _GOES_LEFT + order.is_mirrored[nodes]
     keys, column = np.unique(
         np.stack([forest.feature[nodes], forest.category_set[nodes], flags], axis=1).reshape(-1, 3),
         axis=0,
@@ -198,10 +200,11 @@ def _categorical_columns(
     np.maximum.at(widths, group, [len(forest.category_sets[key].goes_left) for key in keys[:, 1]])
     starts = _offsets(widths[group] + 2)
     tables = [
-        category_table(forest.category_sets[key], int(width), is_left=flag >= 2) ^ bool(flag % 2)
+        category_table(forest.category_sets[key], int(width), is_left=flag >= _GOES_LEFT)
+        ^ bool(flag % 2)
         for (_, key, flag), width in zip(keys, widths[group], strict=True)
     ]
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "group_feature": features.astype(np.int32),
         "group_n_categories": widths.astype(np.int32),
         "group_column": _offsets(np.bincount(group, minlength=len(features))),
@@ -212,7 +215,7 @@ def _categorical_columns(
     return arrays, column.reshape(-1)
 
 
-def _steps(order: _LeafOrder, column: Int64Array, limit: Int64Array) -> dict[str, np.ndarray]:
+def _steps(order: _LeafOrder, column: IndexArray, limit: IndexArray) -> dict[str, np.ndarray]:
     """One step for each node and each plane that the first child of it has leaves in."""
     n_planes = -(-np.diff(order.tree_leaf) // LEAVES_PER_PLANE)
     tree_plane = _offsets(n_planes)
@@ -236,5 +239,5 @@ def _steps(order: _LeafOrder, column: Int64Array, limit: Int64Array) -> dict[str
     }
 
 
-def _offsets(sizes: Sequence[int] | Int64Array) -> IntArray:
+def _offsets(sizes: Sequence[int] | IndexArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
 IntArray = np.ndarray[tuple[int], np.dtype[np.int32]]
 Int8Array = np.ndarray[tuple[int], np.dtype[np.int8]]
-Int64Array = np.ndarray[tuple[int], np.dtype[np.int64]]
+IndexArray = np.ndarray[Any, np.dtype[np.integer[Any]]]
 UInt8Array = np.ndarray[tuple[int], np.dtype[np.uint8]]
 FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
 FloatMatrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,16 +76,8 @@ class ForestBuilder:
         n_leaves = len(leaf_value)
         if nodes is not None:
             self._check(nodes, n_leaves)
-            self._trees.append(
-                TreeNodes(
-                    nodes.feature,
-                    nodes.threshold,
-                    *(self._shifted(child) for child in (nodes.left, nodes.right)),
-                    nodes.missing_left,
-                    nodes.zero_is_missing,
-                    nodes.category_set,
-                )
-            )
+            left, right = self._shifted(nodes.left), self._shifted(nodes.right)
+            self._trees.append(replace(nodes, left=left, right=right))
         self._roots.append(~self._n_leaves if nodes is None else self._n_nodes)
         self._leaf_values.append(leaf_value.reshape(n_leaves, -1))
         self._outputs.append(output)
@@ -137,7 +129,9 @@ class ForestBuilder:
             and np.array_equal(np.sort(leaves), np.arange(n_leaves))
         )
         if not is_tree:
-            raise NotCompiledError(f"tree {len(self._roots)} is no binary tree of {n_leaves} leaves")
+            raise NotCompiledError(
+                f"tree {len(self._roots)} is no binary tree of {n_leaves} leaves"
+            )
         if n_nodes and not (0 <= nodes.feature.min() <= nodes.feature.max() < self.n_features):
             raise NotCompiledError(
                 f"tree {len(self._roots)} names a feature beyond the {self.n_features} of the model"

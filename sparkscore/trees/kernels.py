@@ -1,7 +1,7 @@
 """The compiled inner loops. Imported only by `kernel_cache`, which says where numba caches them.
 
-Nothing checks bounds here: `bit_vectors` and `traversal` lay out arrays whose indices are sound, and
-only they are passed. One thread; the GIL is released.
+Nothing checks bounds here: `bit_vectors` and `traversal` lay out arrays whose indices are sound,
+and only they are passed. One thread; the GIL is released.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ TRAVERSAL_ROWS = 2048
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., object])
 _Array = np.ndarray[Any, np.dtype[Any]]
+_Untyped = Any  # What numba and llvmlite hand in.
 
 
 def _compiled(kernel: _Kernel) -> _Kernel:
-    return cast("_Kernel", numba.njit(cache=bool(numba.config.CACHE_DIR), nogil=True, error_model="numpy")(kernel))
+    return cast(
+        "_Kernel",
+        numba.njit(cache=bool(numba.config.CACHE_DIR), nogil=True, error_model="numpy")(kernel),
+    )
 
 
 def for_arguments(kernel: object, layout: object, dtype: np.dtype[Any]) -> object:
@@ -182,7 +186,7 @@ def _look_up_categories(
 
 
 @_compiled
-def _code(value: float, n_categories: int) -> int:
+def _code(value: float, n_categories: int) -> np.int32:
     """The category, or n_categories for any other number, or n_categories + 1 for NaN."""
     if np.isnan(value):
         return np.int32(n_categories + 1)
@@ -220,16 +224,16 @@ def _walk(
     while n_walking > 0:
         n_left = 0
         for i in range(n_walking):
-            row = np.uint64(walking[i])
-            node = np.uint64(child[row])
-            value = columns[np.uint64(layout.link[node, 2]), row]
+            walker = np.uint64(walking[i])
+            node = np.uint64(child[walker])
+            value = columns[np.uint64(layout.link[node, 2]), walker]
             if layout.table.size and layout.link[node, 3] >= 0:
                 goes_right = layout.table[np.uint64(layout.link[node, 3]) + np.uint64(value)]
             else:
                 goes_right = np.uint8(not (value <= layout.threshold[node]))
             following = layout.link[node, np.uint64(goes_right)]
-            child[row] = following
-            walking[np.uint64(n_left)] = row
+            child[walker] = following
+            walking[np.uint64(n_left)] = walker
             n_left += following >= 0
         n_walking = n_left
 
@@ -281,46 +285,53 @@ _LANES = ir.VectorType(ir.IntType(8), BLOCK_ROWS)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _find_exits(  # type: ignore[no-untyped-def]  # numba hands in its own types
-    typingctx,  # noqa: ANN001, ARG001
-    ranks,  # noqa: ANN001
-    columns,  # noqa: ANN001
-    limits,  # noqa: ANN001
-    clears,  # noqa: ANN001
-    plane_steps,  # noqa: ANN001
-    first_plane,  # noqa: ANN001
-    n_planes,  # noqa: ANN001
-    planes,  # noqa: ANN001
-    bits,  # noqa: ANN001
-):  # noqa: ANN202
+def _find_exits(
+    _typing: _Untyped,
+    ranks: _Untyped,
+    columns: _Untyped,
+    limits: _Untyped,
+    clears: _Untyped,
+    plane_steps: _Untyped,
+    _first_plane: _Untyped,
+    _n_planes: _Untyped,
+    planes: _Untyped,
+    bits: _Untyped,
+) -> tuple[_Untyped, Callable[..., _Untyped]]:
     """Find the exit leaf of each row of a block for one tree: its plane and its bit there.
 
     Every row begins with all leaves. A step takes some leaves of one plane away from all rows
     whose rank is above the step's limit; the first leaf that a row keeps is its exit. A plane
     stays in vector registers while its steps pass; LLVM splits vectors of BLOCK_ROWS bytes into
-    those that the CPU has. Written as LLVM because numba has no vector type, and because its loops over
-    rows would load and store the plane again in every step.
+    those that the CPU has. Written as LLVM because numba has no vector type, and because its
+    loops over rows would load and store the plane again in every step.
     """
     arrays = (ranks, columns, limits, clears, plane_steps)
     signature = types.void(*arrays, types.int64, types.int64, planes, bits)
     return signature, _exits_code
 
 
-def _exits_code(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _exits_code(
+    context: _Untyped, builder: _Untyped, signature: _Untyped, args: _Untyped
+) -> _Untyped:
     """Emit the LLVM code of `_find_exits`."""
     byte, word, size = ir.IntType(8), ir.IntType(32), ir.IntType(64)
     arrays = [
-        context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+        context.make_array(kind)(context, builder, value).data
+        if isinstance(kind, types.Array)
+        else value
         for kind, value in zip(signature.args, args, strict=True)
     ]
     ranks, columns, limits, clears, plane_steps, first_plane, n_planes, planes, bits = arrays
     lanes = _LANES.as_pointer()
-    all_leaves, zero = ir.Constant(_LANES, [255] * BLOCK_ROWS), ir.Constant(_LANES, [0] * BLOCK_ROWS)
+    all_leaves, zero = (
+        ir.Constant(_LANES, [255] * BLOCK_ROWS),
+        ir.Constant(_LANES, [0] * BLOCK_ROWS),
+    )
 
-    def element(array, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def element(array: _Untyped, index: _Untyped) -> _Untyped:
         return builder.load(builder.gep(array, [index]))
 
-    def in_all_lanes(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def in_all_lanes(value: _Untyped) -> _Untyped:
         undefined = ir.Constant(_LANES, ir.Undefined)
         first_lane = ir.Constant(ir.VectorType(word, BLOCK_ROWS), [0] * BLOCK_ROWS)
         return builder.shuffle_vector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -45,14 +46,14 @@ def lightgbm_link(objective: str) -> Link:
     if name in _IDENTITY:
         return _signed_square if "sqrt" in settings else _keep
     if name in _EXP:
-        return lambda scores: kernels.apply_exp(scores)
+        return cast("Link", kernels.apply_exp)
     if name in _SIGMOID:
         factor = float(settings.get("sigmoid", 1.0))
         return lambda scores: kernels.apply_sigmoid(scores, factor)
     if name == "cross_entropy_lambda":
-        return lambda scores: kernels.apply_log1p_exp(scores)
+        return cast("Link", kernels.apply_log1p_exp)
     if name == "multiclass":
-        return lambda scores: kernels.apply_softmax(scores)
+        return cast("Link", kernels.apply_softmax)
     raise NotCompiledError(f"LightGBM's objective {shown(objective)} is not known")
 
 

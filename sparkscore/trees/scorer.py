@@ -61,4 +61,3 @@ class ForestScorer:
         assert scores.dtype == np.float64
         assert scores.flags.c_contiguous
         self._kernel(self._layout, matrix, scores)
-

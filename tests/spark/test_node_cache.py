@@ -10,8 +10,8 @@ import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
 from sparkscore.package import TrustPolicy, pack
-from sparkscore.scoring.facts import ModelFacts
 from sparkscore.package.node_folder import node_folder
+from sparkscore.scoring.facts import ModelFacts
 from sparkscore.spark.node_cache import loaded_model
 from sparkscore.testing.models import SeenAsText, Third, packaged
 
