@@ -44,7 +44,7 @@ from sparkscore.workspace import Workspace
 N_COLUMNS = 28
 N_TRAINING_ROWS = 50_000
 N_FILES = 8
-ENGINES = ("arrow", "pandas")
+ENGINES = ("files", "arrow", "pandas")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SparkscoreError, StoreUnavailableError
+from sparkscore.errors import EngineUnfitError, SparkscoreError, StoreUnavailableError
 from sparkscore.flavors import load_predictor
 from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
@@ -27,15 +28,18 @@ from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
     from sparkscore.conf import JobSettings
+    from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
-    from sparkscore.spark.source import OpenedSource
+    from sparkscore.spark.files_engine import FilesEngine
 
 Announce = Callable[[str], None]
 
 _APP_ID_TAG = "sparkscore.app_id"
 _OUTCOME_TAG = "sparkscore.outcome"
 _RUNTIME_TAG = "sparkscore.runtime"
+_WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
 _MAX_SERIES_POINTS = 1000
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
 
@@ -45,10 +49,10 @@ class PreparedJob:
     """A job whose model is pinned, whose source is open and whose plan is made."""
 
     plan: ScoringPlan
-    source: OpenedSource
-    engine: SparkEngine
-    sink: DeltaSink
+    engine: SparkEngine | FilesEngine
+    sink: DeltaSink | FilesSink
     engine_reason: str
+    run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
 
 
@@ -73,21 +77,18 @@ def prepare(
     model = workspace.model(job.model)
     resolved = time.perf_counter()
     announce("Opening Spark")
-    engine, reason = workspace.engine(job.engine)
+    workspace.spark  # noqa: B018 - opened here, so that its time is told from the plan's
     opened = time.perf_counter()
-    source = engine.open(
-        SourceSpec(job.source.uri, job.source.format, job.source.version, job.where)
-    )
-    sink = workspace.sink(job.target.uri)
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    prepared = _planned(workspace, job, model, run_key)
     planned = time.perf_counter()
-    announce(f"Planned {model.label} over {source.table.uri} version {source.table.version}")
+    table = prepared.plan.source
+    announce(f"Planned {model.label} over {table.uri} version {table.version}")
     seconds = {
         "resolve": resolved - started,
         "open_spark": opened - resolved,
         "plan": planned - opened,
     }
-    return PreparedJob(plan, source, engine, sink, reason, seconds)
+    return replace(prepared, seconds=seconds)
 
 
 def run_batch_job(
@@ -127,7 +128,7 @@ def run_batch_job(
         run.log_params(_params(prepared, workspace))
         announce(f"Scoring into {prepared.sink.uri}")
         facts = RunFacts(run_id=run.run_id, scored_at=dt.datetime.now(dt.UTC))
-        outcome = prepared.engine.run(prepared.plan, prepared.source, prepared.sink, facts)
+        outcome = prepared.run(facts)
         _record(run, prepared, outcome)
         outcome.check_books()
     workspace.outbox.replay()  # The store may be back since the run began.
@@ -174,6 +175,54 @@ def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
     except SparkscoreError as exc:
         return {"name": "unknown", "reason": f"the model cannot be loaded here: {exc}"}
     return {"name": loaded.runtime.name, "reason": loaded.runtime.reason}
+
+
+def _planned(
+    workspace: Workspace, job: JobSettings, model: ModelFacts, run_key: str | None
+) -> PreparedJob:
+    """The job planned for the engine that is asked for, or for the fastest that can do it."""
+    wanted = job.engine or workspace.settings.scoring.engine
+    reason = "asked for by name"
+    if wanted in ("auto", "files"):
+        try:
+            prepared = _planned_for_files(workspace, job, model, run_key)
+        except EngineUnfitError as exc:
+            if wanted == "files":
+                raise
+            wanted, reason = "arrow", f"auto: not the files engine, since {exc.reason}"
+        else:
+            return prepared if wanted == "files" else replace(prepared, engine_reason=_WHY_FILES)
+    return _planned_for_spark(workspace, job, model, run_key, wanted, reason)
+
+
+def _planned_for_files(
+    workspace: Workspace, job: JobSettings, model: ModelFacts, run_key: str | None
+) -> PreparedJob:
+    engine, sink = workspace.files_engine, workspace.files_sink(job.target.uri)
+    source = engine.open(_spec(job))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    engine.refuse_unfit(plan, source, sink)
+    run = partial(engine.run, plan, source, sink)
+    return PreparedJob(plan, engine, sink, "asked for by name", run, {})
+
+
+def _planned_for_spark(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    name: str,
+    reason: str,
+) -> PreparedJob:
+    engine, sink = workspace.spark_engine(name), workspace.delta_sink(job.target.uri)
+    source = engine.open(_spec(job))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    run = partial(engine.run, plan, source, sink)
+    return PreparedJob(plan, engine, sink, reason, run, {})
+
+
+def _spec(job: JobSettings) -> SourceSpec:
+    return SourceSpec(job.source.uri, job.source.format, job.source.version, job.where)
 
 
 def _request(

@@ -8,6 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
+│   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
 │   ├── InvalidStateError           INVALID_STATE
@@ -103,6 +104,23 @@ class SourceError(UsageError):
     """The source is no table, or a filter or version of it does not exist."""
 
     code = "SOURCE_INVALID"
+
+
+class EngineUnfitError(UsageError):
+    """An engine cannot do what a job asks for; another one can.
+
+    Attributes:
+        reason: What it cannot do, in one line.
+    """
+
+    code = "ENGINE_UNFIT"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the files engine cannot do this job: {reason}; take --engine arrow, or auto, which "
+            "does so by itself"
+        )
+        self.reason = reason
 
 
 class RecordNotFoundError(UsageError, LookupError):

@@ -24,11 +24,13 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.files_engine import FilesEngine
     from sparkscore.spark.jars import JarSource
     from sparkscore.spark.session import SessionSettings
     from sparkscore.stores.sql import SqlStores
@@ -210,21 +212,35 @@ class Workspace:
             signature=signature,
         )
 
-    def engine(self, name: str | None = None) -> tuple[SparkEngine, str]:
-        """The engine of that name (None: scoring.engine), and in one line why it is that one."""
+    @property
+    def files_engine(self) -> FilesEngine:
+        """The engine in which Python reads and writes the data files."""
+        from sparkscore.spark.files_engine import FilesEngine
+
+        return FilesEngine(
+            self.spark, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+        )
+
+    def files_sink(self, uri: str) -> FilesSink:
+        """The score table that the files engine writes.
+
+        Raises:
+            EngineUnfitError: It is a table of the catalog.
+        """
+        from sparkscore.spark.files_engine import files_sink
+
+        return files_sink(self.spark, uri)
+
+    def spark_engine(self, name: str) -> SparkEngine:
+        """The engine that Spark feeds: `arrow` or `pandas`."""
         from sparkscore.spark.engine import SparkEngine
 
-        wanted = name or self.settings.scoring.engine
-        reason = "asked for by name"
-        if wanted == "auto":
-            wanted, reason = "arrow", "auto: Arrow keeps every value and skips pandas"
-        engine = SparkEngine(
-            self.spark, wanted, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+        return SparkEngine(
+            self.spark, name, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
         )
-        return engine, reason
 
-    def sink(self, uri: str) -> DeltaSink:
-        """The score table at a path or of a catalog name."""
+    def delta_sink(self, uri: str) -> DeltaSink:
+        """The score table that Spark writes, at a path or of a catalog name."""
         from sparkscore.spark.delta import DeltaSink
 
         return DeltaSink(self.spark, uri)

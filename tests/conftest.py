@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 _CLUSTER_START_S = 120
 _CLUSTER_STOP_S = 20
 
+# Compiling a plan takes longer than running it over ten rows. Journeys compile theirs, as users do.
+_INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 # A test's JVM lives for seconds: code compiled once and quickly is all that it has time for.
 os.environ[LAUNCH_OPTIONS] = "-XX:TieredStopAtLevel=1"
 
@@ -52,7 +57,10 @@ def delta_jars(spark_cache: Path) -> JarSource:
 @pytest.fixture(scope="session")
 def spark(delta_jars: JarSource) -> Iterator[SparkSession]:
     """The session of all tests in this process: two local slots and tries, with Delta."""
-    session = open_session(SessionSettings(jars=delta_jars, master="local[2,2]", app_name="tests"))
+    settings = SessionSettings(
+        jars=delta_jars, master="local[2,2]", app_name="tests", conf=_INTERPRETED
+    )
+    session = open_session(settings)
     yield session
     stop_session(session)
 

@@ -65,7 +65,7 @@ def test_the_drawn_layers_are_those_of_the_contract() -> None:
 
 def test_every_module_that_the_architecture_names_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:scoring|spark|stores|flavors|package|testing)\.\w+)", text)
+    named = re.findall(r"`((?:files|scoring|spark|stores|flavors|package|testing)\.\w+)", text)
     gone = [
         name
         for name in named

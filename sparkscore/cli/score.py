@@ -37,7 +37,7 @@ _JOB_OPTIONS = (
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
-    click.option("--engine", type=click.Choice(["auto", "arrow", "pandas"])),
+    click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option("--experiment", help="Experiment that the run is recorded in."),
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),

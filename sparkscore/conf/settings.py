@@ -65,8 +65,8 @@ SparkText = Annotated[str, BeforeValidator(_spark_text)]
 FolderPath = Annotated[Path, BeforeValidator(_expanded)]
 """A folder on this machine; `~` is the home of the user."""
 
-Engine = Literal["auto", "arrow", "pandas"]
 TreeRuntime = Literal["auto", "native"]
+Engine = Literal["auto", "files", "arrow", "pandas"]
 
 
 def default_cache_folder(environ: dict[str, str] | None = None) -> Path:

@@ -160,6 +160,19 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     )
 
 
+def score_schema(plan: ScoringPlan) -> pa.Schema:
+    """The score table's columns and types."""
+    fields = [pa.field(column.name, column.type) for column in plan.carried]
+    sql_types = {
+        "string": pa.string(),
+        "date": pa.date32(),
+        "int": pa.int32(),
+        "bigint": pa.int64(),
+    }
+    fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
+    return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
+
+
 def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> RunIdentity:
     """The identity of a logical run: one application id per job, target and run key.
 

@@ -8,8 +8,6 @@ SQL and the DataFrame writer, which classic sessions and Spark Connect share.
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import uuid
 import weakref
@@ -25,17 +23,22 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from sparkscore.errors import (
-    RunKeyConflictError,
-    TargetBusyError,
-    TargetError,
-    TargetSchemaError,
-    TargetUnwritableError,
-    shown,
-)
+from sparkscore.errors import TargetError, TargetUnwritableError, shown
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
+from sparkscore.scoring.target import (
+    N_TRIES,
+    TXN_VERSION,
+    HistoryEntry,
+    busy_error,
+    check_columns,
+    check_local_path,
+    check_partitions,
+    commit_of,
+    skipped_error,
+    user_metadata,
+)
 from sparkscore.spark.failures import (
     OUTSIDE_PREDICATE_SIGN,
     SPARK_FAILURES,
@@ -47,11 +50,6 @@ from sparkscore.spark.source import detail_of, is_path, located, quoted, table_i
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
-
-_METADATA_FORMAT = 1
-_N_TRIES = 5
-_TXN_VERSION = 1
-"""Each logical run has an application id of its own, so one version is enough."""
 
 _MERGE_CONF = "spark.databricks.delta.write.txn"
 _ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
@@ -84,17 +82,13 @@ class DeltaSink:
         row = self._commit_row(identity.app_id)
         if row is None:
             return None
-        metadata = json.loads(row["userMetadata"])
-        differing = {
-            name: (str(metadata["inputs"].get(name, "")), value)
-            for name, value in identity.fingerprint.items()
-            if metadata["inputs"].get(name, "") != value
-        }
-        if differing:
-            raise RunKeyConflictError(
-                _conflict_text(identity, self.uri, int(row["version"]), differing)
-            )
-        return _commit(self.uri, row)
+        entry = HistoryEntry(
+            version=int(row["version"]),
+            operation=str(row["operation"]),
+            user_metadata=str(row["userMetadata"]),
+            metrics=row["operationMetrics"] or {},
+        )
+        return commit_of(entry, identity, self.uri)
 
     def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
@@ -105,7 +99,7 @@ class DeltaSink:
             TargetError: Something else than a Delta table is there.
         """
         if is_path(self.uri) and not urlsplit(self.uri).scheme:
-            _check_local_path(Path(self.uri))
+            check_local_path(Path(self.uri))
         detail = detail_of(self.spark, self.uri)
         if detail is None:
             return
@@ -115,12 +109,7 @@ class DeltaSink:
                 "name another target, or convert it first (CONVERT TO DELTA)"
             )
         self._check_columns(schema)
-        partitions = list(detail["partitionColumns"])
-        if plan.request.partition_by and partitions != list(plan.request.partition_by):
-            raise TargetSchemaError(
-                f"target {shown(self.uri)} is partitioned by {partitions}, but the job asks for "
-                f"{list(plan.request.partition_by)}; leave --partition-by out or change the target"
-            )
+        check_partitions(self.uri, list(detail["partitionColumns"]), plan)
 
     def write(self, scores: DataFrame, plan: ScoringPlan, facts: RunFacts) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
@@ -130,10 +119,9 @@ class DeltaSink:
                 inputs won.
             TargetBusyError: Other commits won every try.
         """
-        attempt = uuid.uuid4().hex
-        metadata = json.dumps(_user_metadata(plan, facts, attempt), sort_keys=True)
+        metadata = user_metadata(plan, facts, uuid.uuid4().hex)
         with _write_errors(self.uri):
-            for _ in range(_N_TRIES):
+            for _ in range(N_TRIES):
                 try:
                     self._write_once(scores, plan, metadata)
                     break
@@ -144,20 +132,13 @@ class DeltaSink:
                     if landed is not None:  # Another attempt at the same run was faster.
                         return landed
             else:
-                raise TargetBusyError(
-                    f"other writers of {shown(self.uri)} won {_N_TRIES} times in a row; nothing "
-                    "was written; run the same command again"
-                )
+                raise busy_error(self.uri)
         return self._proven(plan.identity)
 
     def _proven(self, identity: RunIdentity) -> Commit:
         commit = self.find(identity)
         if commit is None:
-            raise RunKeyConflictError(
-                f"target {shown(self.uri)} skipped the commit of run key {identity.run_key!r}: an "
-                "earlier run used the key, and its history has expired, so what it wrote cannot be "
-                "compared; nothing was written; give a new --run-key to score again"
-            )
+            raise skipped_error(identity, self.uri)
         return commit
 
     def _write_once(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
@@ -175,7 +156,7 @@ class DeltaSink:
             self._new_table(scores, request.partition_by if detail is None else ())
             .mode("overwrite" if request.mode is WriteMode.REPLACE else "append")
             .option("txnAppId", plan.identity.app_id)
-            .option("txnVersion", _TXN_VERSION)
+            .option("txnVersion", TXN_VERSION)
             .option("userMetadata", metadata)
         )
         if request.replace_where and detail is not None:
@@ -202,7 +183,7 @@ class DeltaSink:
         matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in plan.request.keys)
         conf = {
             f"{_MERGE_CONF}AppId": plan.identity.app_id,
-            f"{_MERGE_CONF}Version": str(_TXN_VERSION),
+            f"{_MERGE_CONF}Version": str(TXN_VERSION),
             _USER_METADATA_CONF: metadata,
             # Scores are computed once, not once for finding matches and once for writing.
             "spark.databricks.delta.merge.materializeSource": "all",
@@ -228,17 +209,7 @@ class DeltaSink:
     def _check_columns(self, schema: pa.Schema) -> None:
         have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}
         want = {f.name: f.dataType.simpleString() for f in from_arrow_schema(schema).fields}
-        lines = [
-            f"\n  {name}: the table has {have.get(name, 'no such column')}, "
-            f"the job writes {want.get(name, 'no such column')}"
-            for name in dict.fromkeys([*have, *want])
-            if have.get(name) != want.get(name)
-        ]
-        if lines:
-            raise TargetSchemaError(
-                f"target {shown(self.uri)} has other columns than this job:{''.join(lines)}\n"
-                "Take another target, alter the table, or keep and name columns as it does"
-            )
+        check_columns(self.uri, have, want)
 
     def _frame(self) -> DataFrame:
         if is_path(self.uri):
@@ -279,78 +250,6 @@ def _inside(scores: DataFrame, predicate: str) -> DataFrame:
     is_inside = sf.coalesce(sf.expr(predicate), sf.lit(False))
     checked = sf.when(is_inside, column).otherwise(sf.raise_error(OUTSIDE_PREDICATE_SIGN))
     return scores.withColumn(first, checked)
-
-
-def _user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> dict[str, object]:
-    return {
-        "sparkscore": _METADATA_FORMAT,
-        "app_id": plan.identity.app_id,
-        "job": plan.request.job,
-        "run_key": plan.identity.run_key,
-        "run_id": facts.run_id,
-        "attempt": attempt,
-        "inputs": dict(plan.identity.fingerprint),
-        "model": {
-            "name": plan.model.name,
-            "version": plan.model.version,
-            "digest": plan.model.digest,
-        },
-    }
-
-
-def _commit(uri: str, row: Row) -> Commit:
-    numbers: Mapping[str, str] = row["operationMetrics"] or {}
-    n_bytes = numbers.get("numOutputBytes") or numbers.get("numTargetBytesAdded")
-    return Commit(
-        uri=uri,
-        version=int(row["version"]),
-        run_id=str(json.loads(row["userMetadata"])["run_id"]),
-        n_rows=_rows_written(numbers, is_merge=row["operation"] == "MERGE"),
-        n_bytes=None if n_bytes is None else int(n_bytes),
-    )
-
-
-def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:
-    if is_merge:
-        return int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"])
-    if "numOutputRows" not in numbers:
-        return None
-    # A file that the predicate cuts through is written anew, and Delta counts its other rows too.
-    return int(numbers["numOutputRows"]) - int(numbers.get("numCopiedRows", 0))
-
-
-def _conflict_text(
-    identity: RunIdentity, uri: str, version: int, differing: Mapping[str, tuple[str, str]]
-) -> str:
-    lines = "".join(
-        f"\n  {name}: committed with {shown(before)}, now {shown(now)}"
-        for name, (before, now) in differing.items()
-    )
-    return (
-        f"run key {identity.run_key!r} was committed to {shown(uri)} at table version {version} "
-        f"with other inputs:{lines}\n"
-        "Nothing was written. Give a new --run-key to score again, or name the former inputs "
-        "(--source-version, models:/NAME/VERSION) to repeat that run."
-    )
-
-
-def _check_local_path(path: Path) -> None:
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    if not existing.is_dir():
-        raise TargetUnwritableError(
-            f"target {shown(str(path))} cannot be a table: {str(existing)!r} is no folder"
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise TargetUnwritableError(
-            f"target {shown(str(path))} cannot be written: {str(existing)!r} refuses writes by "
-            "this user; change its owner or mode, or take another target"
-        )
-    log = path / "_delta_log"
-    if existing == path and not log.is_dir() and any(path.iterdir()):
-        raise TargetError(
-            f"target {shown(str(path))} is a folder with files and no Delta table; "
-            "name an empty or absent folder"
-        )
 
 
 @contextmanager

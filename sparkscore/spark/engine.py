@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
-import pyarrow as pa
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
@@ -19,7 +18,7 @@ from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, score_schema
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
@@ -193,19 +192,6 @@ def scored_frame(
     )
     valid = observed.where(answer["valid"]) if plan.may_reject else observed
     return valid.select(*_score_columns(plan, facts))
-
-
-def score_schema(plan: ScoringPlan) -> pa.Schema:
-    """The score table's columns and types."""
-    fields = [pa.field(column.name, column.type) for column in plan.carried]
-    sql_types = {
-        "string": pa.string(),
-        "date": pa.date32(),
-        "int": pa.int32(),
-        "bigint": pa.int64(),
-    }
-    fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
-    return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
 
 
 def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:

@@ -12,6 +12,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,21 +76,26 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
     Yields:
         n_rows x `task.answer_type`, in input order.
     """
-    n_threads = _limit_threads()
-    with threadpool_limits(limits=n_threads):
+    with limited_threads():
         for batch in batches:
-            yield _score(task, batch)
+            yield _answer(task, batch)
 
 
-def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
-    if batch.num_rows == 0:
-        return pa.array([], task.answer_type)
+def score_rows(
+    task: ScoringTask, batch: pa.RecordBatch
+) -> tuple[pa.StructArray, dict[str, str | int | float]]:
+    """Predictions for a batch of at least one row, and the report on it.
+
+    Returns:
+        n_rows x the declared columns, null where a row was rejected; the report by the names of
+        `scoring.outcome.BatchReport`.
+    """
     model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
     pieces = [
         score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)
     ]
     scores = pa.concat_arrays([piece.predictions for piece in pieces])
-    report = {
+    report: dict[str, str | int | float] = {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
         "ended_ms": time.time_ns() // 1_000_000,
         "n_rows": batch.num_rows,
@@ -102,6 +108,20 @@ def _score(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
         "runtime": model.predictor.runtime.name,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+    return scores, report
+
+
+@contextmanager
+def limited_threads() -> Iterator[None]:
+    """Hold native libraries to the cores of this task for the duration of a block."""
+    with threadpool_limits(limits=_limit_threads()):
+        yield
+
+
+def _answer(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
+    if batch.num_rows == 0:
+        return pa.array([], task.answer_type)
+    scores, report = score_rows(task, batch)
     return pa.StructArray.from_arrays(
         [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
         fields=list(task.answer_type),

@@ -5,6 +5,8 @@ They live here and not in a test file, so that a worker process can import them.
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,25 @@ class OneForAll:
     def predict(self, context: object, model_input: pd.DataFrame) -> list[float]:  # noqa: ARG002
         """One value."""
         return [1.0]
+
+
+class DyingOnce:
+    """Answers x / 3, but its process is killed before it answers for an x of 0 the first time.
+
+    Attributes:
+        sign: A file that is made before the process dies.
+    """
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        x: np.ndarray = model_input["x"].to_numpy()
+        if 0 in x and not self.sign.exists():
+            self.sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x / 3
 
 
 def packaged(

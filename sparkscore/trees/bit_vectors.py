@@ -199,18 +199,18 @@ def _categorical_columns(
     widths = np.zeros(len(features), np.int64)
     np.maximum.at(widths, group, [len(forest.category_sets[key].goes_left) for key in keys[:, 1]])
     starts = _offsets(widths[group] + 2)
-    tables = [
+    goes_right = [
         category_table(forest.category_sets[key], int(width), is_left=flag >= _GOES_LEFT)
-        ^ bool(flag % 2)
         for (_, key, flag), width in zip(keys, widths[group], strict=True)
     ]
+    is_second = [table ^ bool(flag % 2) for table, flag in zip(goes_right, keys[:, 2], strict=True)]
     arrays: dict[str, np.ndarray] = {
         "group_feature": features.astype(np.int32),
         "group_n_categories": widths.astype(np.int32),
         "group_column": _offsets(np.bincount(group, minlength=len(features))),
         "column_table": starts[:-1],
-        # The second child is where the table says True, once mirrored: its rank is one higher.
-        "table": (np.concatenate([*tables, np.empty(0, bool)]) + ALL_LEFT).astype(np.int8),
+        # The rank of a value that goes to the second child is one higher.
+        "table": (np.concatenate([*is_second, np.empty(0, bool)]) + ALL_LEFT).astype(np.int8),
     }
     return arrays, column.reshape(-1)
 

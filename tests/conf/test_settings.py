@@ -185,7 +185,10 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_is_expected(
     ("yaml_text", "expected"),
     [
         ("scoring: {max_rows_per_batch: true}", "is True (base.yaml:1): expected a whole number"),
-        ("scoring: {engine: fast}", "is 'fast' (base.yaml:1): expected 'auto', 'arrow' or"),
+        (
+            "scoring: {engine: fast}",
+            "is 'fast' (base.yaml:1): expected 'auto', 'files', 'arrow' or",
+        ),
         ("tracking: {uri: null}", "'tracking.uri' is None (base.yaml:1): expected a valid string"),
         ("tracking: sqlite:///x", "'tracking' (base.yaml:1) must be a mapping of keys to values"),
         ("trust: {types: [1]}", "'trust.types' is [1] (base.yaml:1): expected a valid string"),

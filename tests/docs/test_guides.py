@@ -66,7 +66,7 @@ def error_classes(root: type[SparkscoreError]) -> Iterator[type[SparkscoreError]
 def options(command: click.Command, context: click.Context) -> Iterator[str]:
     """Every option of a command and of those below it."""
     for param in command.params:
-        yield from param.opts
+        yield from (*param.opts, *param.secondary_opts)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore import Workspace
 from sparkscore.batch_job import prepare
-from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.spark.shipping import FilePackage, ship
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ def test_a_package_above_the_broadcast_limit_travels_as_a_file(
         },
     ).values
     prepared = prepare(workspace, job, "k1", lambda _: None)
-    engine = replace(prepared.engine, broadcast_max_bytes=1)
+    engine = replace(workspace.spark_engine("arrow"), broadcast_max_bytes=1)
+    source = engine.open(SourceSpec(job.source.uri))
+    sink = workspace.delta_sink(job.target.uri)
     facts = RunFacts(run_id="0" * 32, scored_at=datetime.now(UTC))
-    outcome = engine.run(prepared.plan, prepared.source, prepared.sink, facts)
+    outcome = engine.run(prepared.plan, source, sink, facts)
     assert outcome.n_scored == 2000
     model = prepared.plan.model
     assert isinstance(ship(spark, model.folder, model.digest, 1), FilePackage)

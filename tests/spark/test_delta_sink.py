@@ -16,10 +16,9 @@ from sparkscore.errors import (
     TargetUnwritableError,
 )
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.plan import WriteMode, score_schema
 from sparkscore.spark.delta import DeltaSink, session_conf
-from sparkscore.spark.engine import score_schema
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+from sparkscore.testing.sink_contract import Attempt, MergingSinkContract, attempt
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,7 +34,7 @@ def table_name() -> str:
     return f"scores_{uuid.uuid4().hex}"
 
 
-class TestDeltaSink(SinkContract):
+class TestDeltaSink(MergingSinkContract):
     @pytest.fixture(autouse=True)
     def _session(self, spark: SparkSession) -> None:
         self.spark = spark

@@ -16,7 +16,7 @@ from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.testing.engine_contract import TRUST, EngineContract
+from sparkscore.testing.engine_contract import TRUST, DeltaEngineContract
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
-class SparkEngineContract(EngineContract):
+class SparkEngineContract(DeltaEngineContract):
     """Scores Parquet files into Delta tables; deltalake reads what was written."""
 
     engine_name: str

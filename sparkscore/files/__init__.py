@@ -1,0 +1,1 @@
+"""Tables as files: the log, planned reading, exact filters, written scores; no Spark, no JVM."""

@@ -1,0 +1,176 @@
+"""What a Delta log says of a table at one version: columns, files, their values and bounds.
+
+`deltalake` reads the log; no JVM is needed and no data file is opened.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
+from sparkscore.files.facts import DataFile
+from sparkscore.files.predicate import Bounds
+from sparkscore.files.schema import TableColumn, table_columns
+
+_READABLE = frozenset(
+    {"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+)
+"""Table features that a reader must know, and that are known here."""
+
+_MAX_READER_VERSION = 3
+
+
+@dataclass(frozen=True)
+class TableSnapshot:
+    """A Delta table at one version.
+
+    Attributes:
+        table_id: The id that the table was created with.
+        columns: Its columns in order, partition columns among them.
+        partition_by: Names of its partition columns.
+        files: Its data files; bounds by the columns' own names.
+    """
+
+    root: Path
+    version: int
+    table_id: str
+    columns: tuple[TableColumn, ...]
+    partition_by: tuple[str, ...]
+    files: tuple[DataFile, ...]
+
+
+def is_delta_table(root: Path) -> bool:
+    """Whether a Delta log lies in the folder."""
+    return (root / "_delta_log").is_dir()
+
+
+def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
+    """The table in a folder at a version (None: the newest).
+
+    Raises:
+        SourceError: There is no such table or version, or its log cannot be read.
+        EngineUnfitError: The table needs of its readers what is not known here.
+    """
+    table = _opened(root, version)
+    _check_readable(table)
+    columns = table_columns(table.schema().to_json())
+    partition_by = tuple(table.metadata().partition_columns)
+    return TableSnapshot(
+        root=root,
+        version=table.version(),
+        table_id=str(table.metadata().id),
+        columns=columns,
+        partition_by=partition_by,
+        files=tuple(data_files(table, root, columns)),
+    )
+
+
+def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) -> Iterator[DataFile]:
+    """The active files of an opened table, in the log's order.
+
+    Raises:
+        EngineUnfitError: A file lies outside of this machine.
+    """
+    actions = pa.table(table.get_add_actions())
+    deleted = _deleted_rows(table)
+    names = {column.physical: column.column.name for column in columns}
+    for row in actions.to_pylist():
+        path = _local_path(root, row["path"])
+        partition = dict(row.get("partition") or {})
+        bounds = _bounds(row, names) | {name: _exactly(v) for name, v in partition.items()}
+        yield DataFile(
+            path=path,
+            n_bytes=row["size_bytes"],
+            n_rows=row["num_records"],
+            partition=partition,
+            bounds=bounds,
+            deleted=deleted.get(path),
+        )
+
+
+def _opened(root: Path, version: int | None) -> DeltaTable:
+    try:
+        return DeltaTable(root, version=version)
+    except TableNotFoundError as exc:
+        raise SourceError(f"source {shown(str(root))} holds no Delta table: {exc}") from exc
+    except DeltaError as exc:
+        raise SourceError(
+            f"version {'newest' if version is None else version} of source {shown(str(root))} "
+            f"cannot be read from its log: {exc}"
+        ) from exc
+
+
+def _check_readable(table: DeltaTable) -> None:
+    protocol = table.protocol()
+    unknown = sorted(set(protocol.reader_features or ()) - _READABLE)
+    if unknown:
+        raise EngineUnfitError(f"the source needs table features that it cannot read: {unknown}")
+    if protocol.min_reader_version > _MAX_READER_VERSION:
+        raise EngineUnfitError(f"the source needs reader version {protocol.min_reader_version}")
+    mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mapping not in ("none", "name"):
+        raise EngineUnfitError(f"the source maps its columns by {mapping}")
+
+
+def _deleted_rows(table: DeltaTable) -> dict[str, np.ndarray]:
+    """Positions of deleted rows by the path of their file."""
+    if "deletionVectors" not in (table.protocol().reader_features or ()):
+        return {}
+    deleted = {}
+    for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
+        for uri, kept in zip(batch["filepath"], batch["selection_vector"], strict=True):
+            mask = kept.values.to_numpy(zero_copy_only=False)
+            deleted[unquote(urlsplit(uri.as_py()).path)] = np.flatnonzero(~mask)
+    return deleted
+
+
+def _local_path(root: Path, logged: str) -> str:
+    """Where a file lies that the log names by an encoded path or URI."""
+    parts = urlsplit(logged)
+    if parts.scheme not in ("", "file"):
+        raise EngineUnfitError(f"the source has files in {parts.scheme}: {listed([logged])}")
+    path = unquote(parts.path)
+    return path if path.startswith("/") else f"{root}/{path}"
+
+
+def _bounds(row: Mapping[str, object], names: Mapping[str, str]) -> dict[str, Bounds]:
+    lows, highs, nulls = (row.get(key) or {} for key in ("min", "max", "null_count"))
+    assert isinstance(lows, Mapping)
+    assert isinstance(highs, Mapping)
+    assert isinstance(nulls, Mapping)
+    n_rows = row["num_records"]
+    return {
+        names[physical]: Bounds(
+            low=lows.get(physical) if _is_exact(lows.get(physical)) else None,
+            high=highs.get(physical) if _is_exact(highs.get(physical)) else None,
+            may_be_null=n_nulls != 0,
+            may_be_value=n_nulls is None or n_nulls != n_rows,
+        )
+        for physical, n_nulls in nulls.items()
+        if physical in names and not isinstance(n_nulls, Mapping)
+    }
+
+
+def _is_exact(bound: object) -> bool:
+    """Whether a bound is the value itself: Delta cuts long texts and times to milliseconds."""
+    return isinstance(bound, int | dt.date) and not isinstance(bound, dt.datetime)
+
+
+def _exactly(value: object) -> Bounds:
+    if value is None:
+        return Bounds(may_be_value=False)
+    is_ordered = not isinstance(value, float)  # NaN is equal to nothing in Python.
+    return Bounds(
+        low=value if is_ordered else None,
+        high=value if is_ordered else None,
+        may_be_null=False,
+    )

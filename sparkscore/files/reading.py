@@ -1,0 +1,231 @@
+"""Reading Parquet files as the rows of a table: the table's types, its filter, no deleted rows.
+
+Runs in Python workers. Memory is bounded by a batch, whatever the size of file or row group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sparkscore.errors import DataError, SourceError, shown
+from sparkscore.files.planning import FilePiece
+from sparkscore.files.predicate import Bounds, Predicate, columns_in, evaluate, possible
+from sparkscore.scoring.casts import Cast, find_cast
+
+_MAX_READ_ROWS = 65_536
+"""Decoding is flat in time per row from 8,000 rows on."""
+_OLD_CALENDAR_KEYS = (b"org.apache.spark.legacyDateTime", b"org.apache.spark.legacyINT96")
+
+
+@dataclass(frozen=True)
+class TableReading:
+    """What a task reads of each file.
+
+    Attributes:
+        schema: The columns that are read, with the table's types; those of the filter among them.
+        outputs: Names of the columns that are given on.
+        physical: Names of the columns of `schema` in the files.
+        where: Which rows; None: all.
+        max_bytes: Size of a batch in memory, about.
+    """
+
+    schema: pa.Schema
+    outputs: tuple[str, ...]
+    physical: Mapping[str, str]
+    where: Predicate | None
+    max_bytes: int
+
+
+def read_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatch]:
+    """The rows of a piece in the file's order, as record batches of `reading.outputs`.
+
+    A column that the file lacks is null, as in a table whose schema has grown.
+
+    Raises:
+        SourceError: The file is gone or is no Parquet.
+        DataError: A column of it is of a type that is not the table's.
+    """
+    try:
+        with pq.ParquetFile(
+            piece.path, coerce_int96_timestamp_unit="us", pre_buffer=False, memory_map=True
+        ) as file:
+            yield from _rows(file, piece, reading)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise SourceError(
+            f"data file {shown(piece.path)} cannot be read: {exc}; "
+            "nothing was written; restore the file, or read an earlier version of the table"
+        ) from exc
+
+
+def _rows(
+    file: pq.ParquetFile, piece: FilePiece, reading: TableReading
+) -> Iterator[pa.RecordBatch]:
+    metadata, schema = file.metadata, file.schema_arrow
+    _check_calendar(metadata, piece.path)
+    found = {
+        name: _name_in(schema, physical, piece.path)
+        for name, physical in reading.physical.items()
+        if name not in piece.partition
+    }
+    n_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    starts = np.cumsum([0, *n_rows])
+    columns = [name for name in found.values() if name is not None]
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if not piece.start <= _middle(group) < piece.end or group.num_rows == 0:
+            continue
+        if reading.where is not None and True not in possible(
+            reading.where, _group_bounds(group, schema, found, reading)
+        ):
+            continue
+        position = int(starts[index])
+        for batch in file.iter_batches(
+            _n_rows(group, reading), row_groups=[index], columns=columns, use_threads=False
+        ):
+            rows = _as_declared(batch, found, piece, reading)
+            keep = _kept(rows, position, piece, reading)
+            position += batch.num_rows
+            rows = rows.select(reading.outputs)
+            yield rows if keep is None else rows.filter(keep)
+
+
+def _check_calendar(metadata: pq.FileMetaData, path: str) -> None:
+    written = metadata.metadata or {}
+    if any(key in written for key in _OLD_CALENDAR_KEYS):
+        raise SourceError(
+            f"data file {shown(path)} has dates of the calendar before 1582, as Spark 2 wrote "
+            "them; take --engine arrow"
+        )
+
+
+def _name_in(schema: pa.Schema, name: str, path: str) -> str | None:
+    """The file's column of this name; None where it has none."""
+    if name in schema.names:
+        if schema.names.count(name) > 1:
+            raise DataError(f"data file {shown(path)} has the column {name!r} twice; rewrite it")
+        return name
+    alike = [other for other in schema.names if other.casefold() == name.casefold()]
+    if len(alike) > 1:
+        raise DataError(f"data file {shown(path)} has columns {alike}; rename one of them")
+    return alike[0] if alike else None
+
+
+def _middle(group: pq.RowGroupMetaData) -> int:
+    """Where the middle of a row group lies in the file; in exactly one piece of the file."""
+    first = group.column(0)
+    start = first.dictionary_page_offset or first.data_page_offset
+    n_bytes = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+    return int(start + n_bytes // 2)
+
+
+def _n_rows(group: pq.RowGroupMetaData, reading: TableReading) -> int:
+    bytes_per_row = max(1, group.total_byte_size // group.num_rows)
+    return int(max(1, min(_MAX_READ_ROWS, reading.max_bytes // bytes_per_row)))
+
+
+def _group_bounds(
+    group: pq.RowGroupMetaData,
+    schema: pa.Schema,
+    found: Mapping[str, str | None],
+    reading: TableReading,
+) -> dict[str, Bounds]:
+    """What the file says of the columns that the filter reads, where its types are the table's."""
+    assert reading.where is not None
+    wanted = {found.get(name): name for name in columns_in(reading.where)}
+    bounds = {}
+    for i in range(group.num_columns):
+        column = group.column(i)
+        name = wanted.get(column.path_in_schema)
+        if name is None or not column.is_stats_set:
+            continue
+        data_type = reading.schema.field(name).type
+        if schema.field(column.path_in_schema).type != data_type or pa.types.is_floating(data_type):
+            continue
+        known = column.statistics
+        n_nulls = known.null_count if known.has_null_count else None
+        bounds[name] = Bounds(
+            low=known.min if known.has_min_max else None,
+            high=known.max if known.has_min_max else None,
+            may_be_null=n_nulls != 0,
+            may_be_value=n_nulls is None or n_nulls != group.num_rows,
+        )
+    return bounds
+
+
+def _kept(
+    rows: pa.RecordBatch, position: int, piece: FilePiece, reading: TableReading
+) -> pa.Array | None:
+    """Which rows count: neither deleted nor filtered out; None: all of them."""
+    keep = None if reading.where is None else evaluate(reading.where, rows)
+    if piece.deleted is None:
+        return keep
+    end = position + rows.num_rows
+    first, last = np.searchsorted(piece.deleted, [position, end])
+    if first == last:
+        return keep
+    mask = np.ones(rows.num_rows, dtype=bool)
+    mask[piece.deleted[first:last] - position] = False
+    alive = pa.array(mask)
+    return alive if keep is None else pc.and_kleene(keep, alive)
+
+
+def _as_declared(
+    batch: pa.RecordBatch,
+    found: Mapping[str, str | None],
+    piece: FilePiece,
+    reading: TableReading,
+) -> pa.RecordBatch:
+    arrays = []
+    for field in reading.schema:
+        if field.name in piece.partition:
+            value = pa.scalar(piece.partition[field.name], field.type)
+            arrays.append(pa.repeat(value, batch.num_rows))
+            continue
+        name = found[field.name]
+        if name is None:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            arrays.append(_converted(batch.column(name), field, piece.path))
+    return pa.RecordBatch.from_arrays(arrays, schema=reading.schema)
+
+
+def _converted(column: pa.Array, field: pa.Field, path: str) -> pa.Array:
+    if column.type.equals(field.type):
+        return column
+    if not _is_readable_as(column.type, field.type):
+        raise DataError(
+            f"data file {shown(path)} has column {field.name!r} as {column.type}, but the table's "
+            f"is {field.type}; nothing was written; rewrite the file, or take --engine arrow"
+        )
+    return column.cast(field.type)
+
+
+def _is_readable_as(have: pa.DataType, want: pa.DataType) -> bool:
+    """Whether each value of a file's type has its equal in the table's."""
+    types = pa.types
+    if types.is_dictionary(have):
+        return _is_readable_as(have.value_type, want)
+    if types.is_timestamp(have) and types.is_timestamp(want):
+        # A naive INT96 or a naive column is an instant in UTC where the table says so.
+        return have.unit in ("s", "ms", "us") and (have.tz is None or want.tz is not None)
+    if types.is_unsigned_integer(have) and types.is_signed_integer(want):
+        return bool(have.bit_width < want.bit_width)
+    if types.is_binary(have) and types.is_string(want):
+        return True  # A text that its writer did not mark as one.
+    if types.is_list(have) and types.is_list(want):
+        return _is_readable_as(have.value_type, want.value_type)
+    if types.is_map(have) and types.is_map(want):
+        return _is_readable_as(have.key_type, want.key_type) and _is_readable_as(
+            have.item_type, want.item_type
+        )
+    if types.is_struct(have) and types.is_struct(want):
+        return [f.name for f in have] == [f.name for f in want] and all(
+            _is_readable_as(one.type, other.type) for one, other in zip(have, want, strict=True)
+        )
+    return find_cast(have, want) in (Cast.EXACT, Cast.WIDENED)

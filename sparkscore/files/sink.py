@@ -1,0 +1,376 @@
+"""The score table as files that a driver commits: one Delta transaction through `deltalake`.
+
+Both this sink and the one on Spark write the same user metadata under the same application id, so
+that each finds the other's runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import (
+    AddAction,
+    CommitProperties,
+    Transaction,
+    create_table_with_add_actions,
+)
+
+from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
+from sparkscore.files.copying import Replaced, replaced_files
+from sparkscore.files.log import data_files, is_delta_table
+from sparkscore.files.predicate import Predicate
+from sparkscore.files.schema import table_columns, type_name
+from sparkscore.files.sql import parse_predicate
+from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
+from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.outcome import Commit
+from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
+from sparkscore.scoring.target import (
+    N_TRIES,
+    TXN_VERSION,
+    HistoryEntry,
+    app_id_of,
+    busy_error,
+    check_columns,
+    check_local_path,
+    check_partitions,
+    commit_of,
+    skipped_error,
+    user_metadata,
+)
+
+_WRITABLE = frozenset(
+    {"appendOnly", "changeDataFeed", "deletionVectors", "invariants", "timestampNtz"}
+)
+"""Table features whose demands on a writer are met here; what of them is used is checked too."""
+_ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
+
+
+@dataclass(frozen=True)
+class WrittenScores:
+    """The files of one attempt at a run; nobody sees them yet."""
+
+    files: tuple[WrittenFile, ...]
+    attempt: str
+
+
+@dataclass(frozen=True)
+class FilesSink:
+    """A score table in a folder of this machine's file system.
+
+    Attributes:
+        uri: Its absolute path or file: URI.
+        timezone: Spark's session time zone, in which a predicate's times are meant.
+    """
+
+    uri: str
+    timezone: str = "UTC"
+
+    @property
+    def root(self) -> Path:
+        """The table's folder."""
+        return Path(urlsplit(self.uri).path if urlsplit(self.uri).scheme else self.uri)
+
+    def find(self, identity: RunIdentity) -> Commit | None:
+        """The commit that this logical run made before, or None.
+
+        Raises:
+            RunKeyConflictError: The key was committed with other inputs.
+        """
+        table = self._table()
+        return None if table is None else self._found_in(table, identity)
+
+    def refuse_unfit(self, plan: ScoringPlan) -> None:
+        """Refuse what only Spark can do with this target.
+
+        Raises:
+            EngineUnfitError: The mode, the predicate, the place or the table is such.
+        """
+        if urlsplit(self.uri).scheme not in ("", "file"):
+            raise EngineUnfitError(f"the target lies in {urlsplit(self.uri).scheme}")
+        if plan.request.mode is WriteMode.MERGE:
+            raise EngineUnfitError("it does not merge")
+        schema = score_schema(plan)
+        predicate = self.predicate(plan)
+        table = self._table()
+        partition_by = self._partition_by(table, plan)
+        for name in partition_by:
+            if name in schema.names and not can_partition_by(schema.field(name).type):
+                raise EngineUnfitError(
+                    f"the target is partitioned by {name!r}, a {schema.field(name).type}; it "
+                    f"knows {PARTITION_TYPES}"
+                )
+        if table is None:
+            _check_new_table(schema)
+            return
+        _check_writable(table, plan)
+        if predicate is not None:
+            for _ in replaced_files(table, self.root, predicate):
+                pass  # Each file that gives way is looked at, and refused if it cannot be.
+
+    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+        """Refuse, before any row is scored, what the target would refuse after.
+
+        Raises:
+            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetUnwritableError: Its location refuses writes.
+            TargetError: Something else than a Delta table is there.
+        """
+        check_local_path(self.root)
+        table = self._table()
+        if table is not None:
+            self._check_table(table, plan, schema)
+
+    def predicate(self, plan: ScoringPlan) -> Predicate | None:
+        """Which rows give way; None where the job does not replace.
+
+        Raises:
+            EngineUnfitError: The predicate is not understood.
+        """
+        if plan.request.replace_where is None:
+            return None
+        schema = _delta_schema(score_schema(plan))
+        columns = [column.column for column in table_columns(schema.to_json())]
+        return parse_predicate(plan.request.replace_where, columns, self.timezone)
+
+    def layout(self, plan: ScoringPlan) -> FileLayout:
+        """How the run's files are to be written."""
+        schema = score_schema(plan)
+        keys = plan.request.keys
+        return FileLayout(
+            folder=str(self.root),
+            schema=schema,
+            partition_by=self._partition_by(self._table(), plan),
+            varied=frozenset(
+                f.name for f in schema if f.name in keys or pa.types.is_floating(f.type)
+            ),
+        )
+
+    def write(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
+        """Commit the files in one transaction, and prove from the history that it landed.
+
+        Raises:
+            RunKeyConflictError: The table knows the run's id with other inputs.
+            TargetBusyError: Other commits won every try.
+            TargetError: The table has changed in a way that does not admit these files.
+        """
+        metadata = user_metadata(plan, facts, scores.attempt)
+        for _ in range(N_TRIES):
+            table = self._table()
+            if table is not None:
+                landed = self._found_in(table, plan.identity)
+                if landed is not None:  # Another attempt at the same run was faster.
+                    return landed
+                if table.transaction_version(plan.identity.app_id) is not None:
+                    raise skipped_error(plan.identity, self.uri)
+                self._check_table(table, plan, score_schema(plan))
+                _check_writable(table, plan)
+            try:
+                self._commit(table, scores, plan, metadata)
+                break
+            except DeltaError as exc:
+                if not self._has_moved(table, exc):
+                    raise TargetError(
+                        f"target {shown(self.uri)} refused the commit; nothing was written: {exc}"
+                    ) from exc
+        else:
+            raise busy_error(self.uri)
+        commit = self.find(plan.identity)
+        if commit is None:
+            raise skipped_error(plan.identity, self.uri)
+        return commit
+
+    def clean(self, attempt: str) -> None:
+        """Remove the files of an attempt that are in no commit, and folders made for them."""
+        table = self._table()
+        kept = set() if table is None else {file.path for file in data_files(table, self.root, ())}
+        for path in self.root.rglob(f"*{attempt}*.parquet"):
+            if str(path) not in kept:
+                path.unlink(missing_ok=True)
+        if table is None and self.root.is_dir():
+            _remove_empty(self.root)
+
+    def _table(self) -> DeltaTable | None:
+        return DeltaTable(self.root) if is_delta_table(self.root) else None
+
+    def _partition_by(self, table: DeltaTable | None, plan: ScoringPlan) -> tuple[str, ...]:
+        if table is None:
+            return plan.request.partition_by
+        return tuple(table.metadata().partition_columns)
+
+    def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
+        if table.transaction_version(identity.app_id) is None:
+            return None
+        for entry in table.history():
+            if app_id_of(entry.get("userMetadata")) == identity.app_id:
+                found = HistoryEntry(
+                    version=int(entry["version"]),
+                    operation=str(entry["operation"]),
+                    user_metadata=str(entry["userMetadata"]),
+                    metrics=entry.get("operationMetrics") or {},
+                )
+                return commit_of(found, identity, self.uri)
+        return None
+
+    def _check_table(self, table: DeltaTable, plan: ScoringPlan, schema: pa.Schema) -> None:
+        have = _type_names(table.schema())
+        check_columns(self.uri, have, _type_names(_delta_schema(schema)))
+        check_partitions(self.uri, list(table.metadata().partition_columns), plan)
+
+    def _commit(
+        self, table: DeltaTable | None, scores: WrittenScores, plan: ScoringPlan, metadata: str
+    ) -> None:
+        schema = _delta_schema(score_schema(plan))
+        partition_by = list(self._partition_by(table, plan))
+        predicate = self.predicate(plan)
+        adds = [_add(self.root, file) for file in scores.files]
+        if table is None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            create_table_with_add_actions(
+                str(self.root),
+                schema,
+                adds,
+                partition_by=partition_by,
+                commit_properties=_properties(plan, metadata, scores.files, Replaced()),
+            )
+            return
+        replaced = Replaced()
+        if predicate is not None:
+            layout = self.layout(plan)
+            for one in replaced_files(table, self.root, predicate):
+                replaced = replaced.plus(one, layout, predicate, scores.attempt)
+            adds += [_add(self.root, file) for file in replaced.copies]
+        table.create_write_transaction(
+            [*adds, *replaced.removals],
+            "append",
+            schema,
+            partition_by,
+            commit_properties=_properties(plan, metadata, scores.files, replaced),
+        )
+
+    def _has_moved(self, table: DeltaTable | None, exc: DeltaError) -> bool:
+        """Whether a commit failed since another one was faster."""
+        if isinstance(exc, CommitFailedError):
+            return True
+        newest = self._table()
+        if table is None or newest is None:
+            return newest is not table
+        return newest.version() != table.version()
+
+
+def _properties(
+    plan: ScoringPlan, metadata: str, written: Sequence[WrittenFile], replaced: Replaced
+) -> CommitProperties:
+    """The transaction's id, and what DESCRIBE HISTORY shows of it."""
+    files = [*written, *replaced.copies]
+    n_copied = sum(file.n_rows for file in replaced.copies)
+    metrics = {
+        "numFiles": len(files),
+        "numOutputRows": sum(file.n_rows for file in files),
+        "numOutputBytes": sum(file.n_bytes for file in files),
+    }
+    is_replace = plan.request.mode is WriteMode.REPLACE
+    if is_replace:
+        metrics |= {
+            "numRemovedFiles": len(replaced.removals),
+            "numRemovedBytes": replaced.n_removed_bytes,
+            "numCopiedRows": n_copied,
+            "numDeletedRows": replaced.n_removed_rows - n_copied,
+        }
+    parameters = {"mode": "Overwrite" if is_replace else "Append", "partitionBy": "[]"}
+    if plan.request.replace_where is not None:
+        parameters["predicate"] = json.dumps([plan.request.replace_where])
+    return CommitProperties(
+        custom_metadata={
+            "userMetadata": metadata,
+            "operationMetrics": {name: str(value) for name, value in metrics.items()},
+            "operationParameters": parameters,
+            "isBlindAppend": not is_replace,
+        },
+        # Each lost race is looked at: the winner may have been this very run.
+        max_commit_retries=0,
+        app_transactions=[Transaction(plan.identity.app_id, TXN_VERSION, _now_ms())],
+    )
+
+
+def _add(root: Path, file: WrittenFile) -> AddAction:
+    return AddAction(
+        path=file.path,
+        size=file.n_bytes,
+        partition_values=file.partition,
+        modification_time=int((root / file.path).stat().st_mtime * 1000),
+        data_change=True,
+        stats=file.statistics,
+    )
+
+
+def _check_new_table(schema: pa.Schema) -> None:
+    odd = [name for name in schema.names if _ODD_CHARACTERS.intersection(name)]
+    if odd:
+        raise EngineUnfitError(
+            f"the new target's columns {listed(odd)} need names of their own in the files"
+        )
+    naive = [f.name for f in schema if "timestamp[us]" in str(f.type)]
+    if naive:
+        raise EngineUnfitError(f"the new target's columns {listed(naive)} have no time zone")
+
+
+def _check_writable(table: DeltaTable, plan: ScoringPlan) -> None:
+    """Refuse a table that asks of its writers what is not done here.
+
+    Raises:
+        EngineUnfitError: It does; what it asks is named.
+    """
+    configuration = table.metadata().configuration
+    unknown = sorted(set(table.protocol().writer_features or ()) - _WRITABLE)
+    if unknown:
+        raise EngineUnfitError(f"the target has table features that it cannot write: {unknown}")
+    constraints = [name for name in configuration if name.startswith("delta.constraints.")]
+    if constraints:
+        raise EngineUnfitError(f"the target has constraints: {listed(constraints)}")
+    if configuration.get("delta.columnMapping.mode", "none") != "none":
+        raise EngineUnfitError("the target maps its columns to other names in the files")
+    is_append_only = configuration.get("delta.appendOnly", "false") == "true"
+    if is_append_only and plan.request.mode is not WriteMode.APPEND:
+        raise EngineUnfitError("the target admits nothing but appends")
+    for column in json.loads(table.schema().to_json())["fields"]:
+        demands = [key for key in column["metadata"] if key.startswith(("delta.", "CURRENT_"))]
+        if demands:
+            raise EngineUnfitError(f"the target's column {column['name']!r} has {listed(demands)}")
+        if not column["nullable"] and column["name"] not in plan.request.keys:
+            raise EngineUnfitError(f"the target's column {column['name']!r} is NOT NULL")
+
+
+def _delta_schema(schema: pa.Schema) -> Schema:
+    try:
+        return Schema.from_arrow(schema)
+    except (DeltaError, ValueError) as exc:
+        raise EngineUnfitError(f"the target would have types that Delta lacks: {exc}") from exc
+
+
+def _type_names(schema: Schema) -> dict[str, str]:
+    fields = json.loads(schema.to_json())["fields"]
+    return {field["name"]: type_name(field["type"]) for field in fields}
+
+
+def _remove_empty(folder: Path) -> None:
+    for path in sorted(_folders(folder), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from (path for path in folder.rglob("*") if path.is_dir())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,197 @@
+"""What every sink of Delta tables asks and says, whichever library writes: runs in a history."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkscore.errors import (
+    RunKeyConflictError,
+    TargetBusyError,
+    TargetError,
+    TargetSchemaError,
+    TargetUnwritableError,
+    shown,
+)
+from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.outcome import Commit
+from sparkscore.scoring.plan import RunIdentity, ScoringPlan
+
+N_TRIES = 5
+"""Times that a commit is tried when others win."""
+TXN_VERSION = 1
+"""Each logical run has an application id of its own, so one version is enough."""
+SCORE_FILE = re.compile(r"part-\d{5,}-[0-9a-f]{32}-\w+-c\d{3,}\.zstd\.parquet")
+"""Names of files that the files engine writes before it commits them."""
+_METADATA_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One commit of a table's history, as Delta describes it."""
+
+    version: int
+    operation: str
+    user_metadata: str
+    metrics: Mapping[str, str]
+
+
+def user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> str:
+    """What a commit says of the run that made it; found again by `app_id`."""
+    metadata = {
+        "sparkscore": _METADATA_FORMAT,
+        "app_id": plan.identity.app_id,
+        "job": plan.request.job,
+        "run_key": plan.identity.run_key,
+        "run_id": facts.run_id,
+        "attempt": attempt,
+        "inputs": dict(plan.identity.fingerprint),
+        "model": {
+            "name": plan.model.name,
+            "version": plan.model.version,
+            "digest": plan.model.digest,
+        },
+    }
+    return json.dumps(metadata, sort_keys=True)
+
+
+def app_id_of(metadata: str | None) -> str | None:
+    """The application id that a commit's user metadata names; None where it is not ours."""
+    try:
+        facts = json.loads(metadata or "null")
+    except ValueError:
+        return None
+    return facts.get("app_id") if isinstance(facts, dict) else None
+
+
+def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
+    """The commit that an entry of this run describes.
+
+    Raises:
+        RunKeyConflictError: It was made with other inputs.
+    """
+    metadata = json.loads(entry.user_metadata)
+    differing = {
+        name: (str(metadata["inputs"].get(name, "")), value)
+        for name, value in identity.fingerprint.items()
+        if metadata["inputs"].get(name, "") != value
+    }
+    if differing:
+        raise RunKeyConflictError(_conflict_text(identity, uri, entry.version, differing))
+    numbers = entry.metrics
+    n_bytes = numbers.get("numOutputBytes") or numbers.get("numTargetBytesAdded")
+    return Commit(
+        uri=uri,
+        version=entry.version,
+        run_id=str(metadata["run_id"]),
+        n_rows=_rows_written(numbers, is_merge=entry.operation == "MERGE"),
+        n_bytes=None if n_bytes is None else int(n_bytes),
+    )
+
+
+def skipped_error(identity: RunIdentity, uri: str) -> RunKeyConflictError:
+    """The table knows the run's id, but its history does not tell what the run wrote."""
+    return RunKeyConflictError(
+        f"target {shown(uri)} skipped the commit of run key {identity.run_key!r}: an "
+        "earlier run used the key, and its history has expired, so what it wrote cannot be "
+        "compared; nothing was written; give a new --run-key to score again"
+    )
+
+
+def busy_error(uri: str) -> TargetBusyError:
+    """Others won every try."""
+    return TargetBusyError(
+        f"other writers of {shown(uri)} won {N_TRIES} times in a row; nothing "
+        "was written; run the same command again"
+    )
+
+
+def check_columns(uri: str, have: Mapping[str, str], want: Mapping[str, str]) -> None:
+    """Compare the names and Spark types of a target's columns with those of the job.
+
+    Raises:
+        TargetSchemaError: They differ; each difference is named.
+    """
+    lines = [
+        f"\n  {name}: the table has {have.get(name, 'no such column')}, "
+        f"the job writes {want.get(name, 'no such column')}"
+        for name in dict.fromkeys([*have, *want])
+        if have.get(name) != want.get(name)
+    ]
+    if lines:
+        raise TargetSchemaError(
+            f"target {shown(uri)} has other columns than this job:{''.join(lines)}\n"
+            "Take another target, alter the table, or keep and name columns as it does"
+        )
+
+
+def check_partitions(uri: str, have: list[str], plan: ScoringPlan) -> None:
+    """Compare a target's partition columns with those that the job asks for, if it asks.
+
+    Raises:
+        TargetSchemaError: They differ.
+    """
+    if plan.request.partition_by and have != list(plan.request.partition_by):
+        raise TargetSchemaError(
+            f"target {shown(uri)} is partitioned by {have}, but the job asks for "
+            f"{list(plan.request.partition_by)}; leave --partition-by out or change the target"
+        )
+
+
+def check_local_path(path: Path) -> None:
+    """Refuse a local folder that cannot be, or cannot become, a Delta table.
+
+    Raises:
+        TargetUnwritableError: It is no folder, or refuses writes.
+        TargetError: It holds files of another kind.
+    """
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir():
+        raise TargetUnwritableError(
+            f"target {shown(str(path))} cannot be a table: {str(existing)!r} is no folder"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise TargetUnwritableError(
+            f"target {shown(str(path))} cannot be written: {str(existing)!r} refuses writes by "
+            "this user; change its owner or mode, or take another target"
+        )
+    log = path / "_delta_log"
+    if existing == path and not log.is_dir() and _holds_other_files(path):
+        raise TargetError(
+            f"target {shown(str(path))} is a folder with files and no Delta table; "
+            "name an empty or absent folder"
+        )
+
+
+def _holds_other_files(folder: Path) -> bool:
+    """Whether a folder has more in it than what a killed first attempt left behind."""
+    found = (path for path in folder.rglob("*") if not path.is_dir())
+    return any(SCORE_FILE.fullmatch(path.name) is None for path in found)
+
+
+def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:
+    if is_merge:
+        return int(numbers["numTargetRowsInserted"]) + int(numbers["numTargetRowsUpdated"])
+    if "numOutputRows" not in numbers:
+        return None
+    # A file that the predicate cuts through is written anew, and Delta counts its other rows too.
+    return int(numbers["numOutputRows"]) - int(numbers.get("numCopiedRows", 0))
+
+
+def _conflict_text(
+    identity: RunIdentity, uri: str, version: int, differing: Mapping[str, tuple[str, str]]
+) -> str:
+    lines = "".join(
+        f"\n  {name}: committed with {shown(before)}, now {shown(now)}"
+        for name, (before, now) in differing.items()
+    )
+    return (
+        f"run key {identity.run_key!r} was committed to {shown(uri)} at table version {version} "
+        f"with other inputs:{lines}\n"
+        "Nothing was written. Give a new --run-key to score again, or name the former inputs "
+        "(--source-version, models:/NAME/VERSION) to repeat that run."
+    )

@@ -1,0 +1,130 @@
+"""What a Python worker does of the files engine: read pieces of files, score, write files.
+
+Imported by Python workers: no Spark but for the task's number, nothing of stores or settings.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparkscore.errors import KeyColumnError, TargetSchemaError
+from sparkscore.files.planning import FilePiece
+from sparkscore.files.predicate import Predicate, evaluate
+from sparkscore.files.reading import TableReading, read_piece
+from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
+from sparkscore.spark.worker import ScoringTask, limited_threads, score_rows
+
+PlannedTask = tuple[int, tuple[FilePiece, ...]]
+"""A task's number and what it reads."""
+
+
+@dataclass(frozen=True)
+class FilesJob:
+    """What all tasks of a run share; pickled into the job once.
+
+    Attributes:
+        carried: Source columns that go into the score table.
+        keys: Those of them that are never null.
+        constants: Column to value, for what stands in each row: pinned and record columns.
+        replace_where: What each written row has to satisfy; None: nothing.
+        attempt: Names this try of the run, in the name of each file.
+    """
+
+    scoring: ScoringTask
+    reading: TableReading
+    layout: FileLayout
+    carried: tuple[str, ...]
+    keys: tuple[str, ...]
+    constants: dict[str, str | int | dt.date | dt.datetime | None]
+    replace_where: Predicate | None
+    attempt: str
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What one task has done; its reports by the names of `scoring.outcome.BatchReport`."""
+
+    files: tuple[WrittenFile, ...]
+    reports: tuple[dict[str, str | int | float], ...]
+
+
+def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskResult]:
+    """Do the tasks of one Spark partition, one after another.
+
+    Raises:
+        SparkscoreError: What the model, the rows or the file system refuse; what the task wrote
+            is removed.
+    """
+    with limited_threads():
+        for index, pieces in tasks:
+            yield _score_task(job, index, pieces)
+
+
+def _score_task(job: FilesJob, index: int, pieces: Iterable[FilePiece]) -> TaskResult:
+    writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
+    reports = []
+    try:
+        for piece in pieces:
+            for batch in read_piece(piece, job.reading):
+                if batch.num_rows == 0:
+                    continue
+                scores, report = score_rows(job.scoring, batch)
+                writer.write(_score_rows(job, batch, scores))
+                reports.append(report)
+        return TaskResult(tuple(writer.finish()), tuple(reports))
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _score_rows(job: FilesJob, batch: pa.RecordBatch, scores: pa.StructArray) -> pa.RecordBatch:
+    """The rows of the score table for a batch and its predictions; rejected rows are left out."""
+    if scores.null_count:
+        valid = scores.is_valid()
+        batch, scores = batch.filter(valid), scores.filter(valid)
+    for name in job.keys:
+        if batch.column(name).null_count:
+            raise KeyColumnError(
+                f"key column {name!r} holds a null, so that row could not be found again; "
+                "filter such rows (--where) or name other key columns"
+            )
+    columns = {name: batch.column(name) for name in job.carried}
+    columns |= dict(zip([f.name for f in scores.type], scores.flatten(), strict=True))
+    columns |= {
+        name: _repeated(value, job.layout.schema.field(name).type, batch.num_rows)
+        for name, value in job.constants.items()
+    }
+    names = job.layout.schema.names
+    rows = pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)
+    if job.replace_where is not None:
+        _check_inside(rows, job.replace_where)
+    return rows
+
+
+def _repeated(value: object, data_type: pa.DataType, n_rows: int) -> pa.Array:
+    """One value `n_rows` times; a text as a dictionary of one, which Parquet keeps as it is."""
+    if value is None or not pa.types.is_string(data_type):
+        return pa.repeat(pa.scalar(value, data_type), n_rows)
+    indices = pa.repeat(pa.scalar(0, pa.int8()), n_rows)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([value], data_type))
+
+
+def _check_inside(rows: pa.RecordBatch, predicate: Predicate) -> None:
+    inside = pc.fill_null(evaluate(predicate, rows), False)
+    if not pc.all(inside, min_count=0).as_py():
+        raise TargetSchemaError(
+            "rows to be written lie outside replace_where, so they would not be replaced "
+            "by a next run; make --where select the same rows as --replace-where"
+        )
+
+
+def _task_attempt() -> int:
+    from pyspark import TaskContext  # only here is a task certain to exist
+
+    context = TaskContext.get()
+    return 0 if context is None else context.taskAttemptId()

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import deltalake
+import pyarrow as pa
+import pytest
+
+from sparkscore.errors import EngineUnfitError, RunKeyConflictError
+from sparkscore.files.sink import FilesSink, WrittenScores
+from sparkscore.files.writing import ScoreWriter, file_prefix, new_attempt
+from sparkscore.scoring.outcome import Commit
+from sparkscore.scoring.plan import WriteMode, score_schema
+from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+
+
+def write(one: Attempt) -> Commit:
+    sink = FilesSink(one.request.target)
+    name = new_attempt()
+    writer = ScoreWriter(sink.layout(one.plan), file_prefix(name, 0, 0))
+    for batch in one.scores.to_batches():
+        writer.write(batch)
+    try:
+        return sink.write(WrittenScores(tuple(writer.finish()), name), one.plan, one.facts)
+    finally:
+        sink.clean(name)
+
+
+def data_files(target: Path) -> set[str]:
+    return {str(path.relative_to(target)) for path in target.rglob("*.parquet")}
+
+
+def committed(target: Path) -> set[str]:
+    uris = deltalake.DeltaTable(target).file_uris()
+    return {str(Path(uri.removeprefix("file://")).relative_to(target)) for uri in uris}
+
+
+class TestFilesSink(SinkContract):
+    def write(self, attempt: Attempt) -> Commit:
+        return write(attempt)
+
+    def find(self, attempt: Attempt) -> Commit | None:
+        return FilesSink(attempt.request.target).find(attempt.plan.identity)
+
+    def check(self, attempt: Attempt) -> None:
+        FilesSink(attempt.request.target).check(attempt.plan, score_schema(attempt.plan))
+
+    def read(self, target: Path) -> pa.Table:
+        return deltalake.DeltaTable(target).to_pyarrow_table()
+
+    def n_commits(self, target: Path) -> int:
+        return len(list((target / "_delta_log").glob("*.json")))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "scores"
+
+
+def test_commit_names_run_model_and_input(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    write(one)
+    (entry,) = deltalake.DeltaTable(target).history()
+    metadata = json.loads(entry["userMetadata"])
+    assert metadata["run_id"] == "first"
+    assert metadata["app_id"] == one.plan.identity.app_id
+    assert metadata["inputs"]["input_version"] == "7"
+    assert deltalake.DeltaTable(target).transaction_version(one.plan.identity.app_id) == 1
+
+
+def test_files_of_an_attempt_that_lost_are_removed(target: Path) -> None:
+    write(attempt(target, (1, 1, 0.5)))
+    before = data_files(target)
+    write(attempt(target, (1, 1, 0.75), run_id="again"))
+    assert data_files(target) == before == committed(target)
+
+
+def test_attempt_that_fails_on_a_new_target_leaves_no_folder(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5), partition_by=("day",))
+    sink = FilesSink(str(target))
+    writer = ScoreWriter(sink.layout(one.plan), file_prefix("lost", 0, 0))
+    writer.write(one.scores.to_batches()[0])
+    writer.finish()
+    assert data_files(target)
+    sink.clean("lost")
+    assert not target.exists()
+
+
+def test_statistics_of_files_are_those_of_their_rows(target: Path) -> None:
+    write(attempt(target, (1, 4, 0.5), (7, 2, -1.5)))
+    facts = pa.table(deltalake.DeltaTable(target).get_add_actions(flatten=True)).to_pylist()[0]
+    assert facts["num_records"] == 2
+    assert (facts["min.id"], facts["max.id"], facts["null_count.id"]) == (1, 7, 0)
+    assert (facts["min.prediction"], facts["max.prediction"]) == (-1.5, 0.5)
+    assert facts["min.model_name"] == facts["max.model_name"] == "contract"
+
+
+def test_history_counts_rows_files_and_bytes(target: Path) -> None:
+    write(attempt(target, (1, 1, 0.5), (2, 2, 0.5), partition_by=("day",)))
+    (entry,) = deltalake.DeltaTable(target).history()
+    n_bytes = sum((target / path).stat().st_size for path in committed(target))
+    assert entry["operationMetrics"] == {
+        "numFiles": "2",
+        "numOutputRows": "2",
+        "numOutputBytes": str(n_bytes),
+    }
+
+
+def test_merge_is_left_to_spark(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5), mode=WriteMode.MERGE)
+    with pytest.raises(EngineUnfitError, match=r"does not merge.*--engine arrow"):
+        FilesSink(str(target)).refuse_unfit(one.plan)
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"delta.appendOnly": "true"}, "nothing but appends"),
+        ({"delta.constraints.small": "id < 10"}, "constraints"),
+    ],
+    ids=["append-only", "constraint"],
+)
+def test_table_that_demands_more_of_its_writers_is_left_to_spark(
+    properties: dict[str, str], said: str, target: Path
+) -> None:
+    one = attempt(target, (1, 1, 0.5), replace_where="day = 1")
+    deltalake.write_deltalake(target, one.scores)
+    if "delta.constraints.small" in properties:
+        deltalake.DeltaTable(target).alter.add_constraint({"small": "id < 10"})
+    else:
+        deltalake.DeltaTable(target).alter.set_table_properties(properties)
+    with pytest.raises(EngineUnfitError, match=said):
+        FilesSink(str(target)).refuse_unfit(one.plan)
+
+
+def test_commit_whose_history_has_expired_is_an_error(target: Path) -> None:
+    write(attempt(target, (1, 1, 0.5)))
+    late = attempt(target, (2, 1, 1.5), run_key="late")
+    transaction = deltalake.Transaction(late.plan.identity.app_id, 1)
+    deltalake.write_deltalake(
+        target,
+        late.scores,
+        mode="append",
+        commit_properties=deltalake.CommitProperties(app_transactions=[transaction]),
+    )
+    before = deltalake.DeltaTable(target).version()
+    with pytest.raises(RunKeyConflictError, match=r"skipped the commit.*--run-key"):
+        write(late)
+    assert deltalake.DeltaTable(target).version() == before
+    assert data_files(target) == committed(target)
+
+
+def test_replace_reads_the_files_that_statistics_do_not_decide(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5), (2, 2, 1.5), (3, 3, 2.5))
+    write(one)
+    replacing = attempt(target, (9, 1, 9.5), run_key="next", replace_where="day != 2")
+    assert write(replacing).n_rows == 1
+    rows = deltalake.DeltaTable(target).to_pyarrow_table().select(["id", "day"]).to_pylist()
+    assert sorted((row["id"], row["day"]) for row in rows) == [(2, 2), (9, 1)]
+    newest = deltalake.DeltaTable(target).history()[0]["operationMetrics"]
+    assert (newest["numRemovedFiles"], newest["numCopiedRows"]) == ("1", "1")
+    assert newest["numDeletedRows"] == "2"

@@ -1,0 +1,90 @@
+"""Which engine a job gets, and what it says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import deltalake
+import pyarrow as pa
+import pytest
+
+from sparkscore.batch_job import PreparedJob, plan_facts, prepare
+from sparkscore.errors import EngineUnfitError
+from sparkscore.testing.engine_contract import X
+from sparkscore.testing.models import Third, packaged
+from sparkscore.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model and a table to score."""
+    packaged(Third(), tmp_path / "model", inputs=X)
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "x": [0.5, 1.5], "word": ["a", "b"]})
+    deltalake.write_deltalake(tmp_path / "source", rows)
+    return tmp_path
+
+
+def prepared(folder: Path, **keys: object) -> PreparedJob:
+    overrides = {
+        "tracking.uri": f"sqlite:///{folder}/runs.db",
+        "tracking.outbox": f"{folder}/outbox",
+        "artifacts.uri": f"{folder}/artifacts",
+    }
+    described = {
+        "model": str(folder / "model"),
+        "source.uri": str(folder / "source"),
+        "target.uri": str(folder / "scores"),
+        "key": ["id"],
+        **keys,
+    }
+    workspace = Workspace.open(overrides=overrides)
+    return prepare(workspace, workspace.job(None, described).values, "night", lambda _: None)
+
+
+def engine_facts(job: PreparedJob) -> object:
+    return plan_facts(job)["engine"]
+
+
+def test_auto_takes_files_where_it_can(folder: Path) -> None:
+    assert engine_facts(prepared(folder, where="word = 'a'")) == {
+        "name": "files",
+        "reason": "auto: Python reads and writes the files itself, so that no row crosses the JVM",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"mode": "merge"}, "it does not merge"),
+        ({"where": "word LIKE 'a%'"}, "the filter \"word LIKE 'a%'\" is more than it reads"),
+    ],
+)
+def test_auto_takes_arrow_for_the_rest_and_says_why(
+    keys: dict[str, object], reason: str, folder: Path
+) -> None:
+    facts = engine_facts(prepared(folder, **keys))
+    assert isinstance(facts, dict)
+    assert facts["name"] == "arrow"
+    assert str(facts["reason"]).startswith(f"auto: not the files engine, since {reason}")
+
+
+def test_files_by_name_is_refused_where_it_cannot(folder: Path) -> None:
+    with pytest.raises(EngineUnfitError, match=r"it does not merge; take --engine arrow"):
+        prepared(folder, engine="files", mode="merge")
+
+
+@pytest.mark.parametrize("engine", ["files", "arrow", "pandas"])
+def test_engine_by_name_is_that_one(engine: str, folder: Path) -> None:
+    assert engine_facts(prepared(folder, engine=engine)) == {
+        "name": engine,
+        "reason": "asked for by name",
+    }
+
+
+def test_identity_of_a_run_does_not_depend_on_the_engine(folder: Path) -> None:
+    by_files, by_spark = (
+        prepared(folder, engine=engine, where="word = 'a'") for engine in ("files", "arrow")
+    )
+    assert by_files.plan == by_spark.plan
