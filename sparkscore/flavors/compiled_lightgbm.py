@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 class Booster(Protocol):
     """`lightgbm.Booster`, as far as it is asked here."""
 
-    pandas_categorical: list[list[object]] | None
+    @property
+    def pandas_categorical(self) -> list[list[object]] | None:
+        """For each categorical column of the training frame its categories."""
+        ...
 
     def model_to_string(self) -> str:
         """The iterations that it predicts with, as text."""
         ...
 
-    def predict(self, data: object, *, num_threads: int) -> np.ndarray:
+    def predict(self, data: np.ndarray, *, num_threads: int) -> np.ndarray:
         """Predictions for a matrix."""
         ...
 
