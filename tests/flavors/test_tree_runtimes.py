@@ -69,7 +69,7 @@ def test_booster_over_numbers_flags_and_text_is_compiled(
     rows: pd.DataFrame, target: np.ndarray, tmp_path: Path
 ) -> None:
     package = save_model(trained(rows, target), tmp_path / "p", input_example=rows)
-    assert_runtimes_agree(package, rows.assign(town=[None, "Ulm", "Rome", "Kiel"] * 50))
+    assert_runtimes_agree(package, rows.assign(town=np.array([None, "Ulm", "Rome", "Kiel"] * 50)))
 
 
 @pytest.mark.parametrize("n_labels", [2, 3])
@@ -146,8 +146,7 @@ def test_without_numba_the_library_serves_and_the_extra_is_named(tmp_path: Path)
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "from pathlib import Path\n"
-        "from sparkscore.errors import SignatureMismatchError
-from sparkscore.flavors import load_predictor\n"
+        "from sparkscore.flavors import load_predictor\n"
         "from sparkscore.package import TrustPolicy, open_package\n"
         "runtime = load_predictor(open_package(Path(sys.argv[1])), TrustPolicy()).runtime\n"
         "print(runtime.name, '|', runtime.reason)"
@@ -166,8 +165,7 @@ def test_native_runtime_loads_no_numba(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from sparkscore.errors import SignatureMismatchError
-from sparkscore.flavors import load_predictor\n"
+        "from sparkscore.flavors import load_predictor\n"
         "from sparkscore.flavors.base import TreeRuntime\n"
         "from sparkscore.package import TrustPolicy, open_package\n"
         "load_predictor(open_package(Path(sys.argv[1])), TrustPolicy(), TreeRuntime.NATIVE)\n"

@@ -77,8 +77,8 @@ def goes_left(forest: Forest, node: int, values: np.ndarray) -> bool:
     if np.isnan(value) or (forest.zero_is_missing[node] and abs(value) <= ZERO):
         return bool(forest.missing_left[node])
     if forest.category_set[node] == NUMERICAL:
-        return value <= float(forest.threshold[node])
-    categories = forest.category_sets[forest.category_set[node]]
+        return bool(value <= float(forest.threshold[node]))
+    categories: CategorySet = forest.category_sets[forest.category_set[node]]
     if -1 < value < len(categories.goes_left):
         return categories.goes_left[int(value)]
     return categories.others_left

@@ -218,7 +218,8 @@ def test_library_that_answers_otherwise_keeps_the_model() -> None:
             return booster.model_to_string()
 
         def predict(self, data: np.ndarray, *, num_threads: int) -> np.ndarray:
-            return np.nextafter(np.asarray(booster.predict(data, num_threads=num_threads)), np.inf)
+            own = np.asarray(booster.predict(data, num_threads=num_threads))
+            return np.asarray(np.nextafter(own, np.inf))
 
     with pytest.raises(NotCompiledError, match="disagree"):
         CompiledLightgbm(OffByOneBit(), SCHEMA)
