@@ -2,7 +2,8 @@
 
 Both sides are the predictors that a Python worker loads, given the same Arrow batches; rounds are
 interleaved, and the smallest time of each side counts, since other load only ever adds. With
-`--parity-rows`, as many rows full of ties, nulls and unseen categories are then compared.
+`--parity-rows`, as many rows full of ties, nulls and unseen categories are then compared. With
+`--layouts`, bit vectors are timed beside walking down instead, over trees of growing size.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.flavors.load import LoadedPredictor
 from sparkscore.package import Package, TrustPolicy
+from sparkscore.trees.bit_vectors import lay_out_bit_vectors
+from sparkscore.trees.kernel_cache import load_kernels
 from sparkscore.trees.lightgbm_text import read_lightgbm
+from sparkscore.trees.traversal import lay_out_traversal
 
 N_COLUMNS = 28
 N_TRAINING_ROWS = 60_000
@@ -105,6 +109,9 @@ CASES = (
 
 def main() -> None:
     args = parsed()
+    if args.layouts:
+        compare_layouts(args.rounds)
+        return
     cases = [case for case in CASES if args.only in case.name]
     print(f"{'case':34}{'library':>10}{'ours':>9}{'times':>8}  largest difference, over rows")
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
@@ -118,7 +125,36 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parity-rows", type=int, default=100_000)
     parser.add_argument("--only", default="", help="Part of a case's name.")
+    parser.add_argument("--layouts", action="store_true", help="Time the two layouts.")
     return parser.parse_args()
+
+
+def compare_layouts(n_rounds: int) -> None:
+    """Time both layouts over 10 trees of each size, in turn."""
+    rng = np.random.default_rng(0)
+    case = Case("", boosted(10), n_training_rows=200_000)
+    rows, target = training_rows(case, rng)
+    matrix = np.asfortranarray(sample(case, BATCH_ROWS, rng).to_numpy())
+    kernels = load_kernels()
+    print(f"{'leaves':>8}{'bit vectors':>14}{'walking down':>14}  us/row")
+    for n_leaves in (31, 63, 127, 255, 511, 1023, 2047):
+        booster = boosted(10, num_leaves=n_leaves, min_data_in_leaf=5)(rows, target)
+        assert isinstance(booster, lightgbm.Booster)
+        forest = read_lightgbm(booster.model_to_string()).forest
+        scores = [np.zeros((1, BATCH_ROWS)) for _ in range(2)]
+        bits, walk = lay_out_bit_vectors(forest), lay_out_traversal(forest)
+        sides = (
+            (kernels.for_arguments(kernels.score_bit_vectors, bits, matrix.dtype), bits),
+            (kernels.for_arguments(kernels.score_traversal, walk, matrix.dtype), walk),
+        )
+        best = [float("inf"), float("inf")]
+        for _ in range(n_rounds):
+            for side, (kernel, layout) in enumerate(sides):
+                started = perf_counter()
+                kernel(layout, matrix, scores[side])
+                best[side] = min(best[side], perf_counter() - started)
+        assert scores[0].tobytes() == scores[1].tobytes()
+        print(f"{n_leaves:8}" + "".join(f"{1e6 * each / BATCH_ROWS:14.2f}" for each in best))
 
 
 def measure(case: Case, folder: Path, args: argparse.Namespace) -> None:
