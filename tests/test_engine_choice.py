@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import deltalake
+import lightgbm
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sparkscore.batch_job import PreparedJob, plan_facts, prepare
+from sparkscore.batch_job import PreparedJob, plan_facts, prepare, runtime_facts
 from sparkscore.errors import EngineUnfitError
+from sparkscore.flavors import save_model
 from sparkscore.testing.engine_contract import X
 from sparkscore.testing.models import Third, packaged
 from sparkscore.workspace import Workspace
@@ -68,6 +72,22 @@ def test_auto_takes_arrow_for_the_rest_and_says_why(
     assert isinstance(facts, dict)
     assert facts["name"] == "arrow"
     assert str(facts["reason"]).startswith(f"auto: not the files engine, since {reason}")
+
+
+def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:
+    rows = pd.DataFrame({"x": np.linspace(0, 1, 100)})
+    settings = {"verbose": -1, "num_threads": 1}
+    booster = lightgbm.train(settings, lightgbm.Dataset(rows, rows["x"] ** 2), 3)
+    save_model(booster, folder / "booster", input_example=rows)
+    job = prepared(folder, model=str(folder / "booster"))
+    assert runtime_facts(job)["name"] == "compiled trees"
+    assert "equal to the library" in str(runtime_facts(job)["reason"])
+
+
+def test_plan_says_why_a_model_that_cannot_be_loaded_has_no_runtime(folder: Path) -> None:
+    facts = runtime_facts(prepared(folder))  # A pickle, which these settings do not allow.
+    assert facts["name"] == "unknown"
+    assert "can run any code" in str(facts["reason"])
 
 
 def test_files_by_name_is_refused_where_it_cannot(folder: Path) -> None:

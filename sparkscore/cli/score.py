@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import click
 
-from sparkscore.batch_job import plan_facts, prepare, run_batch_job
+from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
 from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt, shown
@@ -103,7 +103,8 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
     workspace = open_workspace(_settings(flags))
     try:
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
-        facts = plan_facts(prepare(workspace, resolved.values, run_key, note))
+        prepared = prepare(workspace, resolved.values, run_key, note)
+        facts = plan_facts(prepared) | {"runtime": runtime_facts(prepared)}
     finally:
         workspace.close()
     if output is Output.TABLE:
@@ -190,7 +191,9 @@ def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
-    record = {key: facts[key] for key in ("model", "source", "target", "engine", "run_key")}
+    record = {
+        key: facts[key] for key in ("model", "source", "target", "engine", "runtime", "run_key")
+    }
     show_record(record, Output.TABLE)
     click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)

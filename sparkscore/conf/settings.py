@@ -65,6 +65,7 @@ SparkText = Annotated[str, BeforeValidator(_spark_text)]
 FolderPath = Annotated[Path, BeforeValidator(_expanded)]
 """A folder on this machine; `~` is the home of the user."""
 
+TreeRuntime = Literal["auto", "native"]
 Engine = Literal["auto", "files", "arrow", "pandas"]
 
 
@@ -130,6 +131,8 @@ class ScoringSettings(Frozen):
     """Bounds a worker's memory where rows are wide."""
     on_invalid: Literal["fail", "reject"] = "fail"
     """A row the model cannot take stops the job; setting rows aside is for a person to decide."""
+    tree_runtime: TreeRuntime = "auto"
+    """Compiled trees serve only where they are equal to the library to the bit, and are faster."""
 
 
 class TrustSettings(Frozen):

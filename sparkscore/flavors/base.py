@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +34,36 @@ class Predictor(Protocol):
             (n_rows, k), a pandas Series or DataFrame, an Arrow array, or a list.
         """
         ...
+
+
+@runtime_checkable
+class Compilable(Protocol):
+    """A predictor whose trees our own kernels may score instead of its library."""
+
+    def compiled(self) -> Predictor:
+        """A predictor that answers the same, to the bit, and takes the place of this one.
+
+        Raises:
+            NotCompiledError: Compiled trees cannot serve the model; this one stays as it is.
+        """
+        ...
+
+
+class TreeRuntime(StrEnum):
+    """Who may score trees."""
+
+    AUTO = "auto"
+    """Compiled trees where they are equal to the library, else the library."""
+    NATIVE = "native"
+    """The library."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Who scores a loaded model, and in one line why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)

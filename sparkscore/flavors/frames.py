@@ -6,6 +6,7 @@ no null looks to the model like any other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
@@ -49,6 +50,36 @@ def float_matrix(batch: pa.RecordBatch) -> np.ndarray:
     matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float64, order="F")
     for i, column in enumerate(batch.columns):
         matrix[:, i] = column.to_numpy(zero_copy_only=False)
+    return matrix
+
+
+def numeric_matrix(
+    batch: pa.RecordBatch, schema: ColumnSchema, categories: Mapping[int, Sequence[str]]
+) -> np.ndarray:
+    """`batch` as one column-major float64 array; null, and text of no category, becomes NaN.
+
+    Args:
+        batch: The schema's columns in its order: numbers, booleans, and text with categories.
+        schema: Their types.
+        categories: For each text column, by its index, its categories in the order of their
+            numbers.
+
+    Raises:
+        SignatureMismatchError: A required integer or boolean column holds a null.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float64, order="F")
+    for i, (column, spec) in enumerate(zip(batch.columns, schema.columns, strict=True)):
+        values = column
+        if i in categories:
+            values = pc.index_in(column, value_set=pa.array(categories[i], pa.string()))
+        elif spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
+            _check_required(column, spec)
+        # Not safe: a long above 2**53 becomes the nearest double, as in NumPy.
+        matrix[:, i] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return matrix
 
 
@@ -116,12 +147,8 @@ def _whole(values: pa.Array, spec: ColumnSpec) -> object:
     import pandas as pd
     import pyarrow.compute as pc
 
+    _check_required(values, spec)
     if spec.required:
-        if values.null_count:
-            raise SignatureMismatchError(
-                f"column {spec.name!r} is required ({spec.type}), but {values.null_count} of "
-                f"{len(values)} values are null; fill them, or declare the column optional"
-            )
         return values.to_numpy(zero_copy_only=False)
     mask = values.is_null().to_numpy(zero_copy_only=False)
     is_boolean = spec.type is ScalarType.BOOLEAN
@@ -129,6 +156,14 @@ def _whole(values: pa.Array, spec: ColumnSpec) -> object:
     array = pd.arrays.BooleanArray if is_boolean else pd.arrays.IntegerArray
     # to_numpy may hand out Arrow's own read-only memory; the model gets its own.
     return array(plain, mask, copy=True)
+
+
+def _check_required(values: pa.Array, spec: ColumnSpec) -> None:
+    if spec.required and values.null_count:
+        raise SignatureMismatchError(
+            f"column {spec.name!r} is required ({spec.type}), but {values.null_count} of "
+            f"{len(values)} values are null; fill them, or declare the column optional"
+        )
 
 
 def _objects(values: pa.Array) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
-from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError
+from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed
 from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import (
     column_inputs,
@@ -19,13 +19,23 @@ from sparkscore.flavors.sklearn import dump_skops, load_estimator
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
+    from sparkscore.flavors.compiled_lightgbm import Booster
     from sparkscore.package.schema import ColumnSchema
     from sparkscore.package.signature import Signature
     from sparkscore.package.trust import TrustPolicy
 
+_PREDICTING = (
+    "num_iteration_predict",
+    "pred_early_stop",
+    "predict_contrib",
+    "predict_leaf_index",
+    "predict_raw_score",
+    "start_iteration_predict",
+)
 _BOOSTER = "lightgbm.basic.Booster"
 
 
@@ -90,8 +100,14 @@ class _LightgbmPredictor:
         self._as_matrix = as_matrix
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
         self._n_threads = _n_threads(os.environ.get("OMP_NUM_THREADS"))
-        booster = getattr(model, "booster_", model)
-        self._has_categories = bool(getattr(booster, "pandas_categorical", None))
+        self._booster = cast("Booster", getattr(model, "booster_", model))
+        self._has_categories = bool(getattr(self._booster, "pandas_categorical", None))
+
+    def compiled(self) -> Predictor:
+        """The same from compiled trees; see `Compilable`."""
+        from sparkscore.flavors.compiled_lightgbm import CompiledLightgbm
+
+        return CompiledLightgbm(self._booster, self._schema, _classes(self._model))
 
     def predict(self, batch: pa.RecordBatch) -> object:
         if self._as_matrix:
@@ -100,6 +116,24 @@ class _LightgbmPredictor:
         if self._has_categories:
             frame = _categorised(frame)
         return self._model.predict(frame, num_threads=self._n_threads)
+
+
+def _classes(model: object) -> np.ndarray | None:
+    """The labels that a classifier answers with; None for what else predicts.
+
+    Raises:
+        NotCompiledError: The model was given parameters that change how it predicts.
+    """
+    from sparkscore.trees.forest import NotCompiledError
+
+    if not hasattr(model, "get_params"):
+        return None
+    changing = [name for name in model.get_params() if name in _PREDICTING]
+    if changing:
+        raise NotCompiledError(f"its parameters {listed(changing)} change how it predicts")
+    if callable(getattr(model, "objective_", None)):
+        return None
+    return getattr(model, "classes_", None)
 
 
 def _categorised(frame: pd.DataFrame) -> pd.DataFrame:

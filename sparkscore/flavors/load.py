@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import SignatureMismatchError, UnknownFlavorError, listed, nearest
-from sparkscore.flavors.base import Predictor
+from sparkscore.flavors.base import Compilable, Predictor, Runtime, TreeRuntime
 from sparkscore.flavors.registered import GENERIC, get_flavor, known_flavors
 from sparkscore.package.layout import Description, Package
 from sparkscore.package.schema import ColumnSchema
@@ -18,7 +19,26 @@ if TYPE_CHECKING:
 _GENERIC_LOADER = "mlflow.pyfunc.model"
 
 
-def load_predictor(package: Package, trust: TrustPolicy) -> Predictor:
+@dataclass(frozen=True)
+class LoadedPredictor:
+    """A predictor that answers batches without rows by itself, and knows who scores the others."""
+
+    predictor: Predictor
+    runtime: Runtime
+    n_outputs: int
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        """Predictions of the model, or an empty array of objects, which fits every type."""
+        if batch.num_rows:
+            return self.predictor.predict(batch)
+        import numpy as np
+
+        return np.empty((0,) if self.n_outputs == 1 else (0, self.n_outputs), dtype=object)
+
+
+def load_predictor(
+    package: Package, trust: TrustPolicy, tree_runtime: TreeRuntime = TreeRuntime.AUTO
+) -> LoadedPredictor:
     """A predictor for a package whose bytes were verified before.
 
     The most specific flavor that is known here loads it. A batch without rows gets an empty
@@ -27,6 +47,7 @@ def load_predictor(package: Package, trust: TrustPolicy) -> Predictor:
     Args:
         package: The opened package.
         trust: What the operator allows it to load.
+        tree_runtime: Whether our compiled trees may score in the place of the model's library.
 
     Raises:
         UnknownFlavorError: No flavor known here fits.
@@ -44,23 +65,23 @@ def load_predictor(package: Package, trust: TrustPolicy) -> Predictor:
     name = _choose(package)
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
     loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
-    return _RowsOnly(loaded, _n_outputs(description.signature))
+    predictor, runtime = _choose_runtime(loaded, tree_runtime)
+    return LoadedPredictor(predictor, runtime, _n_outputs(description.signature))
 
 
-class _RowsOnly:
-    """A predictor that answers batches without rows by itself."""
+def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predictor, Runtime]:
+    if tree_runtime is TreeRuntime.NATIVE:
+        return loaded, Runtime("native", "asked for by scoring.tree_runtime")
+    if not isinstance(loaded, Compilable):
+        return loaded, Runtime("native", "its flavor has no compiled trees")
+    # Not before a model may need it: what compiles trees is no weight on other workers.
+    from sparkscore.trees.forest import NotCompiledError
 
-    def __init__(self, predictor: Predictor, n_outputs: int) -> None:
-        self._predictor = predictor
-        self._n_outputs = n_outputs
-
-    def predict(self, batch: pa.RecordBatch) -> object:
-        """Predictions of the model, or an empty array of objects, which fits every type."""
-        if batch.num_rows:
-            return self._predictor.predict(batch)
-        import numpy as np
-
-        return np.empty((0,) if self._n_outputs == 1 else (0, self._n_outputs), dtype=object)
+    try:
+        compiled = loaded.compiled()
+    except NotCompiledError as exc:
+        return loaded, Runtime("native", str(exc))
+    return compiled, Runtime("compiled trees", "auto: equal to the library on its own thresholds")
 
 
 def _n_outputs(signature: Signature) -> int:

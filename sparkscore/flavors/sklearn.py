@@ -71,7 +71,7 @@ class SklearnFlavor:
                 f"{folder}: predict_fn {shown(name)} is no such method of a "
                 f"{type(model).__name__}; known are {listed(_PREDICT_FNS)}"
             )
-        return _SklearnPredictor(getattr(model, str(name)), column_inputs(signature))
+        return _SklearnPredictor(model, str(name), column_inputs(signature))
 
 
 class _PredictFn(Protocol):
@@ -79,12 +79,21 @@ class _PredictFn(Protocol):
 
 
 class _SklearnPredictor:
-    def __init__(self, predict: _PredictFn, schema: ColumnSchema) -> None:
-        self._predict = predict
+    def __init__(self, model: object, predict_fn: str, schema: ColumnSchema) -> None:
+        self._model = model
+        self._predict_fn = predict_fn
         self._schema = schema
 
+    def compiled(self) -> Predictor:
+        """The same with compiled trees in the model; see `Compilable`."""
+        from sparkscore.flavors.compiled_sklearn import compile_estimator
+
+        compile_estimator(self._model)
+        return self
+
     def predict(self, batch: pa.RecordBatch) -> object:
-        return self._predict(pandas_frame(batch, self._schema))
+        predict: _PredictFn = getattr(self._model, self._predict_fn)
+        return predict(pandas_frame(batch, self._schema))
 
 
 def load_estimator(path: Path, serialization_format: object, trust: TrustPolicy) -> object:

@@ -39,6 +39,7 @@ class BatchReport:
         ended_ms: Wall clock at the batch's end, milliseconds since the epoch.
         n_loads: Times this process has loaded this model so far.
         rss_bytes: Largest resident memory of the process so far.
+        runtime: Who scored: the model's library (`native`) or `compiled trees`.
     """
 
     worker: str
@@ -51,6 +52,7 @@ class BatchReport:
     load_s: float
     n_loads: int
     rss_bytes: int
+    runtime: str = "native"
 
 
 @dataclass(frozen=True)

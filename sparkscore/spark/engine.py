@@ -12,6 +12,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.errors import KeyColumnError, shown
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
@@ -44,6 +45,7 @@ class SparkEngine:
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
+        tree_runtime: Whether compiled trees may score in the place of a model's library.
     """
 
     spark: SparkSession
@@ -51,6 +53,7 @@ class SparkEngine:
     trust: TrustPolicy = field(default_factory=TrustPolicy)
     limits: BatchLimits = field(default_factory=BatchLimits)
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO
 
     @property
     def application_id(self) -> str | None:
@@ -83,7 +86,7 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
-        task = scoring_task(plan, packed, self.trust, self.limits)
+        task = scoring_task(plan, packed, self.trust, self.limits, self.tree_runtime)
         shipped = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
         commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
@@ -141,7 +144,11 @@ def _check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
 
 
 def scoring_task(
-    plan: ScoringPlan, packed: object, trust: TrustPolicy, limits: BatchLimits
+    plan: ScoringPlan,
+    packed: object,
+    trust: TrustPolicy,
+    limits: BatchLimits,
+    tree_runtime: TreeRuntime,
 ) -> ScoringTask:
     """The part of a plan that travels to the workers."""
     return ScoringTask(
@@ -155,6 +162,7 @@ def scoring_task(
             on_invalid=plan.request.on_invalid,
         ),
         limits=limits,
+        tree_runtime=tree_runtime,
     )
 
 

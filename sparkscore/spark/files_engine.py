@@ -16,6 +16,7 @@ from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
@@ -44,12 +45,14 @@ class FilesEngine:
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
+        tree_runtime: Whether compiled trees may score in the place of a model's library.
     """
 
     spark: SparkSession
     trust: TrustPolicy = field(default_factory=TrustPolicy)
     limits: BatchLimits = field(default_factory=BatchLimits)
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO
 
     name: ClassVar[str] = "files"
 
@@ -99,7 +102,7 @@ class FilesEngine:
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         attempt = new_attempt()
         job = FilesJob(
-            scoring=scoring_task(plan, packed, self.trust, self.limits),
+            scoring=scoring_task(plan, packed, self.trust, self.limits, self.tree_runtime),
             reading=_reading(plan, source, self.limits.max_bytes),
             layout=sink.layout(plan),
             carried=tuple(column.name for column in plan.carried),

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.casts import can_hold_missing
@@ -33,6 +34,7 @@ def with_predictions(
     engine: str,
     trust: TrustPolicy,
     limits: BatchLimits,
+    tree_runtime: TreeRuntime,
 ) -> DataFrame:
     """`frame` with the model's prediction columns after its own; lazy.
 
@@ -43,6 +45,7 @@ def with_predictions(
         engine: `arrow` or `pandas`.
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
+        tree_runtime: Whether compiled trees may score in the place of the model's library.
 
     Raises:
         SignatureMismatchError: The frame's columns do not fit, or a prediction column's name is
@@ -66,7 +69,7 @@ def with_predictions(
             f"the DataFrame already has the prediction columns {listed(taken)} of model "
             f"{model.name!r}; drop or rename them before scoring"
         )
-    task = _task(frame.sparkSession, model, bindings, predictions, trust, limits)
+    task = _task(frame.sparkSession, model, bindings, predictions, trust, limits, tree_runtime)
     answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
     answer = sf.col(_ANSWER)
     fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))
@@ -81,6 +84,7 @@ def column_function(
     engine: str,
     trust: TrustPolicy,
     limits: BatchLimits,
+    tree_runtime: TreeRuntime,
 ) -> Callable[..., Column]:
     """The model as a function of columns, in the signature's order, as MLflow's `spark_udf` is.
 
@@ -108,7 +112,7 @@ def column_function(
         )
         for name, (data_type, required) in inputs.items()
     )
-    task = _task(spark, model, bindings, predictions, trust, limits)
+    task = _task(spark, model, bindings, predictions, trust, limits, tree_runtime)
 
     def score(*columns: str | Column) -> Column:
         """Predictions for the given columns, lazily."""
@@ -155,6 +159,7 @@ def _task(
     predictions: pa.Schema,
     trust: TrustPolicy,
     limits: BatchLimits,
+    tree_runtime: TreeRuntime,
 ) -> ScoringTask:
     return ScoringTask(
         digest=model.digest,
@@ -162,4 +167,5 @@ def _task(
         trust=trust,
         batch=BatchTask(model.label, bindings, predictions, InvalidRows.FAIL),
         limits=limits,
+        tree_runtime=tree_runtime,
     )

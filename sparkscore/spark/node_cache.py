@@ -7,7 +7,6 @@ Imported by Python workers: no Spark here, and no room of ours beyond package an
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -20,8 +19,10 @@ from filelock import FileLock
 
 from sparkscore.errors import PackageDigestError, SparkscoreError
 from sparkscore.flavors import load_predictor
-from sparkscore.flavors.base import Predictor
+from sparkscore.flavors.base import TreeRuntime
+from sparkscore.flavors.load import LoadedPredictor
 from sparkscore.package import open_package, unpack, verify
+from sparkscore.package.node_folder import node_folder
 from sparkscore.package.trust import TrustPolicy
 
 
@@ -29,30 +30,22 @@ from sparkscore.package.trust import TrustPolicy
 class LoadedModel:
     """A predictor in this process; `n_loads` counts how often the process has loaded it."""
 
-    predictor: Predictor
+    predictor: LoadedPredictor
     n_loads: int
 
 
-_loaded: dict[tuple[str, TrustPolicy], LoadedModel] = {}
+_loaded: dict[tuple[str, TrustPolicy, TreeRuntime], LoadedModel] = {}
 """Kept for the life of the process: Spark reuses its workers (`spark.python.worker.reuse`)."""
 
 _n_loads: Counter[str] = Counter()
 """Loads of each digest in this process; more than one would mean that the cache failed."""
 
 
-def node_folder() -> Path:
-    """This user's folder for unpacked packages on this node, 0700; made if absent.
-
-    `SPARKSCORE_NODE_CACHE` moves it. What lies there can be deleted while no job runs.
-    """
-    named = os.environ.get("SPARKSCORE_NODE_CACHE")
-    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"sparkscore-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def loaded_model(
-    digest: str, trust: TrustPolicy, read_packed: Callable[[], bytes]
+    digest: str,
+    trust: TrustPolicy,
+    read_packed: Callable[[], bytes],
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO,
 ) -> tuple[LoadedModel, float]:
     """The model of this digest in this process, and the seconds that loading took just now.
 
@@ -60,21 +53,22 @@ def loaded_model(
         digest: Package digest that the driver pinned.
         trust: What loading may run.
         read_packed: Gives the packed folder; called only if the node does not have it.
+        tree_runtime: Whether compiled trees may score in the place of the model's library.
 
     Raises:
         PackageDigestError: The bytes on this node are not the pinned ones, and could not be
             replaced by them.
         ModelError: The package cannot be loaded here.
     """
-    known = _loaded.get((digest, trust))
+    known = _loaded.get((digest, trust, tree_runtime))
     if known is not None:
         return known, 0.0
     started = time.perf_counter()
     folder = _verified_folder(digest, read_packed)
-    predictor = load_predictor(open_package(folder), trust)
+    predictor = load_predictor(open_package(folder), trust, tree_runtime)
     _n_loads[digest] += 1
     model = LoadedModel(predictor=predictor, n_loads=_n_loads[digest])
-    _loaded[digest, trust] = model
+    _loaded[digest, trust, tree_runtime] = model
     return model, time.perf_counter() - started
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
 from sparkscore.spark.node_cache import loaded_model
@@ -50,6 +51,7 @@ class ScoringTask:
     trust: TrustPolicy
     batch: BatchTask
     limits: BatchLimits
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO
 
     @property
     def answer_type(self) -> pa.StructType:
@@ -88,7 +90,7 @@ def score_rows(
         n_rows x the declared columns, null where a row was rejected; the report by the names of
         `scoring.outcome.BatchReport`.
     """
-    model, load_s = loaded_model(task.digest, task.trust, task.packed.read)
+    model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
     pieces = [
         score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)
     ]
@@ -103,6 +105,7 @@ def score_rows(
         "predict_s": sum(piece.predict_s for piece in pieces),
         "load_s": load_s,
         "n_loads": model.n_loads,
+        "runtime": model.predictor.runtime.name,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return scores, report

@@ -10,8 +10,9 @@ import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
 from sparkscore.package import TrustPolicy, pack
+from sparkscore.package.node_folder import node_folder
 from sparkscore.scoring.facts import ModelFacts
-from sparkscore.spark.node_cache import loaded_model, node_folder
+from sparkscore.spark.node_cache import loaded_model
 from sparkscore.testing.models import SeenAsText, Third, packaged
 
 PICKLE = TrustPolicy(allow_pickle=True)

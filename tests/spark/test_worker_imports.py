@@ -24,6 +24,7 @@ OURS = {
     "sparkscore.package.environment",
     "sparkscore.package.layout",
     "sparkscore.package.manifest",
+    "sparkscore.package.node_folder",
     "sparkscore.package.safe_yaml",
     "sparkscore.package.schema",
     "sparkscore.package.signature",
@@ -39,8 +40,8 @@ OURS = {
     "sparkscore.spark.worker",
 }
 FOREIGN = (
-    "alembic", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "pandas", "pydantic",
-    "pyspark", "rich", "sklearn", "sqlalchemy", "starlette",
+    "alembic", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba", "pandas",
+    "pydantic", "pyspark", "rich", "sklearn", "sqlalchemy", "starlette",
 )  # fmt: skip
 
 
