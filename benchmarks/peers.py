@@ -85,8 +85,10 @@ def _pandas_udf(_spark: SparkSession, job: Job) -> Column:
     def predict(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
         model = pickle.loads(Path(pickled).read_bytes())
         for series in batches:
-            frame = pd.concat(series, axis=1)
-            frame.columns = pd.Index(columns)
+            one_column = len(columns) == 1  # It comes without its tuple.
+            frame = pd.DataFrame(
+                dict(zip(columns, [series] if one_column else series, strict=True))
+            )
             yield pd.Series(np.asarray(model.predict(frame), dtype=np.float64))
 
     column: Column = predict(*columns)

@@ -13,7 +13,8 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import write_deltalake
+import pyarrow.parquet as pq
+from deltalake import convert_to_deltalake
 from lightgbm import LGBMRegressor
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -100,7 +101,10 @@ def target_of(rows: Rows) -> np.ndarray:
 class TextModel:
     """Length and number of words, weighed: a model that costs little beside its input."""
 
-    def predict(self, _context: object, frame: pd.DataFrame) -> np.ndarray:
+    def predict(self, *given: object) -> np.ndarray:
+        """The frame stands last: the package's way to call it puts a context before."""
+        frame = given[-1]
+        assert isinstance(frame, pd.DataFrame)
         text = frame["text"]
         return np.asarray(text.str.len() * 0.5 + text.str.count(" "), dtype=np.float64)
 
@@ -114,45 +118,41 @@ class Workshop:
         self._table = cache(self._new_table)
 
     def workload(self, name: str) -> Workload:
-        """The workload of this name; see `NAMES`.
+        """The workload of this name; see `NAMES` and `GROWTH`.
 
         Raises:
             KeyError: There is none.
         """
-        return _MAKERS[name](self, name)
+        return (_MAKERS | _GROWING)[name](self, name)
 
     def numeric(
-        self,
-        name: str,
-        n_rows: int,
-        n_columns: int,
-        fit: Fit,
+        self, name: str, n_rows: int, n_columns: int, fit: Fit, n_files: int = N_FILES
     ) -> Workload:
         columns = tuple(f"x{i}" for i in range(n_columns))
-        source, n_rows = self._table("numbers", n_rows, n_columns)
+        source, n_rows = self._table("numbers", n_rows, n_columns, n_files)
         training = numbers(N_TRAINING_ROWS, n_columns, seed=1)
         model = fit(pd.DataFrame(training), target_of(training))
         return self._saved(name, model, pd.DataFrame(training), source, columns, n_rows)
 
     def mixed(self, name: str, n_rows: int, fit: Fit) -> Workload:
-        source, n_rows = self._table("mixed", n_rows, 0)
+        source, n_rows = self._table("mixed", n_rows)
         rows = mixed(N_TRAINING_ROWS, seed=1)
         training = pd.DataFrame(rows)
         model = fit(training, target_of(rows))
         return self._saved(name, model, training, source, tuple(rows), n_rows, is_matrix=False)
 
     def passing(self, name: str, n_rows: int) -> Workload:
-        """A linear model of eight columns, and eight more that pass through."""
-        source, n_rows = self._table("mixed", n_rows, 0)
+        """A linear model of four columns, and twelve more that pass through."""
+        source, n_rows = self._table("mixed", n_rows)
         rows = mixed(N_TRAINING_ROWS, seed=1)
         columns = tuple(f"n{i}" for i in range(4))
-        training = pd.DataFrame(rows)[list(columns)].astype(float)
+        training = pd.DataFrame(rows)[list(columns)]
         model = LinearRegression().fit(training, target_of(rows))
         keep = tuple(column for column in rows if column not in columns)
         return self._saved(name, model, training, source, columns, n_rows, keep=keep)
 
     def texts(self, name: str, n_rows: int) -> Workload:
-        source, n_rows = self._table("texts", n_rows, 0)
+        source, n_rows = self._table("texts", n_rows)
         training = pd.DataFrame(texts(1_000, seed=1))
         return self._saved(name, TextModel(), training, source, ("text",), n_rows, is_matrix=False)
 
@@ -171,10 +171,12 @@ class Workshop:
         pickled = _pickled(model, saved)
         return Workload(name, source, saved, pickled, FEATURES, (), table.num_rows, False)
 
-    def _new_table(self, kind: str, n_rows: int, n_columns: int) -> tuple[Path, int]:
-        n_rows = max(N_FILES, int(n_rows * self._scale))
-        path = self._folder / "tables" / f"{kind}-{n_rows}-{n_columns}"
-        write_files(path, _generated(kind, n_rows, n_columns))
+    def _new_table(
+        self, kind: str, n_rows: int, n_columns: int = 0, n_files: int = N_FILES
+    ) -> tuple[Path, int]:
+        n_rows = max(n_files, int(n_rows * self._scale))
+        path = self._folder / "tables" / f"{kind}-{n_rows}-{n_columns}-{n_files}"
+        write_files(path, _generated(kind, n_rows, n_columns, n_files))
         return path, n_rows
 
     def _saved(
@@ -202,18 +204,20 @@ class Workshop:
 
 def write_files(path: Path, tables: Iterator[pa.Table]) -> None:
     """A new Delta table, each of the tables a file of its own."""
-    for table in tables:
-        write_deltalake(path, table, mode="append")
+    path.mkdir(parents=True)
+    for i, table in enumerate(tables):
+        pq.write_table(table, path / f"part-{i:05d}.snappy.parquet")
+    convert_to_deltalake(path)
 
 
-def _generated(kind: str, n_rows: int, n_columns: int) -> Iterator[pa.Table]:
+def _generated(kind: str, n_rows: int, n_columns: int, n_files: int) -> Iterator[pa.Table]:
     makers: Mapping[str, Callable[[int, int], Rows]] = {
         "numbers": lambda n, seed: numbers(n, n_columns, seed),
         "mixed": mixed,
         "texts": texts,
     }
     first = 0
-    for i, n in enumerate(_shares(n_rows, N_FILES)):
+    for i, n in enumerate(_shares(n_rows, n_files)):
         rows = makers[kind](n, 100 + i)
         columns = {name: pa.array(values, from_pandas=True) for name, values in rows.items()}
         yield pa.table({"id": pa.array(range(first, first + n), pa.int64()), **columns})
@@ -280,7 +284,7 @@ def _mixed_trees(rows: pd.DataFrame, target: np.ndarray) -> object:
 
 
 _MILLION = 1_000_000
-_MAKERS: Mapping[str, Callable[[Workshop, str], Workload]] = {
+_MAKERS: dict[str, Callable[[Workshop, str], Workload]] = {
     "linear 4M x 28": lambda shop, name: shop.numeric(name, 4 * _MILLION, 28, _linear),
     "pipeline 4M x 28": lambda shop, name: shop.numeric(name, 4 * _MILLION, 28, _scaled),
     "xgboost 200, 4M x 28": lambda shop, name: shop.numeric(name, 4 * _MILLION, 28, _xgboost),
@@ -298,4 +302,17 @@ _MAKERS: Mapping[str, Callable[[Workshop, str], Workload]] = {
     "12 columns pass, 1M x 16": lambda shop, name: shop.passing(name, _MILLION),
     "flights": lambda shop, name: shop.flights(name),
 }
+
+
+def _growing(n_rows: int, n_columns: int, n_files: int) -> Callable[[Workshop, str], Workload]:
+    return lambda shop, name: shop.numeric(name, n_rows, n_columns, _linear, n_files)
+
+
+_GROWING: dict[str, Callable[[Workshop, str], Workload]] = {
+    **{f"{n}M rows": _growing(n * _MILLION, 28, N_FILES) for n in (1, 4, 16)},
+    **{f"{n} columns": _growing(_MILLION // 2, n, N_FILES) for n in (10, 100, 400)},
+    **{f"{n:,} files": _growing(_MILLION, 28, n) for n in (1, 100, 2_000, 20_000)},
+}
+"""A linear model over tables that grow in one direction."""
 NAMES = tuple(_MAKERS)
+GROWTH = tuple(_GROWING)
