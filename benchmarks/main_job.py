@@ -33,7 +33,7 @@ from sparkscore.job_result import JobResult
 from sparkscore.spark.defaults import session_conf, with_tries
 from sparkscore.spark.jars import resolve_jars
 from sparkscore.spark.java import find_java
-from sparkscore.spark.launch import prepare_environment
+from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.workspace import Workspace
 
 ENGINES = ("files", "arrow", "pandas")
@@ -49,7 +49,7 @@ Score = Callable[[Path], float]
 def main() -> int:
     args = _parse()
     folder = Path(tempfile.mkdtemp(prefix="sparkscore-bench-", dir=args.folder))
-    workspace = _workspace(folder, args.master or f"local[{args.cores}]")
+    workspace = workspace_in(folder, args.master or f"local[{args.cores}]")
     peers = None
     try:
         shop = Workshop(folder, args.scale)
@@ -84,7 +84,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _workspace(folder: Path, master: str) -> Workspace:
+def workspace_in(folder: Path, master: str) -> Workspace:
+    """A workspace whose records lie in a folder."""
     overrides = {
         "tracking.uri": f"sqlite:///{folder}/sparkscore.db",
         "tracking.outbox": f"{folder}/outbox",
@@ -141,13 +142,17 @@ class Talk:
 class Peers:
     """MLflow and Spark's own UDFs, in a process and a Spark session of their own."""
 
-    def __init__(self, python: Path, workspace: Workspace) -> None:
+    def __init__(
+        self, python: Path, workspace: Workspace, *, with_class_archive: bool = True
+    ) -> None:
         settings = workspace.session_settings
         cache = settings.jars.cache
         java = find_java(cache, os.environ)
         environ = one_thread() | {"PYSPARK_PYTHON": str(python)}
         prepare_environment(java, environ, cache)
         del environ["SPARK_HOME"]  # Its own PySpark, of the same version.
+        if not with_class_archive:
+            environ.pop(LAUNCH_OPTIONS, None)
         jars = resolve_jars(settings.jars, java, os.environ)
         master = with_tries(settings.master)
         conf = session_conf(settings.conf, master, jars, cache) | {"spark.master": master}
