@@ -23,12 +23,13 @@ from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
+from sparkscore.spark.packing import can_cross, packing_of, with_answers
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
@@ -180,21 +181,33 @@ def scored_frame(
     """
     read, scored = observations
     counted = source.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
-    answered = counted.withColumn(
-        _ANSWER, answer_column(task, source_columns(plan.bindings), engine)
-    )
-    answer = sf.col(_ANSWER)
+    answered, answer = _answered(plan, counted, task, engine)
     observed = answered.observe(
         scored,
-        sf.count_if(answer["valid"]).alias("n_scored"),
-        sf.count_if(~answer["valid"]).alias("n_rejected"),
-        sf.collect_list(answer["report"]).alias("reports"),
+        sf.count_if(answer("valid")).alias("n_scored"),
+        sf.count_if(~answer("valid")).alias("n_rejected"),
+        sf.collect_list(answer("report")).alias("reports"),
     )
-    valid = observed.where(answer["valid"]) if plan.may_reject else observed
-    return valid.select(*_score_columns(plan, facts))
+    valid = observed.where(answer("valid")) if plan.may_reject else observed
+    return valid.select(*_score_columns(plan, facts, answer))
 
 
-def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
+def _answered(
+    plan: ScoringPlan, frame: DataFrame, task: ScoringTask, engine: str
+) -> tuple[DataFrame, Callable[[str], Column]]:
+    """The carried columns beside the model's answers, and how a field of an answer is called."""
+    carried = [column.name for column in plan.carried]
+    packing = packing_of(plan.bindings) if engine == "arrow" else None
+    if packing is not None and can_cross(frame, carried):
+        answered = with_answers(frame, task, packing, carried, prefix=_ANSWER)
+        return answered, lambda name: sf.col(_ANSWER + name)
+    model = answer_column(task, source_columns(plan.bindings), engine)
+    return frame.withColumn(_ANSWER, model), lambda name: sf.col(_ANSWER)[name]
+
+
+def _score_columns(
+    plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
+) -> list[Column]:
     columns = [
         _never_null(column.name)
         if column.name in plan.request.keys
@@ -202,8 +215,7 @@ def _score_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
         for column in plan.carried
     ]
     columns += [sf.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
-    answer = sf.col(_ANSWER)
-    columns += [answer[f"p{i}"].alias(name) for i, name in enumerate(plan.predictions.names)]
+    columns += [answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names)]
     version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
         "model_name": plan.model.name,
