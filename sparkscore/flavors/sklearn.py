@@ -85,11 +85,10 @@ class _SklearnPredictor:
         self._schema = schema
 
     def compiled(self) -> Predictor:
-        """The same with compiled trees in the model; see `Compilable`."""
-        from sparkscore.flavors.compiled_sklearn import compile_estimator
+        """The same with its steps fused, or with compiled trees in the model; see `Compilable`."""
+        from sparkscore.flavors.fused_sklearn import fused_or_compiled
 
-        compile_estimator(self._model)
-        return self
+        return fused_or_compiled(self._model, self._predict_fn, self._schema, self)
 
     def predict(self, batch: pa.RecordBatch) -> object:
         predict: _PredictFn = getattr(self._model, self._predict_fn)

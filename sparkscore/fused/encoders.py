@@ -1,0 +1,146 @@
+"""Encoders of categories, asked once for each category what they make of it.
+
+So every setting of theirs holds, known here or not: what to drop, rare categories put together,
+the codes of unknown and missing values.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sparkscore.fused.columns import (
+    Block,
+    Column,
+    Form,
+    NumberColumn,
+    TableColumn,
+    TextColumn,
+    cast,
+    common_dtype,
+)
+from sparkscore.fused.numeric_steps import finite
+from sparkscore.fused.refusals import NotFusedError
+from sparkscore.fused.sources import Array, Codes, NumberCodes, TextCodes
+
+_MAX_CELLS = 2**22
+"""Of a table, 32 MB: what 2,000 categories one-hot take."""
+
+
+def read_one_hot_encoder(encoder: Any, block: Block) -> Block:  # noqa: ANN401 - scikit-learn's
+    """A column for each category that is not dropped."""
+    form = Form.SPARSE if encoder.sparse_output else Form.ARRAY
+    return Block(_encoded(encoder, block, encoder._n_features_outs), form)
+
+
+def read_ordinal_encoder(encoder: Any, block: Block) -> Block:  # noqa: ANN401 - scikit-learn's
+    """A number for each category."""
+    return Block(_encoded(encoder, block, [1] * len(block.columns)), Form.ARRAY)
+
+
+def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column, ...]:  # noqa: ANN401
+    asking = _Asking(encoder, block)
+    ends = np.cumsum([0, *widths]).tolist()
+    columns: list[Column] = []
+    for i, (start, stop) in enumerate(pairwise(ends)):
+        codes, table = asking.table(i, start, stop)
+        columns += [TableColumn(codes, table[:, j]) for j in range(stop - start)]
+    return tuple(columns)
+
+
+class _Asking:
+    """Questions to an encoder about one column; the others hold their first category."""
+
+    def __init__(self, encoder: Any, block: Block) -> None:  # noqa: ANN401 - scikit-learn's
+        if len(block.columns) != len(encoder.categories_):
+            raise NotFusedError("an encoder is given another number of columns")
+        self._encoder = encoder
+        self._is_frame = block.form is Form.FRAME
+        if self._is_frame:
+            self._columns = block.columns
+        else:
+            dtype = common_dtype(block, is_validated=True)
+            self._columns = tuple(cast(column, dtype) for column in block.columns)
+
+    def table(self, index: int, start: int, stop: int) -> tuple[Codes, Array]:
+        """The codes of a column, and (n_codes, stop - start) what the encoder makes of each."""
+        column, categories = self._columns[index], self._encoder.categories_[index]
+        known = [value for value in categories.tolist() if not _is_missing(value)]
+        if (len(known) + 2) * self._encoder.n_features_in_ * (stop - start) > _MAX_CELLS:
+            raise NotFusedError(f"an encoder knows {len(known)} categories of one column")
+        kind = column.dtype.kind
+        if categories.dtype.kind != kind or (
+            kind == "O" and not all(isinstance(value, str) for value in known)
+        ):
+            raise NotFusedError(f"an encoder of {categories.dtype} is given {column.dtype}")
+        other, missing = _unknown(known, kind), _MISSING.get(kind)
+        rows = self._rows(index, known, start, stop)
+        of_other = None if other is None else self._row_or_none(index, other, start, stop)
+        of_missing = (
+            None if kind not in _MISSING else self._row_or_none(index, missing, start, stop)
+        )
+        blank = np.zeros((1, stop - start))
+        table = np.concatenate(
+            [rows, *(blank if row is None else row for row in (of_other, of_missing))]
+        ).astype(self._encoder.dtype, copy=False)
+        return self._codes(column, known, of_other is None, of_missing is None), table
+
+    def _codes(
+        self, column: Column, known: list[Any], refuses_other: bool, refuses_missing: bool
+    ) -> Codes:
+        values = tuple(known)
+        if isinstance(column, TextColumn):
+            return TextCodes(values, refuses_other, refuses_missing, column.index, column.null_as)
+        numbers = finite(column)
+        if isinstance(numbers, NumberColumn):
+            return NumberCodes(values, refuses_other, refuses_missing, numbers)
+        raise NotFusedError("an encoder is given what another one has made")
+
+    def _row_or_none(self, index: int, value: object, start: int, stop: int) -> Array | None:
+        try:
+            return self._rows(index, [value], start, stop)
+        except ValueError:
+            return None
+
+    def _rows(self, index: int, values: list[Any], start: int, stop: int) -> Array:
+        columns = []
+        for i, column in enumerate(self._columns):
+            filler = self._encoder.categories_[i][:1].tolist() * len(values)
+            asked = np.empty(len(values), column.dtype)
+            asked[:] = values if i == index else filler
+            columns.append(asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of unknown categories, which are meant here.
+            answer = self._encoder.transform(self._input(columns))
+        dense = answer.toarray() if hasattr(answer, "toarray") else answer
+        return np.asarray(dense)[:, start:stop]
+
+    def _input(self, columns: list[Array]) -> object:
+        if not self._is_frame:
+            return np.column_stack(columns)
+        import pandas as pd
+
+        names = getattr(self._encoder, "feature_names_in_", range(len(columns)))
+        return pd.DataFrame(dict(enumerate(columns))).set_axis(names, axis="columns")
+
+
+_MISSING: dict[str, object] = {"O": None, "f": np.nan}
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value  # noqa: PLR0124 - NaN
+
+
+def _unknown(known: list[Any], kind: str) -> object:
+    """A value that is no category; None if there is no such."""
+    if kind == "O":
+        return "?".join(["", *known, ""]) if known else "?"
+    if kind == "b":
+        return next((value for value in (False, True) if value not in known), None)
+    if kind == "f":
+        return float(np.nextafter(max(known, default=0.0), np.inf))
+    return max(known, default=0) + 1
