@@ -20,6 +20,7 @@ from sparkscore.errors import shown
 from sparkscore.flavors.base import COMPILED_TREES, Predictor, Runtime
 from sparkscore.flavors.compiled_sklearn import compile_estimator
 from sparkscore.flavors.frames import pandas_frame
+from sparkscore.flavors.sklearn_answers import Answer
 from sparkscore.fused.columns import Block, Form, cast, common_dtype, frame_block
 from sparkscore.fused.matrix import Filling, Order
 from sparkscore.fused.pipeline_steps import read_step, steps_of
@@ -36,7 +37,7 @@ _BuildMatrix = Callable[["pa.RecordBatch"], Any]
 
 
 def fused_or_compiled(
-    model: object, predict_fn: str, schema: ColumnSchema, native: Predictor
+    model: object, answer: Answer, schema: ColumnSchema, native: Predictor
 ) -> Predictor:
     """The fastest predictor that answers as the model itself; see `fuse`.
 
@@ -44,7 +45,7 @@ def fused_or_compiled(
         NotCompiledError: Neither can its steps be fused, nor does it have trees to compile.
     """
     try:
-        return fuse(model, predict_fn, schema, native)
+        return fuse(model, answer, schema, native)
     except NotFusedError as exc:
         not_fused = f"not fused: {exc}"
     try:
@@ -54,12 +55,12 @@ def fused_or_compiled(
     return _CompiledPredictor(native, not_fused)
 
 
-def fuse(model: object, predict_fn: str, schema: ColumnSchema, native: Predictor) -> Predictor:
+def fuse(model: object, answer: Answer, schema: ColumnSchema, native: Predictor) -> Predictor:
     """A predictor that answers as the pipeline does, or leaves a batch to it.
 
     Args:
         model: A fitted pipeline, or an estimator alone.
-        predict_fn: The method that answers.
+        answer: What is asked of it.
         schema: The columns of batches.
         native: The pipeline itself as a predictor.
 
@@ -67,7 +68,7 @@ def fuse(model: object, predict_fn: str, schema: ColumnSchema, native: Predictor
         NotFusedError: A step is not known, or the matrix or the answer was seen to differ.
     """
     try:
-        return _fused(model, predict_fn, schema, native)
+        return _fused(model, answer, schema, native)
     except NotFusedError:
         raise
     except Exception as exc:
@@ -90,11 +91,11 @@ class _FusedPredictor:
     """Fills the matrix and asks the last step."""
 
     def __init__(
-        self, build: _BuildMatrix, head: object, predict_fn: str, native: Predictor
+        self, build: _BuildMatrix, head: object, answer: Answer, native: Predictor
     ) -> None:
         self._build = build
         self._head = head
-        self._predict_fn = predict_fn
+        self._answer = answer
         self._native = native
         self.runtime = Runtime("fused pipeline", "auto: equal to its own steps on probe rows")
 
@@ -103,7 +104,7 @@ class _FusedPredictor:
             matrix = self._build(batch)
         except LeftToPipelineError:
             return self._native.predict(batch)
-        return getattr(self._head, self._predict_fn)(matrix)
+        return self._answer(self._head, matrix)
 
     def compile_trees(self) -> None:
         """Let compiled trees score in the last step, if it has trees and they can."""
@@ -115,7 +116,7 @@ class _FusedPredictor:
             self.runtime = replace(self.runtime, name="fused pipeline, compiled trees")
 
 
-def _fused(model: object, predict_fn: str, schema: ColumnSchema, native: Predictor) -> Predictor:
+def _fused(model: object, answer: Answer, schema: ColumnSchema, native: Predictor) -> Predictor:
     *steps, head = steps_of(model)
     block = frame_block(schema)
     for step in steps:
@@ -124,14 +125,14 @@ def _fused(model: object, predict_fn: str, schema: ColumnSchema, native: Predict
     if is_frame:
         block, head = _array_for(head, block), _without_names(head)
     filling = Filling(block)
-    batch, answer = _answered(filling, schema, native)
+    batch, expected = _answered(filling, schema, native)
     example = None if is_frame else _transformed(steps, pandas_frame(batch, schema))
     build = _matrix_builder(filling, example)
     if example is not None:
         _check_matrix(build(batch), example)
-    fused = _FusedPredictor(build, head, predict_fn, native)
+    fused = _FusedPredictor(build, head, answer, native)
     batches = [batch, *(batch.slice(0, n_rows) for n_rows in _SIZES)]
-    answers = [answer, *(_quietly(native.predict, each) for each in batches[1:])]
+    answers = [expected, *(_quietly(native.predict, each) for each in batches[1:])]
     _check_answers(fused, batches, answers)
     fused.compile_trees()
     _check_answers(fused, batches, answers)
@@ -200,7 +201,9 @@ def _check_answers(fused: Predictor, batches: list[pa.RecordBatch], answers: lis
 
 
 def _is_same(ours: object, native: object) -> bool:
-    """Whether two arrays are equal to the bit; objects, such as labels, in type and value."""
+    """Whether two answers are equal to the bit; objects, such as labels, in value."""
+    if isinstance(ours, dict) and isinstance(native, dict):
+        return list(ours) == list(native) and all(_is_same(ours[k], native[k]) for k in native)
     if not isinstance(ours, np.ndarray) or not isinstance(native, np.ndarray):
         return False
     if ours.dtype != native.dtype or ours.shape != native.shape:

@@ -38,6 +38,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sparkscore.flavors.base import Predictor
 from sparkscore.flavors.frames import pandas_frame
 from sparkscore.flavors.fused_sklearn import fuse
+from sparkscore.flavors.sklearn_answers import MethodAnswer
 from sparkscore.fused.refusals import NotFusedError
 from sparkscore.package.datatypes import ScalarType
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
@@ -46,6 +47,7 @@ from sparkscore.package.signature import arrow_schema
 Estimator = Any
 """scikit-learn has no types."""
 
+PREDICT = MethodAnswer("predict")
 N_TRAINING_ROWS = 300
 SCHEMA = ColumnSchema(
     (
@@ -63,9 +65,9 @@ SCHEMA = ColumnSchema(
         ColumnSpec("s2", ScalarType.STRING),
     )
 )
-NUMBERS = [c.name for c in SCHEMA.columns if c.type is not ScalarType.STRING]
-FULL_NUMBERS = ["full", "f1", "i0", "l0"]
 TEXTS = ["s0", "s1", "s2"]
+NUMBERS = [name for name in SCHEMA.names if name not in TEXTS]
+FULL_NUMBERS = ["full", "f1", "i0", "l0"]
 TOWNS = ["Ulm", "Bonn", "Kiel", "", "a'b", "Köln", "rare"]
 
 
@@ -130,7 +132,7 @@ def outcome(predictor: Predictor, batch: pa.RecordBatch) -> tuple[object, ...]:
 
 def assert_equal_bits(model: Estimator, predict_fn: str = "predict") -> None:
     native = Native(model, predict_fn)
-    fused = fuse(model, predict_fn, SCHEMA, native)
+    fused = fuse(model, MethodAnswer(predict_fn), SCHEMA, native)
     for seed, n_rows in enumerate((1, 2, 3, 64, 1000, 5000)):
         for is_new in (False, True):
             batch = table(seed + 10, n_rows, is_new=is_new)
@@ -244,7 +246,7 @@ def test_infinite_number_is_refused_in_the_pipelines_own_words() -> None:
     native = Native(model)
     batch = table(1, 5)
     batch = batch.set_column(0, SCHEMA.names[0], pa.array([1.0, np.inf, None, 2.0, 3.0]))
-    got = outcome(fuse(model, "predict", SCHEMA, native), batch)
+    got = outcome(fuse(model, PREDICT, SCHEMA, native), batch)
     assert got == outcome(native, batch)
     assert "infinity" in str(got[1])
 
@@ -254,7 +256,7 @@ def test_missing_number_is_refused_in_the_estimators_own_words() -> None:
     native = Native(model)
     batch = table(1, 3)
     batch = batch.set_column(2, pa.field("full", pa.float64()), pa.array([1.0, None, 2.0]))
-    got = outcome(fuse(model, "predict", SCHEMA, native), batch)
+    got = outcome(fuse(model, PREDICT, SCHEMA, native), batch)
     assert got == outcome(native, batch)
     assert "NaN" in str(got[1])
 
@@ -314,7 +316,7 @@ def test_what_is_not_known_is_refused_by_name(name: str) -> None:
     steps, reason = REFUSED[name]
     model = fitted(make_pipeline(*steps()))
     with pytest.raises(NotFusedError, match=reason):
-        fuse(model, "predict", SCHEMA, Native(model))
+        fuse(model, PREDICT, SCHEMA, Native(model))
 
 
 def test_fused_pipeline_that_was_changed_is_seen_to_differ() -> None:
@@ -322,12 +324,12 @@ def test_fused_pipeline_that_was_changed_is_seen_to_differ() -> None:
     other = fitted(make_pipeline(columns((StandardScaler(), FULL_NUMBERS)), LinearRegression()))
     other[-1].intercept_ = np.nextafter(other[-1].intercept_, np.inf)
     with pytest.raises(NotFusedError, match="its answer was seen to differ"):
-        fuse(model, "predict", SCHEMA, Native(other))
+        fuse(model, PREDICT, SCHEMA, Native(other))
 
 
 def fused_or_reason(model: Estimator, native: Predictor) -> tuple[Predictor | None, str]:
     try:
-        return fuse(model, "predict", SCHEMA, native), "fused"
+        return fuse(model, PREDICT, SCHEMA, native), "fused"
     except NotFusedError as exc:
         return None, str(exc)
 
