@@ -43,7 +43,7 @@ def read_ordinal_encoder(encoder: Any, block: Block) -> Block:  # noqa: ANN401 -
 
 
 def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column, ...]:  # noqa: ANN401
-    asking = _Asking(encoder, block)
+    asking = _Asking(encoder, block, sum(widths))
     ends = np.cumsum([0, *widths]).tolist()
     columns: list[Column] = []
     for i, (start, stop) in enumerate(pairwise(ends)):
@@ -55,10 +55,11 @@ def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column,
 class _Asking:
     """Questions to an encoder about one column; the others hold their first category."""
 
-    def __init__(self, encoder: Any, block: Block) -> None:  # noqa: ANN401 - scikit-learn's
+    def __init__(self, encoder: Any, block: Block, width: int) -> None:  # noqa: ANN401
         if len(block.columns) != len(encoder.categories_):
             raise NotFusedError("an encoder is given another number of columns")
         self._encoder = encoder
+        self._n_cells = len(block.columns) + width
         self._is_frame = block.form is Form.FRAME
         if self._is_frame:
             self._columns = block.columns
@@ -70,7 +71,7 @@ class _Asking:
         """The codes of a column, and (n_codes, stop - start) what the encoder makes of each."""
         column, categories = self._columns[index], self._encoder.categories_[index]
         known = [value for value in categories.tolist() if not _is_missing(value)]
-        if (len(known) + 2) * self._encoder.n_features_in_ * (stop - start) > _MAX_CELLS:
+        if (len(known) + 2) * self._n_cells > _MAX_CELLS:
             raise NotFusedError(f"an encoder knows {len(known)} categories of one column")
         kind = column.dtype.kind
         if categories.dtype.kind != kind or (
