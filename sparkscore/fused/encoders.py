@@ -78,30 +78,35 @@ class _Asking:
             kind == "O" and not all(isinstance(value, str) for value in known)
         ):
             raise NotFusedError(f"an encoder of {categories.dtype} is given {column.dtype}")
-        other, missing = _unknown(known, kind), _MISSING.get(kind)
+        if not known:
+            raise NotFusedError("an encoder knows no category of a column")
         rows = self._rows(index, known, start, stop)
-        of_other = None if other is None else self._row_or_none(index, other, start, stop)
-        of_missing = (
-            None if kind not in _MISSING else self._row_or_none(index, missing, start, stop)
-        )
+        special = [
+            self._special(index, value, start, stop) for value in _missing_and_other(known, kind)
+        ]
+        if isinstance(column, TextColumn) and column.null_as is not None:
+            is_known = column.null_as in known
+            special[0] = rows[[known.index(column.null_as)]] if is_known else special[1]
         blank = np.zeros((1, stop - start))
-        table = np.concatenate(
-            [rows, *(blank if row is None else row for row in (of_other, of_missing))]
-        ).astype(self._encoder.dtype, copy=False)
-        return self._codes(column, known, of_other is None, of_missing is None), table
+        table = np.concatenate([rows, *(blank if row is None else row for row in special)])
+        refuses_missing, refuses_other = (row is None for row in special)
+        codes = self._codes(column, tuple(known), refuses_missing, refuses_other)
+        return codes, table.astype(self._encoder.dtype, copy=False)
 
     def _codes(
-        self, column: Column, known: list[Any], refuses_other: bool, refuses_missing: bool
+        self, column: Column, values: tuple[Any, ...], refuses_missing: bool, refuses_other: bool
     ) -> Codes:
-        values = tuple(known)
         if isinstance(column, TextColumn):
-            return TextCodes(values, refuses_other, refuses_missing, column.index, column.null_as)
+            return TextCodes(values, refuses_missing, refuses_other, column.index)
         numbers = finite(column)
         if isinstance(numbers, NumberColumn):
-            return NumberCodes(values, refuses_other, refuses_missing, numbers)
+            return NumberCodes(values, refuses_missing, refuses_other, numbers)
         raise NotFusedError("an encoder is given what another one has made")
 
-    def _row_or_none(self, index: int, value: object, start: int, stop: int) -> Array | None:
+    def _special(self, index: int, value: object, start: int, stop: int) -> Array | None:
+        """What the encoder makes of a missing or unknown value; None: it raises."""
+        if value is _NO_VALUE:
+            return None
         try:
             return self._rows(index, [value], start, stop)
         except ValueError:
@@ -129,19 +134,19 @@ class _Asking:
         return pd.DataFrame(dict(enumerate(columns))).set_axis(names, axis="columns")
 
 
-_MISSING: dict[str, object] = {"O": None, "f": np.nan}
+_NO_VALUE = object()
 
 
 def _is_missing(value: object) -> bool:
     return value is None or value != value  # noqa: PLR0124 - NaN
 
 
-def _unknown(known: list[Any], kind: str) -> object:
-    """A value that is no category; None if there is no such."""
+def _missing_and_other(known: list[Any], kind: str) -> tuple[object, object]:
+    """A missing value of a dtype's kind, and one that is no category."""
     if kind == "O":
-        return "?".join(["", *known, ""]) if known else "?"
-    if kind == "b":
-        return next((value for value in (False, True) if value not in known), None)
+        return None, "?".join(["", *known, ""])
     if kind == "f":
-        return float(np.nextafter(max(known, default=0.0), np.inf))
-    return max(known, default=0) + 1
+        return np.nan, float(np.nextafter(max(known), np.inf))
+    if kind == "b":
+        return _NO_VALUE, next((value for value in (False, True) if value not in known), _NO_VALUE)
+    return _NO_VALUE, max(known) + 1

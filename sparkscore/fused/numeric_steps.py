@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from sparkscore.fused.columns import (
     Block,
     Column,
     Form,
+    NumberColumn,
     Step,
     TextColumn,
     cast,
@@ -88,7 +89,7 @@ def read_simple_imputer(imputer: Any, block: Block) -> Block:  # noqa: ANN401 - 
     columns = [finite(cast(column, dtype)) for column in block.columns]
     statistics = imputer.statistics_
     filled = [
-        mapped(column, _filling(np.asarray(value).astype(imputer._fill_dtype).astype(dtype)))
+        mapped(column, _Fill(np.asarray(value).astype(imputer._fill_dtype).astype(dtype)))
         for column, value in zip(columns, statistics, strict=True)
         if imputer.keep_empty_features or not np.isnan(value)
     ]
@@ -97,7 +98,15 @@ def read_simple_imputer(imputer: Any, block: Block) -> Block:  # noqa: ANN401 - 
 
 def finite(column: Column) -> Column:
     """The column where no value is infinite; a batch that has one is left to the pipeline."""
-    return mapped(column, _refuse_infinite) if column.dtype.kind == "f" else column
+    is_checked = isinstance(column, NumberColumn) and _is_checked(column.steps)
+    return column if column.dtype.kind != "f" or is_checked else mapped(column, _refuse_infinite)
+
+
+def _is_checked(steps: tuple[Step, ...]) -> bool:
+    """Whether values were looked at, and then at most filled with what is no infinity."""
+    *before, last = steps or (None,)
+    is_finite_fill = isinstance(last, _Fill) and bool(np.isfinite(last.value))
+    return last is _refuse_infinite or (is_finite_fill and _is_checked(tuple(before)))
 
 
 def _with_text_imputed(imputer: Any, block: Block) -> Block:  # noqa: ANN401 - scikit-learn's
@@ -129,11 +138,16 @@ def _indicators(imputer: Any, columns: list[Column], dtype: np.dtype[Any]) -> It
     )
 
 
-def _filling(value: Array) -> Step:
-    def fill(values: Array) -> Array:
-        return np.where(np.isnan(values), value, values)
+@dataclass(frozen=True, eq=False)
+class _Fill:
+    """A value in the place of missing ones."""
 
-    return fill
+    value: Array
+
+    def __call__(self, values: Array) -> Array:
+        if values.dtype.kind != "f":
+            return values
+        return np.where(np.isnan(values), self.value, values)
 
 
 def _is_nan_or_na(value: object) -> bool:

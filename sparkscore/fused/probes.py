@@ -60,19 +60,13 @@ def _pool(
         pool += ["", "?", "no category"] if is_text else _numbers(spec, rng)
     is_float = spec.type in {ScalarType.FLOAT, ScalarType.DOUBLE}
     may_be_missing = is_text or (has_missing and (is_float or not spec.required))
-    if may_be_missing and not any(_refuses_null(encoder) for encoder in encoders):
+    if may_be_missing and not any(encoder.refuses_missing for encoder in encoders):
         pool += [None] * max(1, round(_SHARE_OF_MISSING * len(pool)))
     return pool
 
 
 def _is_taken(value: object, encoders: list[Codes]) -> bool:
     return all(value in encoder.values or not encoder.refuses_other for encoder in encoders)
-
-
-def _refuses_null(encoder: Codes) -> bool:
-    if isinstance(encoder, TextCodes) and encoder.null_as is not None:
-        return encoder.null_as not in encoder.values and encoder.refuses_other
-    return encoder.refuses_missing
 
 
 def _numbers(spec: ColumnSpec, rng: np.random.Generator) -> list[Any]:

@@ -49,32 +49,27 @@ class Number:
 
 @dataclass(frozen=True)
 class Codes:
-    """Numbers of categories: 0, 1, ... for `values`, then one for all others, and one for missing.
+    """Numbers of categories: 0, 1, ... for `values`, then one for missing, and one for all others.
 
     Attributes:
         values: Text, or numbers in rising order.
-        refuses_other: Whether the encoder raises for other values.
-        refuses_missing: Whether it raises for a missing one.
+        refuses_missing: Whether the encoder raises for a missing value.
+        refuses_other: Whether it raises for a value that is no category.
     """
 
     values: tuple[Any, ...]
-    refuses_other: bool
     refuses_missing: bool
-
-    @property
-    def other(self) -> int:
-        """The number of a value that is no category."""
-        return len(self.values)
+    refuses_other: bool
 
     @property
     def missing(self) -> int:
         """The number of a missing value."""
-        return len(self.values) + 1
+        return len(self.values)
 
     @property
-    def n_codes(self) -> int:
-        """How many numbers there are."""
-        return len(self.values) + 2
+    def other(self) -> int:
+        """The number of a value that is no category."""
+        return len(self.values) + 1
 
     def read(self, batch: pa.RecordBatch) -> Array:
         """(n_rows,) numbers.
@@ -83,10 +78,10 @@ class Codes:
             LeftToPipelineError: The encoder raises for a value.
         """
         codes = self._codes(batch)
-        if self.refuses_other and (codes == self.other).any():
-            raise LeftToPipelineError("a value is no known category")
         if self.refuses_missing and (codes == self.missing).any():
             raise LeftToPipelineError("a value is missing")
+        if self.refuses_other and (codes == self.other).any():
+            raise LeftToPipelineError("a value is no known category")
         return codes
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
@@ -95,28 +90,17 @@ class Codes:
 
 @dataclass(frozen=True)
 class TextCodes(Codes):
-    """Categories of a text column; null counts as `null_as` where that is given."""
+    """Categories of a text column, by its index."""
 
     index: int
-    null_as: str | None
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
-        column = batch.column(self.index)
-        found = pc.index_in(column, value_set=self._known)
-        codes: Array = found.fill_null(self.other).to_numpy().astype(np.intp)
-        if column.null_count:
-            codes[column.is_null().to_numpy(zero_copy_only=False)] = self._null
-        return codes
+        found = pc.index_in(batch.column(self.index), value_set=self._known)
+        return found.fill_null(self.other).to_numpy().astype(np.intp)  # type: ignore[no-any-return]
 
     @cached_property
     def _known(self) -> pa.Array:
-        return pa.array(self.values, pa.string())
-
-    @cached_property
-    def _null(self) -> int:
-        if self.null_as is None:
-            return self.missing
-        return self.values.index(self.null_as) if self.null_as in self.values else self.other
+        return pa.array([*self.values, None], pa.string())
 
 
 @dataclass(frozen=True)
@@ -127,13 +111,10 @@ class NumberCodes(Codes):
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
         numbers = self.column.source.read(batch)
-        if not self.values:
-            return np.where(numbers != numbers, self.missing, self.other)  # noqa: PLR0124 - NaN
         for step in self.column.steps:
             numbers = step(numbers)
         places = np.searchsorted(self._known[:-1], numbers)
-        is_known = self._known[places] == numbers
-        codes = np.where(is_known, places, self.other)
+        codes = np.where(self._known[places] == numbers, places, self.other)
         if numbers.dtype.kind == "f":
             codes[np.isnan(numbers)] = self.missing
         return codes
