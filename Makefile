@@ -1,14 +1,14 @@
 # Needs Python 3.11 or newer and make; everything else comes with the targets. Java comes as a wheel.
 #   make demo     the main job on real data          make test    every check that a change must pass
 #   make lint  make types  make contracts            the single checks
-#   make bench    rows/s/core beside MLflow's UDF    make clean   remove all that make has made here
+#   make bench    rows/s/core beside the peers       make clean   remove all that make has made here
 
 SHELL  := /bin/sh
 PYTHON ?= python3
 
 VENV   := .venv
 PEER   := .venv-mlflow
-RIVAL  := .venv-bench
+RIVALS := .venv-bench
 BIN    := $(VENV)/bin
 # Two, since most tests wait for one thread of a JVM; each process has a Spark session of its own.
 PROCESSES ?= 2
@@ -53,11 +53,11 @@ contracts: $(VENV)/test.stamp
 setup: $(VENV)/test.stamp
 	$(BIN)/sparkscore setup
 
-bench: setup $(RIVAL)/stamp
-	$(BIN)/python benchmarks/main_job.py --rival-python $(RIVAL)/bin/python $(BENCH)
+bench: setup $(RIVALS)/stamp
+	$(BIN)/python -m benchmarks.main_job --peers-python $(RIVALS)/bin/python $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(PEER) $(RIVAL) .cache demo dist build spark-warehouse metastore_db derby.log \
+	rm -rf $(VENV) $(PEER) $(RIVALS) .cache demo dist build spark-warehouse metastore_db derby.log \
 		.coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -83,8 +83,8 @@ $(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
 	$(call install,$(PEER),-r $< -c $(PEER)/shared.txt)
 	touch $@
 
-$(RIVAL)/stamp: benchmarks/mlflow-requirements.txt $(VENV)/test.stamp
-	$(PYTHON) -m venv --clear $(RIVAL)
-	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(RIVAL)/shared.txt
-	$(call install,$(RIVAL),-r $< -c $(RIVAL)/shared.txt)
+$(RIVALS)/stamp: benchmarks/peers-requirements.txt $(VENV)/test.stamp
+	$(PYTHON) -m venv --clear $(RIVALS)
+	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(RIVALS)/shared.txt
+	$(call install,$(RIVALS),-r $< -c $(RIVALS)/shared.txt)
 	touch $@

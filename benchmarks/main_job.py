@@ -1,8 +1,9 @@
-"""Rows/s/core of the whole main job, Delta to Delta, beside `mlflow.pyfunc.spark_udf`.
+"""Whole scoring jobs, Delta to Delta, beside the peers on Spark and the limit without Spark.
 
-Both sides run in a warm local session of the same Spark settings, in turn and never at once; the
-first round is not counted. sparkscore's job also pins the model, asks the table's history, writes
-keys and origin of each row, and records the run; MLflow's reads, predicts and writes.
+Contenders run in turn and never at once, warm, in rounds of which the first is not counted; all
+answers are joined by id and compared. sparkscore's job also pins and verifies the model, asks the
+table's history, writes five columns of origin a row, and records the run; the others read, predict
+and write.
 """
 
 from __future__ import annotations
@@ -17,60 +18,51 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from benchmarks.workloads import GROWTH, NAMES, Workload, Workshop
 from sparkscore.batch_job import run_batch_job
-from sparkscore.demo.flights import FEATURES, NUMBERS, read_flights, training_flights
-from sparkscore.demo.models import package, train_pipeline
-from sparkscore.flavors import save_model
-from sparkscore.package.signature import infer_signature
+from sparkscore.job_result import JobResult
 from sparkscore.spark.defaults import session_conf, with_tries
 from sparkscore.spark.jars import resolve_jars
 from sparkscore.spark.java import find_java
 from sparkscore.spark.launch import prepare_environment
 from sparkscore.workspace import Workspace
 
-N_COLUMNS = 28
-N_TRAINING_ROWS = 50_000
-N_FILES = 8
 ENGINES = ("files", "arrow", "pandas")
+PEERS = ("mlflow.pyfunc.spark_udf", "predict_batch_udf", "pandas_udf")
+BASE, LIMIT = PEERS[0], "limit without Spark"
+CONTENDERS = (*PEERS, *(f"sparkscore {engine}" for engine in ENGINES), LIMIT)
+LARGEST_DIFFERENCE = 1e-9
+"""Between contenders that are not sparkscore's; xgboost's and NumPy's sums depend on the batch."""
 
-
-@dataclass(frozen=True)
-class Case:
-    """One model over one Delta table with the columns `id` and `columns`."""
-
-    name: str
-    source: Path
-    package: Path
-    columns: tuple[str, ...]
-    n_rows: int
+Score = Callable[[Path], float]
 
 
 def main() -> int:
     args = _parse()
     folder = Path(tempfile.mkdtemp(prefix="sparkscore-bench-", dir=args.folder))
-    workspace = _workspace(folder, args.cores)
-    rival = None
+    workspace = _workspace(folder, args.master or f"local[{args.cores}]")
+    peers = None
     try:
-        cases = _cases(workspace.spark, folder, args.rows)
-        rival = _Rival(args.rival_python, workspace)
-        measured = [_measured(case, workspace, rival, folder, args.rounds) for case in cases]
-        print(_report(cases, measured, args))
+        shop = Workshop(folder, args.scale)
+        peers = Peers(args.peers_python, workspace)
+        print(_head(args), flush=True)
+        for name in args.workloads or (GROWTH if args.growth else NAMES):
+            workload = shop.workload(name)
+            with Limit(workload, args.cores) as limit:
+                bench = Bench(workload, workspace, peers, limit, folder / "scores")
+                print(bench.table(args.contenders, args.rounds, args.cores), flush=True)
     finally:
-        if rival is not None:
-            rival.close()
+        if peers is not None:
+            peers.close()
         workspace.close()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
@@ -78,204 +70,276 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rival-python", type=Path, required=True, help="Python with MLflow.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="Rows of the numeric table.")
+    parser.add_argument("--peers-python", type=Path, required=True, help="Python with MLflow.")
+    parser.add_argument("--scale", type=float, default=1.0, help="Times the rows of each table.")
     parser.add_argument("--rounds", type=int, default=3, help="Rounds that count.")
+    parser.add_argument("--workloads", nargs="+", choices=(*NAMES, *GROWTH), metavar="NAME")
+    parser.add_argument("--growth", action="store_true", help="Tables that grow, instead.")
+    parser.add_argument(
+        "--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS, metavar="NAME"
+    )
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--master", help="Spark's master; default: local[cores].")
     parser.add_argument("--folder", type=Path, help="Where tables are written; default: /tmp.")
     return parser.parse_args()
 
 
-def _workspace(folder: Path, cores: int) -> Workspace:
+def _workspace(folder: Path, master: str) -> Workspace:
     overrides = {
         "tracking.uri": f"sqlite:///{folder}/sparkscore.db",
         "tracking.outbox": f"{folder}/outbox",
         "artifacts.uri": f"{folder}/artifacts",
-        "spark.master": f"local[{cores}]",
+        "spark.master": master,
+        "trust.allow_pickle": True,  # Of the models that are made here.
     }
     return Workspace.open(overrides=overrides)
 
 
-def _cases(spark: SparkSession, folder: Path, n_rows: int) -> list[Case]:
-    numbers, columns = _number_table(spark, folder / "numbers", n_rows)
-    linear, trees = _number_models(columns, folder)
-    table = f"{n_rows / 1e6:g}M x {N_COLUMNS} float64"
-    return [
-        Case(f"{table}, linear", numbers, linear, columns, n_rows),
-        Case(f"{table}, LightGBM 100 x 63", numbers, trees, columns, n_rows),
-        _flights(spark, folder),
-    ]
+def _head(args: argparse.Namespace) -> str:
+    master = args.master or f"local[{args.cores}]"
+    return (
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, `{master}`, {platform.machine()}, Python "
+        f"{platform.python_version()}, {args.rounds} rounds after a warm-up, rows x {args.scale:g}"
+        "\n\n| workload | contender | s, median (min-max) | rows/s/core | times MLflow's speed "
+        "| time, times the limit's |\n|---|---|---|---|---|---|"
+    )
 
 
-def _number_table(spark: SparkSession, path: Path, n_rows: int) -> tuple[Path, tuple[str, ...]]:
-    columns = tuple(f"x{i}" for i in range(N_COLUMNS))
-    drawn = [sf.randn(i).alias(name) for i, name in enumerate(columns)]
-    frame = spark.range(0, n_rows, 1, N_FILES).select("id", *drawn)
-    frame.write.format("delta").save(str(path))
-    return path, columns
+class Talk:
+    """A child process that answers JSON lines with JSON lines."""
 
-
-def _number_models(columns: tuple[str, ...], folder: Path) -> tuple[Path, Path]:
-    from lightgbm import LGBMRegressor
-    from sklearn.linear_model import LinearRegression
-
-    matrix = np.random.default_rng(0).standard_normal((N_TRAINING_ROWS, len(columns)))
-    rows = pd.DataFrame(matrix, columns=list(columns))
-    label = matrix[:, 0] * 2 + np.sin(matrix[:, 1] * 3) + matrix[:, 2] * matrix[:, 3]
-    trees = LGBMRegressor(n_estimators=100, num_leaves=63, random_state=0, verbose=-1, n_jobs=1)
-    saved = []
-    for name, model in (("linear", LinearRegression()), ("trees", trees)):
-        model.fit(rows, label)
-        save_model(
-            model,
-            folder / "packages" / name,
-            signature=infer_signature(rows, pa.array([0.0])),
-            input_example=rows.head(3),
-        )
-        saved.append(folder / "packages" / name)
-    return saved[0], saved[1]
-
-
-def _flights(spark: SparkSession, folder: Path) -> Case:
-    """The flights with their numbers as floats: MLflow's UDF refuses nullable integers."""
-    flights = read_flights()
-    for name in NUMBERS:
-        index = flights.schema.get_field_index(name)
-        flights = flights.set_column(index, name, flights[name].cast(pa.float64()))
-    saved = folder / "packages" / "flights"
-    package(train_pipeline(training_flights(flights)), flights, saved)
-    table = flights.select(["flight_id", *FEATURES]).rename_columns(["id", *FEATURES])
-    pq.write_table(table, folder / "flights.parquet")
-    frame = spark.read.parquet(str(folder / "flights.parquet")).repartition(N_FILES)
-    frame.write.format("delta").save(str(folder / "flights"))
-    return Case("flights, sklearn pipeline", folder / "flights", saved, FEATURES, flights.num_rows)
-
-
-class _Rival:
-    """MLflow in a process, a Spark session and an environment of its own."""
-
-    def __init__(self, python: Path, workspace: Workspace) -> None:
-        settings = workspace.session_settings
-        cache = settings.jars.cache
-        java = find_java(cache, os.environ)
-        # One thread a task, as sparkscore sees to itself: LightGBM would start one a core.
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYSPARK_PYTHON": str(python)}
-        prepare_environment(java, environ, cache)
-        del environ["SPARK_HOME"]  # Its own PySpark, of the same version.
-        jars = resolve_jars(settings.jars, java, os.environ)
-        master = with_tries(settings.master)
-        conf = session_conf(settings.conf, master, jars, cache) | {"spark.master": master}
+    def __init__(
+        self, command: Sequence[object], environ: Mapping[str, str], first: Mapping[str, object]
+    ) -> None:
         self._process = subprocess.Popen(
-            [python, "-W", "ignore", Path(__file__).with_name("mlflow_job.py")],
+            [str(part) for part in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environ,
         )
-        self._ask(conf)
+        self.tell(first)
+        self.answer()
 
-    def score(self, case: Case, target: Path) -> float:
-        return self._ask(
-            {
-                "package": str(case.package),
-                "source": str(case.source),
-                "columns": case.columns,
-                "target": str(target),
-            }
-        )
+    def tell(self, question: Mapping[str, object]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Mapping[str, object]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer: Mapping[str, object] = json.loads(line) if line else {"error": "it ended"}
+        if "error" in answer:
+            raise SystemExit(f"{self._process.args!r} failed: {answer['error']}")
+        return answer
 
     def close(self) -> None:
         self._process.communicate()
 
-    def _ask(self, question: Mapping[str, object]) -> float:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "its process ended"}
-        if "error" in answer:
-            raise SystemExit(f"MLflow's side failed: {answer['error']}")
-        return float(answer["seconds"])
+
+class Peers:
+    """MLflow and Spark's own UDFs, in a process and a Spark session of their own."""
+
+    def __init__(self, python: Path, workspace: Workspace) -> None:
+        settings = workspace.session_settings
+        cache = settings.jars.cache
+        java = find_java(cache, os.environ)
+        environ = one_thread() | {"PYSPARK_PYTHON": str(python)}
+        prepare_environment(java, environ, cache)
+        del environ["SPARK_HOME"]  # Its own PySpark, of the same version.
+        jars = resolve_jars(settings.jars, java, os.environ)
+        master = with_tries(settings.master)
+        conf = session_conf(settings.conf, master, jars, cache) | {"spark.master": master}
+        script = Path(__file__).with_name("peers.py")
+        self._talk = Talk([python, "-W", "ignore", script], environ, conf)
+
+    def score(self, workload: Workload, contender: str, target: Path) -> float:
+        """Seconds of one job, as the peer's own clock says."""
+        job = {
+            "contender": contender,
+            "package": str(workload.package),
+            "pickled": str(workload.pickled),
+            "source": str(workload.source),
+            "columns": workload.columns,
+            "keep": workload.keep,
+            "target": str(target),
+        }
+        self._talk.tell(job)
+        seconds = self._talk.answer()["seconds"]
+        assert isinstance(seconds, float)
+        return seconds
+
+    def close(self) -> None:
+        self._talk.close()
 
 
-def _score(workspace: Workspace, case: Case, engine: str, target: Path) -> float:
-    started = perf_counter()
-    job = workspace.job(
-        None,
-        {
-            "name": f"bench-{engine}",
-            "model": str(case.package),
-            "source.uri": str(case.source),
-            "target.uri": str(target),
-            "key": ["id"],
-            "engine": engine,
-        },
-    )
-    run_batch_job(workspace, job.values, target.name, lambda _: None)
-    return perf_counter() - started
+class Limit:
+    """As many plain processes as there are cores, which share the files among them."""
+
+    def __init__(self, workload: Workload, n_processes: int) -> None:
+        files = [str(path) for path in DeltaTable(workload.source).file_uris()]
+        self._shares = [files[i::n_processes] for i in range(n_processes)]
+        self._workload = workload
+        first = {
+            "pickled": str(workload.pickled),
+            "columns": workload.columns,
+            "is_matrix": workload.is_matrix,
+        }
+        script = Path(__file__).with_name("limit.py")
+        self._talks = [Talk([sys.executable, script], one_thread(), first) for _ in self._shares]
+
+    def __enter__(self) -> Limit:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for talk in self._talks:
+            talk.close()
+
+    def score(self, target: Path) -> float:
+        started = perf_counter()
+        target.mkdir(parents=True)
+        for i, (talk, files) in enumerate(zip(self._talks, self._shares, strict=True)):
+            out = target / f"{i}.parquet"
+            talk.tell({"files": files, "keep": self._workload.keep, "target": str(out)})
+        for talk in self._talks:
+            talk.answer()
+        return perf_counter() - started
 
 
-def _measured(
-    case: Case, workspace: Workspace, rival: _Rival, targets: Path, n_rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each counted round by contender; refuses answers that differ."""
-    contenders: dict[str, Callable[[Path], float]] = {
-        "mlflow.pyfunc.spark_udf": partial(rival.score, case)
-    }
-    for engine in ENGINES:
-        contenders[f"sparkscore {engine}"] = partial(_score, workspace, case, engine)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(n_rounds + 1):
-        written = {name: targets / f"scores-{i}" for i, name in enumerate(contenders)}
-        for name, score in contenders.items():
-            elapsed = score(written[name])
-            print(f"{case.name}, round {number}, {name}: {elapsed:.2f} s", file=sys.stderr)
-            if number > 0:
-                seconds[name].append(elapsed)
-        _check_equal(workspace.spark, case, list(written.values()))
-        for target in written.values():
-            shutil.rmtree(target)
-    return seconds
+def one_thread() -> dict[str, str]:
+    """An environment in which libraries start one thread a process, as sparkscore sees to."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, "1")}
 
 
-def _check_equal(spark: SparkSession, case: Case, targets: list[Path]) -> None:
-    """Every id of the source once in each target, and the same prediction to the bit."""
-    first, *others = (spark.read.format("delta").load(str(target)) for target in targets)
-    for other in others:
-        pairs = first.select("id", first["prediction"].alias("a")).join(
-            other.select("id", other["prediction"].alias("b")), "id"
-        )
-        n_equal = pairs.where(sf.col("a").eqNullSafe(sf.col("b"))).count()
-        if not n_equal == first.count() == other.count() == case.n_rows:
-            raise SystemExit(f"{case.name}: only {n_equal} of {case.n_rows} predictions are equal")
+class Bench:
+    """One workload, all contenders."""
 
+    def __init__(
+        self, workload: Workload, workspace: Workspace, peers: Peers, limit: Limit, targets: Path
+    ) -> None:
+        self._workload = workload
+        self._workspace = workspace
+        self._peers = peers
+        self._limit = limit
+        self._targets = targets
+        self._splits: list[Mapping[str, float]] = []
 
-def _report(
-    cases: list[Case], measured: list[dict[str, list[float]]], args: argparse.Namespace
-) -> str:
-    load = os.getloadavg()[2]
-    how = (
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, `local[{args.cores}]`, {platform.machine()}, Python "
-        f"{platform.python_version()}, {args.rounds} rounds after a warm-up, load {load:.1f} over "
-        "the last 15 minutes, its own included. Predictions are equal to the bit."
-    )
-    lines = [
-        how,
-        "",
-        "| case | contender | s, median (min-max) | rows/s/core | against MLflow |",
-        "|---|---|---|---|---|",
-    ]
-    for case, seconds in zip(cases, measured, strict=True):
-        base = statistics.median(next(iter(seconds.values())))
+    def table(self, contenders: Sequence[str], n_rounds: int, n_cores: int) -> str:
+        """The lines of the report; `predict_batch_udf` takes nothing but numbers."""
+        able = [c for c in contenders if self._workload.is_matrix or c != "predict_batch_udf"]
+        seconds = self._measured(able, n_rounds)
+        medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+        lines = []
         for name, taken in seconds.items():
-            median = statistics.median(taken)
-            rate = case.n_rows / median / args.cores
-            spread = f"{median:.2f} ({min(taken):.2f}-{max(taken):.2f})"
-            lines.append(
-                f"| {case.name} | {name} | {spread} | {rate:,.0f} | {base / median:.2f}x |"
-            )
-    return "\n".join(lines)
+            rate = self._workload.n_rows / medians[name] / n_cores
+            spread = f"{medians[name]:.2f} ({min(taken):.2f}-{max(taken):.2f})"
+            gain = _ratio(medians.get(BASE), medians[name])
+            loss = _ratio(medians[name], medians.get(LIMIT))
+            cells = (self._workload.name, name, spread, f"{rate:,.0f}", gain, loss)
+            lines.append(f"| {' | '.join(cells)} |")
+        if self._splits:
+            lines.append(_split_text(self._splits, n_cores))
+        return "\n".join(lines)
+
+    def _measured(self, contenders: Sequence[str], n_rounds: int) -> Mapping[str, list[float]]:
+        """Seconds of each counted round by contender; refuses answers that differ."""
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for number in range(n_rounds + 1):
+            folder = self._targets / self._workload.package.name / str(number)
+            targets = {name: folder / str(i) for i, name in enumerate(contenders)}
+            for name, target in targets.items():
+                elapsed = self._score_by(name)(target)
+                print(f"{self._workload.name}, {number}, {name}: {elapsed:.2f} s", file=sys.stderr)
+                seconds[name].append(elapsed)
+            if number == 0:  # The warm-up.
+                seconds = {name: [] for name in contenders}
+                self._splits = []
+            self._check_equal(targets)
+            shutil.rmtree(folder)
+        return seconds
+
+    def _score_by(self, contender: str) -> Score:
+        if contender == LIMIT:
+            return self._limit.score
+        if contender in PEERS:
+            return partial(self._peers.score, self._workload, contender)
+        return partial(self._score, contender.split()[1])
+
+    def _score(self, engine: str, target: Path) -> float:
+        started = perf_counter()
+        job = self._workspace.job(
+            None,
+            {
+                "name": f"bench-{engine}",
+                "model": str(self._workload.package),
+                "source.uri": str(self._workload.source),
+                "target.uri": str(target),
+                "key": ["id"],
+                "keep": list(self._workload.keep),
+                "engine": engine,
+            },
+        )
+        result = run_batch_job(self._workspace, job.values, target.name, lambda _: None)
+        elapsed = perf_counter() - started
+        if engine == "files":
+            self._splits.append(_split_of(result, elapsed))
+        return elapsed
+
+    def _check_equal(self, targets: Mapping[str, Path]) -> None:
+        """Every id of the source once in each target, and the same prediction."""
+        spark = self._workspace.spark
+        frames = [_scores(spark, name, target) for name, target in targets.items()]
+        first = frames[0].withColumnRenamed("prediction", "a")
+        for name, other in zip(targets, frames, strict=True):
+            pairs = first.join(other, "id")
+            gap = sf.abs(sf.col("a") - sf.col("prediction"))
+            counted = pairs.agg(sf.count(sf.lit(1)), sf.max(gap), sf.count("prediction")).first()
+            assert counted is not None
+            n_pairs, largest, n_values = counted
+            n_rows = self._workload.n_rows
+            if not n_pairs == n_values == other.count() == n_rows or largest > LARGEST_DIFFERENCE:
+                raise SystemExit(
+                    f"{self._workload.name}, {name}: {n_pairs} of {n_rows} rows pair up, "
+                    f"and predictions differ by up to {largest}"
+                )
+
+
+def _scores(spark: SparkSession, contender: str, target: Path) -> DataFrame:
+    kind = "parquet" if contender == LIMIT else "delta"
+    return spark.read.format(kind).load(str(target)).select("id", "prediction")
+
+
+def _split_of(result: JobResult, elapsed: float) -> Mapping[str, float]:
+    """Seconds of one job of the engine `files` by what was done; those of workers are added up."""
+    known = {name.removeprefix("seconds_"): value for name, value in result.metrics.items()}
+    parts = ("in_workers_read", "in_workers_convert", "in_workers_predict", "in_workers_write")
+    return {
+        **{part: known[part] for part in (*parts, "in_workers_tasks")},
+        "score": known["score_and_commit"] - known["commit"],
+        "commit": known["commit"],
+        "job": elapsed,
+    }
+
+
+def _split_text(splits: Sequence[Mapping[str, float]], n_cores: int) -> str:
+    median = {part: statistics.median(split[part] for split in splits) for part in splits[0]}
+    idle = median["score"] - median["in_workers_tasks"] / n_cores
+    shown = ", ".join(
+        f"{part.removeprefix('in_workers_')} {median[part] / n_cores:.2f}"
+        for part in median
+        if part.startswith("in_workers") and part != "in_workers_tasks"
+    )
+    before = median["job"] - median["score"] - median["commit"]
+    return (
+        f"| | files, s a core | {shown}; Spark's own {idle:.2f}; commit {median['commit']:.2f}; "
+        f"resolve, plan, record {before:.2f} | | | |"
+    )
+
+
+def _ratio(above: float | None, below: float | None) -> str:
+    return "" if above is None or below is None else f"{above / below:.2f}"
 
 
 if __name__ == "__main__":

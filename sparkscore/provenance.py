@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -16,11 +17,13 @@ _LIBRARIES = (
     "sparkscore",
     "pyspark",
     "delta-spark",
+    "deltalake",
     "pyarrow",
     "pandas",
     "numpy",
     "scikit-learn",
     "lightgbm",
+    "numba",
 )
 
 
@@ -38,7 +41,7 @@ def environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": _installed(),
+        "libraries": dict(_installed()),
     }
 
 
@@ -86,7 +89,8 @@ def _packed_refs(path: Path) -> Mapping[str, str]:
     return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}  # noqa: PLR2004 - digest, name
 
 
-def _installed() -> dict[str, str]:
+@cache
+def _installed() -> Mapping[str, str]:
     versions = {}
     for name in _LIBRARIES:
         try:

@@ -64,7 +64,7 @@ class Outcome:
         n_scored: Rows with a prediction, all of them in the commit.
         n_rejected: Rows that could not be given to the model.
         n_skipped: Rows left out by rule.
-        seconds: Wall time by phase.
+        seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
     """
 

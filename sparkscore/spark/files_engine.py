@@ -126,6 +126,9 @@ class FilesEngine:
             "ship": shipped - started,
             "score_and_commit": ended - shipped,
             "commit": ended - scored,
+            "in_workers_read": sum(result.read_s for result in results),
+            "in_workers_write": sum(result.write_s for result in results),
+            "in_workers_tasks": sum(result.task_s for result in results),
         }
         return _outcome(results, commit, seconds, self.spark.sparkContext.defaultParallelism)
 

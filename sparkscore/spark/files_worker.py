@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from time import perf_counter
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,10 +50,45 @@ class FilesJob:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one task has done; its reports by the names of `scoring.outcome.BatchReport`."""
+    """What one task has done.
+
+    Attributes:
+        reports: By the names of `scoring.outcome.BatchReport`.
+        read_s: Seconds spent on reading, decoding and filtering.
+        write_s: Seconds spent on the rows of the score table, their encoding and their files.
+        task_s: Seconds of the whole task.
+    """
 
     files: tuple[WrittenFile, ...]
     reports: tuple[dict[str, str | int | float], ...]
+    read_s: float
+    write_s: float
+    task_s: float
+
+
+@dataclass
+class Stopwatch:
+    """Adds up the seconds of its blocks."""
+
+    seconds: float = 0.0
+    _started: float = field(default=0.0, init=False)
+
+    def __enter__(self) -> Self:
+        self._started = perf_counter()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.seconds += perf_counter() - self._started
+
+    def each(self, items: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same items, with the time that it takes to get them."""
+        iterator = iter(items)
+        while True:
+            with self:
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
 
 
 def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskResult]:
@@ -67,19 +105,28 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
 
 def _score_task(job: FilesJob, index: int, pieces: Iterable[FilePiece]) -> TaskResult:
     writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
+    task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     try:
-        for piece in pieces:
-            for batch in read_piece(piece, job.reading):
-                if batch.num_rows == 0:
-                    continue
+        with task:
+            for batch in reading.each(_batches(job, pieces)):
                 scores, report = score_rows(job.scoring, batch)
-                writer.write(_score_rows(job, batch, scores))
+                with writing:
+                    writer.write(_score_rows(job, batch, scores))
                 reports.append(report)
-        return TaskResult(tuple(writer.finish()), tuple(reports))
+            with writing:
+                files = writer.finish()
     except BaseException:
         writer.abort()
         raise
+    return TaskResult(tuple(files), tuple(reports), reading.seconds, writing.seconds, task.seconds)
+
+
+def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
+    for piece in pieces:
+        for batch in read_piece(piece, job.reading):
+            if batch.num_rows > 0:
+                yield batch
 
 
 def _score_rows(job: FilesJob, batch: pa.RecordBatch, scores: pa.StructArray) -> pa.RecordBatch:
@@ -106,6 +153,7 @@ def _score_rows(job: FilesJob, batch: pa.RecordBatch, scores: pa.StructArray) ->
     return rows
 
 
+@lru_cache(maxsize=16)  # Most batches have one size.
 def _repeated(value: object, data_type: pa.DataType, n_rows: int) -> pa.Array:
     """One value `n_rows` times; a text as a dictionary of one, which Parquet keeps as it is."""
     if value is None or not pa.types.is_string(data_type):

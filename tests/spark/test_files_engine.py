@@ -15,7 +15,8 @@ from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.files_engine import FilesEngine
-from sparkscore.testing.engine_contract import TRUST, EngineContract
+from sparkscore.testing.engine_contract import ROWS, TRUST, EngineContract, X, request
+from sparkscore.testing.models import Third, packaged
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,6 +55,14 @@ class TestFilesEngine(EngineContract):
 
     def read(self, target: Path) -> pa.Table:
         return deltalake.DeltaTable(target).to_pyarrow_table()
+
+    def test_the_workers_time_is_split_by_what_was_done(self, tmp_path: Path) -> None:
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(tmp_path / "scores"))
+        seconds = outcome.as_metrics()
+        parts = [f"seconds_in_workers_{part}" for part in ("read", "convert", "predict", "write")]
+        assert all(seconds[part] > 0 for part in parts)
+        assert sum(seconds[part] for part in parts) <= seconds["seconds_in_workers_tasks"]
 
     def _store(self, rows: pa.Table, n_files: int) -> None:
         if self.stored is not None and self.stored[0].equals(rows) and self.stored[1] == n_files:
