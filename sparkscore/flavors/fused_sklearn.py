@@ -188,8 +188,11 @@ def _sparse(
 
 
 def _check_matrix(ours: Any, native: Any) -> None:  # noqa: ANN401
-    parts = ("data", "indices", "indptr") if hasattr(native, "indptr") else ("T",)
-    for part in parts:
+    is_sparse = hasattr(native, "indptr")
+    if not is_sparse and native.dtype == object:
+        # Numbers beside booleans: every estimator makes doubles of them, in this memory order.
+        native = native.astype(np.float64)
+    for part in ("data", "indices", "indptr") if is_sparse else ("T",):
         if not _is_same(getattr(ours, part), getattr(native, part)):
             raise NotFusedError("its matrix was seen to differ from the steps' own")
 
@@ -223,7 +226,7 @@ def _array_for(head: Any, block: Block) -> Block:  # noqa: ANN401 - scikit-learn
     fitted = getattr(head, "feature_names_in_", None)
     if fitted is not None and (block.names is None or list(fitted) != list(block.names)):
         raise NotFusedError(f"the {name} was fitted on other columns")
-    dtype = common_dtype(block, is_validated=True)
+    dtype = common_dtype(block)
     return Block(tuple(cast(column, dtype) for column in block.columns), Form.ARRAY)
 
 

@@ -161,30 +161,47 @@ def is_masked(column: Column) -> bool:
     return isinstance(column, NumberColumn) and column.source.is_masked and not column.steps
 
 
-def common_dtype(block: Block, *, is_validated: bool) -> np.dtype[Any]:
+def common_dtype(block: Block) -> np.dtype[Any]:
     """The dtype of the one array that the block becomes.
+
+    Numbers that a frame holds as objects, once they are one array, count as the doubles that every
+    later step makes of them.
 
     Args:
         block: Of one or more columns.
-        is_validated: Whether `sklearn.utils.check_array` makes it, which knows pandas' nullable
-            arrays and booleans; else NumPy does.
 
     Raises:
-        NotFusedError: It would be an array of objects that are not text.
+        NotFusedError: It would mix text and numbers.
     """
     dtypes = {column.dtype for column in block.columns}
-    if len(dtypes) == 1 and np.dtype(object) in dtypes:
-        return np.dtype(object)
+    if len(dtypes) == 1:
+        return dtypes.pop()
     if np.dtype(object) in dtypes:
         raise NotFusedError("a step mixes text and numbers")
-    if block.form is Form.FRAME:
-        masked = any(is_masked(column) for column in block.columns)
-        is_mixed = len(dtypes) > 1 and np.dtype(bool) in dtypes
-        if not is_validated and (masked or is_mixed):
-            raise NotFusedError("numbers that pandas hands on as objects pass through")
-        if masked:
-            return np.dtype(np.float64)
     return np.result_type(*dtypes)
+
+
+def passed_through(block: Block) -> Block:
+    """The block as NumPy makes an array of a frame, without scikit-learn's validation.
+
+    Nullable whole numbers and booleans beside numbers are objects there. A missing one among them
+    is no number to any later step.
+    """
+    if block.form is not Form.FRAME:
+        return block
+    columns = tuple(
+        mapped(column, _refuse_missing) if is_masked(column) else column for column in block.columns
+    )
+    is_mixed = len({column.dtype for column in columns}) > 1
+    if is_mixed and any(column.dtype == np.bool_ for column in columns):
+        columns = tuple(cast(column, np.dtype(np.float64)) for column in columns)
+    return replace(block, columns=columns)
+
+
+def _refuse_missing(values: Array) -> Array:
+    if np.isnan(values).any():
+        raise LeftToPipelineError("a number is missing where it passes through")
+    return values
 
 
 _FLOATS = (ScalarType.FLOAT, ScalarType.DOUBLE)

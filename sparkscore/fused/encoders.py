@@ -64,7 +64,7 @@ class _Asking:
         if self._is_frame:
             self._columns = block.columns
         else:
-            dtype = common_dtype(block, is_validated=True)
+            dtype = common_dtype(block)
             self._columns = tuple(cast(column, dtype) for column in block.columns)
 
     def table(self, index: int, start: int, stop: int) -> tuple[Codes, Array]:

@@ -79,7 +79,7 @@ def read_simple_imputer(imputer: Any, block: Block) -> Block:  # noqa: ANN401 - 
         return _with_text_imputed(imputer, block)
     if not _is_nan_or_na(imputer.missing_values):
         raise NotFusedError(f"an imputer takes {imputer.missing_values!r} for missing")
-    dtype = common_dtype(block, is_validated=True)
+    dtype = common_dtype(block)
     if imputer.strategy in {"mean", "median"}:
         dtype = _float_dtype(dtype)
     if dtype.kind not in "fiu" or (
@@ -156,7 +156,7 @@ def _is_nan_or_na(value: object) -> bool:
 
 def _floats(block: Block) -> Block:
     """What a scaler makes of its input: one float dtype; no value may be infinite."""
-    dtype = _float_dtype(common_dtype(block, is_validated=True))
+    dtype = _float_dtype(common_dtype(block))
     return Block(tuple(finite(cast(column, dtype)) for column in block.columns), Form.ARRAY)
 
 

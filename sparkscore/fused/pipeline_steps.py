@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from sparkscore.fused.columns import Block, Column, Form, cast, common_dtype
+from sparkscore.fused.columns import Block, Column, Form, cast, common_dtype, passed_through
 from sparkscore.fused.encoders import read_one_hot_encoder, read_ordinal_encoder
 from sparkscore.fused.numeric_steps import (
     read_max_abs_scaler,
@@ -58,14 +59,13 @@ def _read_column_transformer(transformer: Any, block: Block) -> Block:  # noqa: 
         raise NotFusedError("a column transformer keeps no column")
     is_sparse = transformer.sparse_output_
     columns: list[Column] = []
-    dtypes = []
     for part in parts:
-        dtype = common_dtype(part, is_validated=is_sparse)
-        dtypes.append(dtype)
-        columns += [cast(column, dtype) for column in part.columns]
+        as_array = part if is_sparse else passed_through(part)
+        dtype = common_dtype(as_array)
+        columns += [cast(column, dtype) for column in as_array.columns]
     both = Block(tuple(columns), Form.SPARSE if is_sparse else Form.ARRAY)
-    dtype = common_dtype(both, is_validated=True)
-    return Block(tuple(cast(column, dtype) for column in columns), both.form)
+    dtype = common_dtype(both)
+    return replace(both, columns=tuple(cast(column, dtype) for column in columns))
 
 
 def _parts(transformer: Any, block: Block) -> Iterator[Block]:  # noqa: ANN401

@@ -23,6 +23,7 @@ from sparkscore.errors import PackageFormatError
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.frames import column_inputs, pandas_frame, record_batch
+from sparkscore.flavors.sklearn_answers import LabelAnswer
 from sparkscore.package import Package, TrustPolicy
 from sparkscore.package.datatypes import ArrayType, ScalarType
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
@@ -94,3 +95,34 @@ def test_other_number_of_columns_than_classes_is_refused(tmp_path: Path) -> None
     model = LogisticRegression().fit(ROWS, LABELS)
     with pytest.raises(PackageFormatError, match=r"after the label 'label'.* has 3 classes"):
         saved(model, tmp_path / "p", LABEL, *DOUBLES[:2])
+
+
+class CountingScaler(StandardScaler):  # type: ignore[misc]  # scikit-learn has no types
+    """Counts how often rows pass it."""
+
+    n_passes = 0
+
+    def transform(self, X: object, copy: bool | None = None) -> object:  # noqa: N803
+        self.n_passes += 1
+        return super().transform(X, copy)
+
+
+def test_rows_pass_the_steps_and_the_scores_once() -> None:
+    model = make_pipeline(CountingScaler(), LogisticRegression()).fit(ROWS, LABELS)
+    head, n_scored = model[-1], []
+
+    def counting(rows: object) -> np.ndarray:
+        n_scored.append(rows)
+        return np.asarray(type(head).decision_function(head, rows))
+
+    head.decision_function = counting
+    n_passes = model[0].n_passes
+    LabelAnswer("label", ("probability",))(model, FRAME)
+    assert (model[0].n_passes - n_passes, len(n_scored)) == (1, 1)
+
+
+def test_classifier_is_as_it_was_after_it_has_answered() -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABELS)
+    before = dict(vars(model[-1]))
+    LabelAnswer("label", ("probability",))(model, FRAME)
+    assert vars(model[-1]) == before

@@ -218,6 +218,11 @@ FUSED: dict[str, Callable[[], Estimator]] = {
         columns(("drop", ["d0"]), (FunctionTransformer(), FULL_NUMBERS)),
         LinearRegression(),
     ],
+    "objects pass": lambda: [
+        columns(("passthrough", ["full", "b0", "f1", "l0"]), (one_hot(), ["s2"])),
+        LinearRegression(),
+    ],
+    "booleans pass": lambda: [columns(("passthrough", ["b0"])), LinearRegression()],
     "nested": lambda: [
         columns((make_pipeline(columns((imputed(), ["d0", "d1"])), MinMaxScaler()), NUMBERS)),
         StandardScaler(),
@@ -239,6 +244,16 @@ def test_pipeline_of_known_steps_is_fused_and_answers_equal_bits(name: str) -> N
 @pytest.mark.parametrize("name", ["one-hot, sparse", "one-hot, rare ones together"])
 def test_every_answer_of_a_classifier_is_equal(name: str, predict_fn: str) -> None:
     assert_equal_bits(fitted(make_pipeline(*FUSED[name]())), predict_fn)
+
+
+def test_nullable_numbers_pass_as_they_do_in_the_pipeline_or_are_refused_alike() -> None:
+    model = make_pipeline(
+        columns(("passthrough", ["l1"]), (StandardScaler(), ["full"])),
+        RobustScaler(),
+        LinearRegression(),
+    )
+    frame = pandas_frame(TRAINING, SCHEMA)
+    assert_equal_bits(model.fit(frame.assign(l1=frame["l1"].fillna(0)), TARGET))
 
 
 def test_infinite_number_is_refused_in_the_pipelines_own_words() -> None:
@@ -303,10 +318,6 @@ REFUSED: dict[str, tuple[Callable[[], list[Estimator]], str]] = {
     "another value for missing": (
         lambda: [columns((SimpleImputer(missing_values=0), ["i0"])), LinearRegression()],
         "an imputer takes 0 for missing",
-    ),
-    "objects pass through": (
-        lambda: [columns(("passthrough", ["full", "b0"])), LinearRegression()],
-        "numbers that pandas hands on as objects pass through",
     ),
 }
 
