@@ -24,7 +24,7 @@ from sparkscore.flavors.sklearn_answers import Answer
 from sparkscore.fused.columns import Block, Form, cast, common_dtype, frame_block
 from sparkscore.fused.matrix import Filling, Order
 from sparkscore.fused.pipeline_steps import read_step, steps_of
-from sparkscore.fused.probes import probe_rows
+from sparkscore.fused.probes import Hardness, probe_rows
 from sparkscore.fused.refusals import LeftToPipelineError, NotFusedError
 from sparkscore.trees.forest import NotCompiledError
 
@@ -106,14 +106,17 @@ class _FusedPredictor:
             return self._native.predict(batch)
         return self._answer(self._head, matrix)
 
-    def compile_trees(self) -> None:
-        """Let compiled trees score in the last step, if it has trees and they can."""
-        try:
-            compile_estimator(self._head)
-        except NotCompiledError as exc:
-            self.runtime = replace(self.runtime, reason=f"{self.runtime.reason}; {exc}")
-        else:
-            self.runtime = replace(self.runtime, name="fused pipeline, compiled trees")
+    def with_compiled_trees(self) -> _FusedPredictor:
+        """The same with compiled trees in a copy of the last step.
+
+        Raises:
+            NotCompiledError: It has no trees, or they cannot be compiled.
+        """
+        head = copy.copy(self._head)
+        compile_estimator(head)
+        compiled = _FusedPredictor(self._build, head, self._answer, self._native)
+        compiled.runtime = replace(self.runtime, name="fused pipeline, compiled trees")
+        return compiled
 
 
 def _fused(model: object, answer: Answer, schema: ColumnSchema, native: Predictor) -> Predictor:
@@ -134,18 +137,22 @@ def _fused(model: object, answer: Answer, schema: ColumnSchema, native: Predicto
     batches = [batch, *(batch.slice(0, n_rows) for n_rows in _SIZES)]
     answers = [expected, *(_quietly(native.predict, each) for each in batches[1:])]
     _check_answers(fused, batches, answers)
-    fused.compile_trees()
-    _check_answers(fused, batches, answers)
-    return fused
+    try:
+        compiled = fused.with_compiled_trees()
+        _check_answers(compiled, batches, answers)
+    except (NotCompiledError, NotFusedError) as exc:
+        fused.runtime = replace(fused.runtime, reason=f"{fused.runtime.reason}; {exc}")
+        return fused
+    return compiled
 
 
 def _answered(
     filling: Filling, schema: ColumnSchema, native: Predictor
 ) -> tuple[pa.RecordBatch, object]:
-    """Rows that the pipeline answers, with missing numbers if it takes them; and the answer."""
+    """Rows that the pipeline answers, the hardest of these; and the answer."""
     refusal = ""
-    for has_missing in (True, False):
-        batch = probe_rows(schema, filling.sources, has_missing=has_missing)
+    for hardness in reversed(Hardness):
+        batch = probe_rows(schema, filling.sources, hardness)
         try:
             return batch, _quietly(native.predict, batch)
         except Exception as exc:  # noqa: BLE001 - the edge to foreign model code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,19 @@ _WHOLE = (0, 1, -1, 2, 7, 2**31 - 1)
 _LONG = (*_WHOLE, 2**53 + 1)
 
 
+class Hardness(IntEnum):
+    """What rows hold; not every model takes all of it."""
+
+    KNOWN_VALUES = 0
+    """No missing value, and no category that an encoder does not know."""
+    UNKNOWN_CATEGORIES = 1
+    """Those too, and missing text."""
+    MISSING_NUMBERS = 2
+    """All of it."""
+
+
 def probe_rows(
-    schema: ColumnSchema, sources: Iterable[object], *, has_missing: bool
+    schema: ColumnSchema, sources: Iterable[object], hardness: Hardness
 ) -> pa.RecordBatch:
     """N_PROBES rows: categories, unknown ones, numbers of all sizes, and missing values.
 
@@ -32,7 +44,7 @@ def probe_rows(
     Args:
         schema: The columns.
         sources: What a `matrix.Filling` reads.
-        has_missing: Whether numbers are missing too, where they may be.
+        hardness: What they hold.
     """
     rng = np.random.default_rng(0)
     by_column: dict[int, list[Codes]] = {}
@@ -44,22 +56,25 @@ def probe_rows(
     arrow = arrow_schema(schema)
     arrays = []
     for i, (field, spec) in enumerate(zip(arrow, schema.columns, strict=True)):
-        pool = _pool(spec, by_column.get(i, []), rng, has_missing=has_missing)
+        pool = _pool(spec, by_column.get(i, []), rng, hardness)
         places = rng.integers(0, len(pool), N_PROBES)
         arrays.append(pa.array([pool[place] for place in places], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow)
 
 
 def _pool(
-    spec: ColumnSpec, encoders: list[Codes], rng: np.random.Generator, *, has_missing: bool
+    spec: ColumnSpec, encoders: list[Codes], rng: np.random.Generator, hardness: Hardness
 ) -> list[Any]:
     is_text = spec.type is ScalarType.STRING
     known = [encoder.values for encoder in encoders]
     pool = [value for value in dict.fromkeys(sum(known, ())) if _is_taken(value, encoders)]
-    if not any(encoder.refuses_other for encoder in encoders):
+    is_plain = bool(encoders) and hardness is Hardness.KNOWN_VALUES
+    if not (is_plain or any(encoder.refuses_other for encoder in encoders)):
         pool += ["", "?", "no category"] if is_text else _numbers(spec, rng)
     is_float = spec.type in {ScalarType.FLOAT, ScalarType.DOUBLE}
-    may_be_missing = is_text or (has_missing and (is_float or not spec.required))
+    may_be_missing = (is_text and hardness >= Hardness.UNKNOWN_CATEGORIES) or (
+        hardness is Hardness.MISSING_NUMBERS and (is_float or not spec.required)
+    )
     if may_be_missing and not any(encoder.refuses_missing for encoder in encoders):
         pool += [None] * max(1, round(_SHARE_OF_MISSING * len(pool)))
     return pool

@@ -222,6 +222,15 @@ FUSED: dict[str, Callable[[], Estimator]] = {
         columns(("passthrough", ["full", "b0", "f1", "l0"]), (one_hot(), ["s2"])),
         LinearRegression(),
     ],
+    "unknown ones refused by the estimator": lambda: [
+        columns(
+            (
+                OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+                ["s2"],
+            ),
+        ),
+        LinearRegression(),
+    ],
     "booleans pass": lambda: [columns(("passthrough", ["b0"])), LinearRegression()],
     "nested": lambda: [
         columns((make_pipeline(columns((imputed(), ["d0", "d1"])), MinMaxScaler()), NUMBERS)),
