@@ -38,22 +38,22 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Compilable(Protocol):
-    """A predictor whose trees our own kernels may score instead of its library."""
+    """A predictor whose steps or trees our own code may do instead of its library."""
 
     def compiled(self) -> Predictor:
         """A predictor that answers the same, to the bit, and takes the place of this one.
 
         Raises:
-            NotCompiledError: Compiled trees cannot serve the model; this one stays as it is.
+            NotCompiledError: Nothing of ours can serve the model; this one stays as it is.
         """
         ...
 
 
 class TreeRuntime(StrEnum):
-    """Who may score trees."""
+    """Who may score trees, and do the steps before them."""
 
     AUTO = "auto"
-    """Compiled trees where they are equal to the library, else the library."""
+    """Fused steps and compiled trees where they are equal to the library, else the library."""
     NATIVE = "native"
     """The library."""
 
@@ -64,6 +64,16 @@ class Runtime:
 
     name: str
     reason: str
+
+
+COMPILED_TREES = Runtime("compiled trees", "auto: equal to the library on its own thresholds")
+
+
+@runtime_checkable
+class NamesRuntime(Protocol):
+    """A compiled predictor that says itself who scores; others are compiled trees."""
+
+    runtime: Runtime
 
 
 @dataclass(frozen=True)

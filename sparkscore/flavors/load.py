@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import SignatureMismatchError, UnknownFlavorError, listed, nearest
-from sparkscore.flavors.base import Compilable, Predictor, Runtime, TreeRuntime
+from sparkscore.flavors.base import (
+    COMPILED_TREES,
+    Compilable,
+    NamesRuntime,
+    Predictor,
+    Runtime,
+    TreeRuntime,
+)
 from sparkscore.flavors.registered import GENERIC, get_flavor, known_flavors
 from sparkscore.package.layout import Description, Package
 from sparkscore.package.schema import ColumnSchema
@@ -47,7 +54,7 @@ def load_predictor(
     Args:
         package: The opened package.
         trust: What the operator allows it to load.
-        tree_runtime: Whether our compiled trees may score in the place of the model's library.
+        tree_runtime: Whether our fused steps and compiled trees may stand in for the library.
 
     Raises:
         UnknownFlavorError: No flavor known here fits.
@@ -81,7 +88,7 @@ def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predi
         compiled = loaded.compiled()
     except NotCompiledError as exc:
         return loaded, Runtime("native", str(exc))
-    return compiled, Runtime("compiled trees", "auto: equal to the library on its own thresholds")
+    return compiled, compiled.runtime if isinstance(compiled, NamesRuntime) else COMPILED_TREES
 
 
 def _n_outputs(signature: Signature) -> int:

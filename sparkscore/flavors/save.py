@@ -117,7 +117,8 @@ def _finish(
     schema = column_inputs(signature)
     batch = record_batch(example, schema)
     predictions = predictor.predict(batch)
-    n_predictions = len(predictions) if hasattr(predictions, "__len__") else None
+    column = next(iter(predictions.values())) if isinstance(predictions, dict) else predictions
+    n_predictions = len(column) if hasattr(column, "__len__") else None
     if n_predictions != batch.num_rows:
         raise PredictionError(
             f"the model answered {n_predictions} predictions for {batch.num_rows} example rows; "

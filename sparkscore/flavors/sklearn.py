@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed, shown
 from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import column_inputs, pandas_frame
+from sparkscore.flavors.sklearn_answers import Answer, answer_of
 from sparkscore.package.layout import resolve_inside
 from sparkscore.package.trust import load_cloudpickle, load_skops
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
     from sparkscore.package.schema import ColumnSchema
@@ -62,7 +62,11 @@ class SklearnFlavor:
     def load(
         self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
     ) -> Predictor:
-        """A predictor that calls the package's `predict_fn`; see `Flavor.load`."""
+        """A predictor that calls the package's `predict_fn`; see `Flavor.load`.
+
+        A classifier whose signature declares further columns after the label fills them with the
+        probabilities of its classes.
+        """
         path = resolve_inside(folder, conf.get("pickled_model"), "MLmodel flavors.sklearn")
         model = load_estimator(path, conf.get("serialization_format", "pickle"), trust)
         name = conf.get("predict_fn", "predict")
@@ -71,29 +75,27 @@ class SklearnFlavor:
                 f"{folder}: predict_fn {shown(name)} is no such method of a "
                 f"{type(model).__name__}; known are {listed(_PREDICT_FNS)}"
             )
-        return _SklearnPredictor(model, str(name), column_inputs(signature))
+        answer = answer_of(model, str(name), signature)
+        return SklearnPredictor(model, answer, column_inputs(signature))
 
 
-class _PredictFn(Protocol):
-    def __call__(self, frame: pd.DataFrame) -> object: ...
+class SklearnPredictor:
+    """Asks the model itself, in frames."""
 
-
-class _SklearnPredictor:
-    def __init__(self, model: object, predict_fn: str, schema: ColumnSchema) -> None:
+    def __init__(self, model: object, answer: Answer, schema: ColumnSchema) -> None:
         self._model = model
-        self._predict_fn = predict_fn
+        self._answer = answer
         self._schema = schema
 
     def compiled(self) -> Predictor:
-        """The same with compiled trees in the model; see `Compilable`."""
-        from sparkscore.flavors.compiled_sklearn import compile_estimator
+        """The same with its steps fused, or with compiled trees in the model; see `Compilable`."""
+        from sparkscore.flavors.fused_sklearn import fused_or_compiled
 
-        compile_estimator(self._model)
-        return self
+        return fused_or_compiled(self._model, self._answer, self._schema, self)
 
     def predict(self, batch: pa.RecordBatch) -> object:
-        predict: _PredictFn = getattr(self._model, self._predict_fn)
-        return predict(pandas_frame(batch, self._schema))
+        """The model's answer; see `Predictor`."""
+        return self._answer(self._model, pandas_frame(batch, self._schema))
 
 
 def load_estimator(path: Path, serialization_format: object, trust: TrustPolicy) -> object:

@@ -39,7 +39,7 @@ class BatchReport:
         ended_ms: Wall clock at the batch's end, milliseconds since the epoch.
         n_loads: Times this process has loaded this model so far.
         rss_bytes: Largest resident memory of the process so far.
-        runtime: Who scored: the model's library (`native`) or `compiled trees`.
+        runtime: Who scored: the model's library (`native`), `compiled trees`, `fused pipeline`, ...
     """
 
     worker: str

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -61,7 +61,8 @@ def assert_runtimes_agree(package: Package, rows: pd.DataFrame) -> None:
     batch = record_batch(rows, column_inputs(package.description.signature))
     ours = load_predictor(package, TrustPolicy())
     native = load_predictor(package, TrustPolicy(), TreeRuntime.NATIVE)
-    assert (ours.runtime.name, native.runtime.name) == (COMPILED, "native")
+    assert COMPILED in ours.runtime.name
+    assert native.runtime.name == "native"
     assert_same(np.asarray(ours.predict(batch)), np.asarray(native.predict(batch)))
 
 
@@ -130,12 +131,12 @@ def test_parameter_that_changes_predictions_keeps_the_library(tmp_path: Path) ->
     assert (loaded.runtime.name, "pred_early_stop" in loaded.runtime.reason) == ("native", True)
 
 
-def test_model_without_trees_says_so(tmp_path: Path) -> None:
+def test_model_that_is_neither_fused_nor_of_trees_says_so(tmp_path: Path) -> None:
     numbers = pd.DataFrame({"x": [0.0, 1.0]})
-    model = LinearRegression().fit(numbers, [0.0, 1.0])
+    model = KNeighborsRegressor(1).fit(numbers, [0.0, 1.0])
     loaded = load_predictor(save_model(model, tmp_path / "p", input_example=numbers), TrustPolicy())
     assert loaded.runtime.name == "native"
-    assert "LinearRegression" in loaded.runtime.reason
+    assert "compiled trees do not know a KNeighborsRegressor; not fused" in loaded.runtime.reason
 
 
 def test_without_numba_the_library_serves_and_the_extra_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What a scikit-learn model is asked: one of its methods, or a label and its probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sparkscore.errors import PackageFormatError, listed
+from sparkscore.fused.pipeline_steps import steps_of
+from sparkscore.package.datatypes import ArrayType
+from sparkscore.package.schema import ColumnSchema
+
+if TYPE_CHECKING:
+    from sparkscore.package.signature import Signature
+
+
+class Answer(Protocol):
+    """Asks a model, or its last step alone."""
+
+    def __call__(self, model: Any, rows: object) -> object:  # noqa: ANN401 - scikit-learn's
+        """What the model says of `rows`: a frame, or the matrix that its last step is given."""
+        ...
+
+
+@dataclass(frozen=True)
+class MethodAnswer:
+    """The answer of one method."""
+
+    name: str
+
+    def __call__(self, model: Any, rows: object) -> object:  # noqa: ANN401 - scikit-learn's
+        """What the method answers; see `Answer`."""
+        return getattr(model, self.name)(rows)
+
+
+@dataclass(frozen=True)
+class LabelAnswer:
+    """A classifier's label and the probability of each class, from one pass over the rows.
+
+    Attributes:
+        label: Column of `predict`.
+        probabilities: A column for each class in the order of `classes_`, or one of lists.
+    """
+
+    label: str
+    probabilities: tuple[str, ...]
+
+    def __call__(self, model: Any, rows: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+        """The columns by name; see `Answer`."""
+        *steps, head = steps_of(model)
+        for step in steps:
+            rows = step.transform(rows)
+        with _scored_once(head):
+            labels, matrix = head.predict(rows), head.predict_proba(rows)
+        columns = [matrix] if len(self.probabilities) == 1 else matrix.T
+        return {self.label: labels, **dict(zip(self.probabilities, columns, strict=True))}
+
+
+def answer_of(model: Any, predict_fn: str, signature: Signature) -> Answer:  # noqa: ANN401
+    """What to ask `model` for the columns that its signature declares.
+
+    A classifier whose `predict` fills several columns answers a label, and after it its
+    probabilities: as one column of lists, or as a double for each class.
+
+    Raises:
+        PackageFormatError: The columns after the label are neither.
+    """
+    outputs, classes = signature.outputs, getattr(model, "classes_", None)
+    if (
+        predict_fn != "predict"
+        or not (isinstance(classes, np.ndarray) and hasattr(model, "predict_proba"))
+        or not isinstance(outputs, ColumnSchema)
+        or len(outputs.columns) == 1
+    ):
+        return MethodAnswer(predict_fn)
+    label, *others = outputs.names
+    is_list = len(others) == 1 and isinstance(outputs.columns[1].type, ArrayType)
+    if not is_list and len(others) != len(classes):
+        raise PackageFormatError(
+            f"the signature declares {listed(others)} after the label {label!r}, but the "
+            f"classifier has {len(classes)} classes; declare one column of lists, or a double for "
+            "each class"
+        )
+    return LabelAnswer(label, tuple(others))
+
+
+@contextmanager
+def _scored_once(head: Any) -> Iterator[None]:  # noqa: ANN401 - scikit-learn's
+    """Let a classifier keep its scores between `predict` and `predict_proba` of the same rows."""
+    name = _SCORED_BY.get(type(head).__name__)
+    if name is None or not type(head).__module__.startswith("sklearn."):
+        yield
+        return
+    before = vars(head).get(name)
+    score = getattr(head, name)
+    kept: list[np.ndarray] = []
+
+    def scores(rows: object) -> np.ndarray:
+        if not kept:
+            kept.append(score(rows))
+        # The caller may turn them into probabilities in place.
+        return np.copy(kept[0], order="K")
+
+    setattr(head, name, scores)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(head, name)
+        else:
+            setattr(head, name, before)
+
+
+_SCORED_BY = {
+    "ExtraTreesClassifier": "predict_proba",
+    "GradientBoostingClassifier": "decision_function",
+    "HistGradientBoostingClassifier": "_raw_predict",
+    "LogisticRegression": "decision_function",
+    "LogisticRegressionCV": "decision_function",
+    "RandomForestClassifier": "predict_proba",
+    "SGDClassifier": "decision_function",
+}
+"""The method that `predict` and `predict_proba` both start from."""
