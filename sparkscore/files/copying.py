@@ -132,7 +132,7 @@ def _rows(
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
-        physical={c.column.name: c.physical for c in read},
+        physical={c.column.name: c.in_files for c in read},
         where=None,
         max_bytes=_BATCH_BYTES,
     )

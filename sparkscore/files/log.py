@@ -22,7 +22,14 @@ from sparkscore.files.predicate import Bounds
 from sparkscore.files.schema import TableColumn, table_columns
 
 _READABLE = frozenset(
-    {"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+    {
+        "columnMapping",
+        "deletionVectors",
+        "timestampNtz",
+        "typeWidening",
+        "v2Checkpoint",
+        "vacuumProtocolCheck",
+    }
 )
 """Table features that a reader must know, and that are known here."""
 
@@ -62,7 +69,7 @@ def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
     """
     table = _opened(root, version)
     _check_readable(table)
-    columns = table_columns(table.schema().to_json())
+    columns = table_columns(table.schema().to_json(), by_id=_mapping(table) == "id")
     partition_by = tuple(table.metadata().partition_columns)
     return TableSnapshot(
         root=root,
@@ -120,19 +127,34 @@ def _check_readable(table: DeltaTable) -> None:
         raise EngineUnfitError(f"the source needs table features that it cannot read: {unknown}")
     if protocol.min_reader_version > _MAX_READER_VERSION:
         raise EngineUnfitError(f"the source needs reader version {protocol.min_reader_version}")
-    mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
-    if mapping not in ("none", "name"):
-        raise EngineUnfitError(f"the source maps its columns by {mapping}")
+    if _mapping(table) not in ("none", "name", "id"):
+        raise EngineUnfitError(f"the source maps its columns by {_mapping(table)}")
+
+
+def _mapping(table: DeltaTable) -> str:
+    return str(table.metadata().configuration.get("delta.columnMapping.mode", "none"))
 
 
 def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
     """Positions of deleted rows by the path of their file, as `_local_path` gives it."""
-    if "deletionVectors" not in (table.protocol().reader_features or ()):
+    features = table.protocol().reader_features or ()
+    if "deletionVectors" not in features:
         return {}
+    if "typeWidening" in features:
+        raise EngineUnfitError(
+            "it may have deletion vectors, which deltalake cannot read beside typeWidening"
+        )
+    try:
+        masks = pa.RecordBatchReader.from_stream(table.deletion_vectors()).read_all()
+    except (DeltaError, OSError, pa.ArrowException) as exc:
+        raise SourceError(
+            f"the deletion vectors of source {shown(str(root))} cannot be read: {exc}; nothing "
+            "was written; restore the table's files, or read an earlier version of the table"
+        ) from exc
     deleted = {}
     # Where `root` is a link, deltalake names files by what it points to.
     real_root = unquote(urlsplit(table.table_uri).path).rstrip("/") + "/"
-    for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
+    for batch in masks.to_batches():
         for uri, kept in zip(batch["filepath"], batch["selection_vector"], strict=True):
             mask = kept.values.to_numpy(zero_copy_only=False)
             path = unquote(urlsplit(uri.as_py()).path)

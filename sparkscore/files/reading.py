@@ -20,6 +20,7 @@ from sparkscore.scoring.casts import Cast, find_cast
 
 _MAX_READ_ROWS = 65_536
 """Decoding is flat in time per row from 8,000 rows on."""
+_FIELD_ID = b"PARQUET:field_id"
 _OLD_CALENDAR_KEYS = (b"org.apache.spark.legacyDateTime", b"org.apache.spark.legacyINT96")
 
 
@@ -30,14 +31,14 @@ class TableReading:
     Attributes:
         schema: The columns that are read, with the table's types; those of the filter among them.
         outputs: Names of the columns that are given on.
-        physical: Names of the columns of `schema` in the files.
+        physical: Names of the columns of `schema` in the files, or their Parquet field ids.
         where: Which rows; None: all.
         max_bytes: Size of a batch in memory, about.
     """
 
     schema: pa.Schema
     outputs: tuple[str, ...]
-    physical: Mapping[str, str]
+    physical: Mapping[str, str | int]
     where: Predicate | None
     max_bytes: int
 
@@ -104,8 +105,25 @@ def _check_calendar(metadata: pq.FileMetaData, path: str) -> None:
         )
 
 
-def _name_in(schema: pa.Schema, name: str, path: str) -> str | None:
-    """The file's column of this name; None where it has none."""
+def _name_in(schema: pa.Schema, wanted: str | int, path: str) -> str | None:
+    """What the file calls the column of this name or field id; None where it has none."""
+    if isinstance(wanted, int):
+        return _name_of_id(schema, wanted, path)
+    return _name_of_name(schema, wanted, path)
+
+
+def _name_of_id(schema: pa.Schema, field_id: int, path: str) -> str | None:
+    ids = [(field.metadata or {}).get(_FIELD_ID) for field in schema]
+    if not any(ids):
+        raise DataError(
+            f"data file {shown(path)} has no field ids, but the table finds its columns by them; "
+            "rewrite the file"
+        )
+    wanted = str(field_id).encode()
+    return schema.names[ids.index(wanted)] if wanted in ids else None
+
+
+def _name_of_name(schema: pa.Schema, name: str, path: str) -> str | None:
     if name in schema.names:
         if schema.names.count(name) > 1:
             raise DataError(f"data file {shown(path)} has the column {name!r} twice; rewrite it")
@@ -198,34 +216,75 @@ def _as_declared(
 def _converted(column: pa.Array, field: pa.Field, path: str) -> pa.Array:
     if column.type.equals(field.type):
         return column
-    if not _is_readable_as(column.type, field.type):
+    if not is_readable_as(column.type, field.type):
         raise DataError(
             f"data file {shown(path)} has column {field.name!r} as {column.type}, but the table's "
             f"is {field.type}; nothing was written; rewrite the file, or take --engine arrow"
         )
-    return column.cast(field.type)
+    return _cast(column, field.type)
 
 
-def _is_readable_as(have: pa.DataType, want: pa.DataType) -> bool:
+def _cast(column: pa.Array, want: pa.DataType) -> pa.Array:
+    """Values of a file as the table's type; fields that a struct of the file lacks are null."""
+    if not (pa.types.is_struct(column.type) and pa.types.is_struct(want)):
+        return column.cast(want)
+    have = column.type
+    fields = [
+        pa.nulls(len(column), field.type)
+        if have.get_field_index(field.name) < 0
+        else _cast(column.field(field.name), field.type)
+        for field in want
+    ]
+    # `field` leaves out the struct's own nulls, and the mask brings them back.
+    mask = column.is_null() if column.null_count else None
+    return pa.StructArray.from_arrays(fields, fields=list(want), mask=mask)
+
+
+def is_readable_as(have: pa.DataType, want: pa.DataType) -> bool:
     """Whether each value of a file's type has its equal in the table's."""
     types = pa.types
     if types.is_dictionary(have):
-        return _is_readable_as(have.value_type, want)
+        return is_readable_as(have.value_type, want)
+    if types.is_list(have) and types.is_list(want):
+        return is_readable_as(have.value_type, want.value_type)
+    if types.is_map(have) and types.is_map(want):
+        return is_readable_as(have.key_type, want.key_type) and is_readable_as(
+            have.item_type, want.item_type
+        )
+    if types.is_struct(have) and types.is_struct(want):
+        return _is_struct_readable_as(have, want)
+    return _is_scalar_readable_as(have, want)
+
+
+def _is_scalar_readable_as(have: pa.DataType, want: pa.DataType) -> bool:
+    types = pa.types
     if types.is_timestamp(have) and types.is_timestamp(want):
         # A naive INT96 or a naive column is an instant in UTC where the table says so.
         return have.unit in ("s", "ms", "us") and (have.tz is None or want.tz is not None)
     if types.is_unsigned_integer(have) and types.is_signed_integer(want):
         return bool(have.bit_width < want.bit_width)
+    if types.is_decimal128(have) and types.is_decimal128(want):
+        more_scale = want.scale - have.scale
+        return bool(0 <= more_scale <= want.precision - have.precision)
     if types.is_binary(have) and types.is_string(want):
         return True  # A text that its writer did not mark as one.
-    if types.is_list(have) and types.is_list(want):
-        return _is_readable_as(have.value_type, want.value_type)
-    if types.is_map(have) and types.is_map(want):
-        return _is_readable_as(have.key_type, want.key_type) and _is_readable_as(
-            have.item_type, want.item_type
-        )
-    if types.is_struct(have) and types.is_struct(want):
-        return [f.name for f in have] == [f.name for f in want] and all(
-            _is_readable_as(one.type, other.type) for one, other in zip(have, want, strict=True)
-        )
     return find_cast(have, want) in (Cast.EXACT, Cast.WIDENED)
+
+
+def _is_struct_readable_as(have: pa.StructType, want: pa.StructType) -> bool:
+    """Whether a file's struct has some of the table's fields, and the others may be null.
+
+    Without a single field in common, Spark's answer depends on its version; that of names alike
+    but for case, on the session.
+    """
+    names = [field.name for field in have]
+    if len({name.casefold() for name in names}) < len(names):
+        return False
+    known = [field for field in want if field.name in names]
+    missing = [field for field in want if field.name not in names]
+    folded = {name.casefold() for name in names}
+    return (
+        bool(known)
+        and all(field.nullable and field.name.casefold() not in folded for field in missing)
+        and all(is_readable_as(have.field(field.name).type, field.type) for field in known)
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sparkscore.files.reading import is_readable_as
 from sparkscore.scoring.facts import SourceColumn
 
 _SCALARS: Mapping[str, tuple[pa.DataType, str]] = {
@@ -27,6 +28,8 @@ _SCALARS: Mapping[str, tuple[pa.DataType, str]] = {
 }
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _PHYSICAL_NAME = "delta.columnMapping.physicalName"
+_FIELD_ID = "delta.columnMapping.id"
+_TYPE_CHANGES = "delta.typeChanges"
 _CHAR_TYPE = "__CHAR_VARCHAR_TYPE_STRING"
 _COLLATIONS = "__COLLATIONS"
 
@@ -37,18 +40,30 @@ class TableColumn:
 
     Attributes:
         column: Name and type as a plan knows them.
-        physical: Its name in the data files.
+        physical: Its name in the log, and in the data files too unless they are mapped by id.
         doubt: Why files alone do not tell its values, or None.
+        field_id: Its Parquet field id, where the table maps its columns by id.
     """
 
     column: SourceColumn
     physical: str
     doubt: str | None
+    field_id: int | None = None
+
+    @property
+    def in_files(self) -> str | int:
+        """What finds it in a data file: its field id or else its name."""
+        return self.physical if self.field_id is None else self.field_id
 
 
-def table_columns(schema: str) -> tuple[TableColumn, ...]:
-    """The columns of a Delta schema, given as the JSON text that the log holds."""
-    return tuple(_column(field) for field in json.loads(schema)["fields"])
+def table_columns(schema: str, *, by_id: bool = False) -> tuple[TableColumn, ...]:
+    """The columns of a Delta schema, given as the JSON text that the log holds.
+
+    Args:
+        schema: The table's `schemaString`.
+        by_id: Whether the table maps its columns by Parquet field ids.
+    """
+    return tuple(_column(field, by_id) for field in json.loads(schema)["fields"])
 
 
 def arrow_type(delta_type: object) -> pa.DataType | None:
@@ -91,13 +106,16 @@ def type_name(delta_type: object) -> str:
     return str(delta_type["type"])
 
 
-def _column(field: Mapping[str, object]) -> TableColumn:
+def _column(field: Mapping[str, object], by_id: bool) -> TableColumn:
     metadata = field["metadata"]
     assert isinstance(metadata, Mapping)
     name, delta_type = str(field["name"]), field["type"]
     column = SourceColumn(name, arrow_type(delta_type), type_name(delta_type))
     return TableColumn(
-        column, str(metadata.get(_PHYSICAL_NAME, name)), _doubt(metadata, delta_type)
+        column=column,
+        physical=str(metadata.get(_PHYSICAL_NAME, name)),
+        doubt=_doubt(metadata, delta_type),
+        field_id=int(metadata[_FIELD_ID]) if by_id else None,
     )
 
 
@@ -109,7 +127,30 @@ def _doubt(metadata: Mapping[str, object], delta_type: object) -> str | None:
         return "has a collation"
     if _PHYSICAL_NAME in metadata and _has_names_inside(delta_type):
         return "is a struct whose fields have other names in the files"
+    for change in _type_changes(metadata, delta_type):
+        before, after = str(change["fromType"]), str(change["toType"])
+        if not _is_widened_here(before, after):
+            return f"was widened from {before} to {after}"
     return None
+
+
+def _type_changes(metadata: Mapping[str, object], delta_type: object) -> list[Mapping[str, object]]:
+    """What the log says of earlier types of a column and of the fields inside it."""
+    changes = metadata.get(_TYPE_CHANGES, [])
+    assert isinstance(changes, list)
+    found = list(changes)
+    if isinstance(delta_type, Mapping):
+        for field in delta_type.get("fields", []):
+            found += _type_changes(field["metadata"], field["type"])
+        for key in ("elementType", "keyType", "valueType"):
+            found += _type_changes({}, delta_type.get(key))
+    return found
+
+
+def _is_widened_here(before: str, after: str) -> bool:
+    """Whether values of files from before a change are read as Spark reads them."""
+    have, want = arrow_type(before), arrow_type(after)
+    return have is not None and want is not None and is_readable_as(have, want)
 
 
 def _has_names_inside(delta_type: object) -> bool:

@@ -171,7 +171,7 @@ def _reading(plan: ScoringPlan, source: FilesSource, max_bytes: int) -> TableRea
     return TableReading(
         schema=pa.schema([pa.field(c.column.name, c.column.type) for c in columns]),
         outputs=tuple(c.column.name for c in columns),
-        physical={c.column.name: c.physical for c in columns},
+        physical={c.column.name: c.in_files for c in columns},
         where=source.where,
         max_bytes=max_bytes,
     )

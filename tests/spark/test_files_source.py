@@ -82,7 +82,7 @@ def by_files(source: FilesSource) -> list[dict[str, str]]:
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
-        physical={c.column.name: c.physical for c in columns},
+        physical={c.column.name: c.in_files for c in columns},
         where=source.where,
         max_bytes=10_000,
     )
@@ -163,6 +163,70 @@ def test_columns_of_other_names_in_the_files_are_found(spark: SparkSession, tmp_
     spark.sql(f"ALTER TABLE delta.`{tmp_path}` ADD COLUMNS (x INT)")
     assert_same(spark, tmp_path)
     assert_same(spark, tmp_path, "`odd name` = 'A' OR day = '2013-10-01'")
+
+
+def test_columns_are_found_by_their_field_ids(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql(
+        f"CREATE TABLE delta.`{tmp_path}` (id BIGINT, word STRING, x DOUBLE, day DATE) "
+        "USING delta PARTITIONED BY (day) TBLPROPERTIES ('delta.columnMapping.mode'='id', "
+        "'delta.enableDeletionVectors'='true')"
+    )
+    save(spark, rows(12).select(["id", "word", "x", "day"]), tmp_path, "day")
+    spark.sql(f"ALTER TABLE delta.`{tmp_path}` RENAME COLUMN x TO y")
+    spark.sql(f"ALTER TABLE delta.`{tmp_path}` DROP COLUMN word")
+    spark.sql(f"ALTER TABLE delta.`{tmp_path}` ADD COLUMNS (x INT, word BINARY)")
+    spark.sql(f"DELETE FROM delta.`{tmp_path}` WHERE id % 5 = 0")
+    source = assert_same(spark, tmp_path)
+    assert [column.in_files for column in source.columns] == [1, 3, 4, 5, 6]
+    assert_same(spark, tmp_path, "y > 0 AND day = '2013-10-01'")
+
+
+def test_files_from_before_a_column_was_widened_are_read(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    old = ["id", "tiny", "small", "whole", "single", "amount", "nested", "day"]
+    spark.createDataFrame(rows(13).select(old)).write.format("delta").option(
+        "delta.enableTypeWidening", "true"
+    ).option("delta.feature.timestampNtz", "supported").save(str(tmp_path))
+    widened = {
+        "tiny": "INT", "small": "DOUBLE", "whole": "BIGINT", "single": "DOUBLE",
+        "amount": "DECIMAL(14,4)", "nested.a": "BIGINT",
+        "day": "TIMESTAMP_NTZ",
+    }  # fmt: skip
+    for name, wider in widened.items():
+        spark.sql(f"ALTER TABLE delta.`{tmp_path}` ALTER COLUMN {name} TYPE {wider}")
+    assert_same(spark, tmp_path)
+    assert_same(spark, tmp_path, "whole = 5 OR tiny > 100")
+
+
+def test_a_widening_that_only_spark_reads_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql(
+        f"CREATE TABLE delta.`{tmp_path}` (id BIGINT, whole INT) USING delta "
+        "TBLPROPERTIES ('delta.enableTypeWidening'='true')"
+    )
+    spark.sql(f"ALTER TABLE delta.`{tmp_path}` ALTER COLUMN whole TYPE DECIMAL(12,2)")
+    source = open_files(spark, SourceSpec(str(tmp_path)))
+    with pytest.raises(EngineUnfitError, match=r"'whole' was widened from integer to decimal"):
+        source.column("whole")
+
+
+def test_field_that_came_later_into_a_struct_is_null(spark: SparkSession, tmp_path: Path) -> None:
+    save(spark, rows(14).select(["id", "nested"]), tmp_path)
+    spark.sql(f"ALTER TABLE delta.`{tmp_path}` ADD COLUMNS (nested.c DOUBLE FIRST)")
+    assert_same(spark, tmp_path)
+
+
+def test_a_truncated_deletion_vector_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql(
+        f"CREATE TABLE delta.`{tmp_path}` (id BIGINT, x DOUBLE) USING delta "
+        "TBLPROPERTIES ('delta.enableDeletionVectors'='true')"
+    )
+    save(spark, rows(15).select(["id", "x"]), tmp_path)
+    spark.sql(f"DELETE FROM delta.`{tmp_path}` WHERE id % 7 = 0")
+    for vector in tmp_path.rglob("deletion_vector_*.bin"):
+        vector.write_bytes(vector.read_bytes()[:10])
+    with pytest.raises(SourceError, match=r"deletion vectors.*cannot be read.*restore"):
+        open_files(spark, SourceSpec(str(tmp_path)))
 
 
 def test_parquet_files_of_another_writer_are_read_alike(
@@ -255,12 +319,12 @@ def test_table_of_the_catalog_is_left_to_spark(spark: SparkSession) -> None:
         spark.sql(f"DROP TABLE {name}")
 
 
-def test_table_whose_types_were_widened_is_left_to_spark(
+def test_widened_table_with_deletion_vectors_is_left_to_spark(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     spark.sql(
         f"CREATE TABLE delta.`{tmp_path}` (id BIGINT, x INT) USING delta "
-        "TBLPROPERTIES ('delta.enableTypeWidening'='true')"
+        "TBLPROPERTIES ('delta.enableTypeWidening'='true', 'delta.enableDeletionVectors'='true')"
     )
     with pytest.raises(EngineUnfitError, match="typeWidening"):
         open_files(spark, SourceSpec(str(tmp_path)))

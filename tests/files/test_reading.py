@@ -1,0 +1,108 @@
+"""What is read of a Parquet file, sound or not, under the schema that its table has by now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sparkscore.errors import DataError, SourceError
+from sparkscore.files.planning import FilePiece
+from sparkscore.files.reading import TableReading, read_piece
+
+
+def read(path: Path, schema: pa.Schema) -> list[dict[str, object]]:
+    reading = TableReading(
+        schema=schema,
+        outputs=tuple(schema.names),
+        physical={name: name for name in schema.names},
+        where=None,
+        max_bytes=1 << 20,
+    )
+    piece = FilePiece(path=str(path), start=0, end=1 << 62, partition={}, deleted=None)
+    return [row for batch in read_piece(piece, reading) for row in batch.to_pylist()]
+
+
+def saved(path: Path, values: list[object], data_type: pa.DataType) -> Path:
+    pq.write_table(pa.table({"s": pa.array(values, data_type)}), path)
+    return path
+
+
+def struct_schema(*fields: pa.Field) -> pa.Schema:
+    return pa.schema([("s", pa.struct(fields))])
+
+
+OLD = pa.struct([("a", pa.int32()), ("b", pa.string())])
+OLD_ROWS: list[object] = [{"a": 1, "b": "x"}, None, {"a": None, "b": "y"}]
+
+
+def test_a_field_that_the_file_lacks_in_a_struct_is_null(tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.parquet", OLD_ROWS, OLD)
+    schema = struct_schema(
+        pa.field("a", pa.int32()), pa.field("b", pa.string()), pa.field("c", pa.float64())
+    )
+    assert read(path, schema) == [
+        {"s": {"a": 1, "b": "x", "c": None}},
+        {"s": None},
+        {"s": {"a": None, "b": "y", "c": None}},
+    ]
+
+
+def test_fields_of_a_struct_are_found_by_name_widened_and_dropped(tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.parquet", OLD_ROWS, OLD)
+    schema = struct_schema(pa.field("new", pa.int8()), pa.field("a", pa.int64()))
+    assert read(path, schema) == [
+        {"s": {"new": None, "a": 1}},
+        {"s": None},
+        {"s": {"new": None, "a": None}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([pa.field("c", pa.int32())], id="none-in-common"),
+        pytest.param([pa.field("A", pa.int32()), pa.field("b", pa.string())], id="other-case"),
+        pytest.param(
+            [pa.field("a", pa.int32()), pa.field("c", pa.int32(), nullable=False)], id="required"
+        ),
+        pytest.param([pa.field("a", pa.int8())], id="narrower"),
+    ],
+)
+def test_a_struct_whose_values_would_be_guessed_is_refused(
+    fields: list[pa.Field], tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "f.parquet", OLD_ROWS, OLD)
+    with pytest.raises(DataError, match=r"f\.parquet.*column 's' as struct.*--engine arrow"):
+        read(path, struct_schema(*fields))
+
+
+def test_a_column_of_another_type_than_the_tables_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.parquet", ["1", "2"], pa.string())
+    with pytest.raises(DataError, match=r"f\.parquet.*column 's' as string.*is int64"):
+        read(path, pa.schema([("s", pa.int64())]))
+
+
+def test_a_vanished_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"gone\.parquet.*restore the file"):
+        read(tmp_path / "gone.parquet", pa.schema([("s", pa.int64())]))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 0.5, 0.9])
+def test_a_truncated_file_is_named(kept: float, tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.parquet", list(range(1000)), pa.int64())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
+    with pytest.raises(SourceError, match=r"(?s)f\.parquet.*restore the file"):
+        read(path, pa.schema([("s", pa.int64())]))
+
+
+def test_a_file_with_a_broken_page_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.parquet", list(range(1000)), pa.int64())
+    data = bytearray(path.read_bytes())
+    data[4:64] = b"\xff" * 60
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"(?s)f\.parquet.*restore the file"):
+        read(path, pa.schema([("s", pa.int64())]))
