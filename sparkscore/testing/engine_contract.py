@@ -54,6 +54,26 @@ ROWS = pa.table(
 )
 """Rows for models with the inputs of `sparkscore.testing.models`."""
 
+_NAN, _INF, _TINY = float("nan"), float("inf"), 5e-324
+MANY_DOUBLES = pa.table(
+    {
+        "id": pa.array(range(6), pa.int64()),
+        "a": pa.array([-0.0, 0.0, None, _NAN, _INF, -_TINY], pa.float64()),
+        "b": pa.array([None, 0.1, _TINY, -_INF, 1e308, 3.0], pa.float64()),
+        "narrow": pa.array([-0.0, 0.1, None, _NAN, 1e-45, 3.4e38], pa.float32()),
+        "int": pa.array([2**31 - 1, -(2**31), 0, None, 7, 8], pa.int32()),
+        "short": pa.array([None, -1, 2, 3, 32767, -32768], pa.int16()),
+        "whole": pa.array([2**53 + 1, -1, None, 3, 4, ODD_LONG], pa.int64()),
+        "p0": pa.array([b"\x00", None, b"", b"a", b"b", b"c"], pa.binary()),
+        "valid": pa.array(["", None, "ü", "a", "b", "c"], pa.string()),
+        "report": pa.array([Decimal("1.50"), None, *map(Decimal, "1234")], pa.decimal128(10, 2)),
+        "at": pa.array(
+            [_YEAR_1, _YEAR_9999, None, _IN_2013, None, None], pa.timestamp("us", "UTC")
+        ),
+    }
+)
+"""Rows for a model of doubles and one required long, which are missing in different places."""
+
 X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
 WHOLE_X = ColumnSchema((ColumnSpec("x", ScalarType.LONG),))
 
@@ -112,6 +132,21 @@ class EngineContract:
             str(2**53 + 1),
             "null",
         ]
+
+    def test_model_of_many_doubles_sees_each_as_it_is(self, tmp_path: Path, target: Path) -> None:
+        doubles = (ColumnSpec(name, ScalarType.DOUBLE) for name in MANY_DOUBLES.column_names[1:6])
+        inputs = ColumnSchema((*doubles, ColumnSpec("whole", ScalarType.LONG)))
+        shown = {"prediction": ScalarType.STRING}
+        model = packaged(SeenAsText(), tmp_path / "model", inputs=inputs, outputs=shown)
+        # Kept columns may be called as an engine calls what is its own.
+        kept = ("p0", "valid", "report", "at")
+        asked = request(target, keep=kept, on_invalid=InvalidRows.REJECT)
+        outcome = self.score(model, MANY_DOUBLES, asked)
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (6, 5, 1)
+        valid = MANY_DOUBLES.filter(MANY_DOUBLES["whole"].is_valid())
+        assert self._predictions(target, "prediction") == direct(model, valid)
+        assert self.read(target).sort_by("id").select(kept).equals(valid.select(kept))
 
     def test_kept_columns_are_exact_in_the_score_table(self, tmp_path: Path, target: Path) -> None:
         kept = {
