@@ -136,8 +136,12 @@ class EngineContract:
     def test_model_of_many_doubles_sees_each_as_it_is(self, tmp_path: Path, target: Path) -> None:
         doubles = (ColumnSpec(name, ScalarType.DOUBLE) for name in MANY_DOUBLES.column_names[1:6])
         inputs = ColumnSchema((*doubles, ColumnSpec("whole", ScalarType.LONG)))
-        shown = {"prediction": ScalarType.STRING}
-        model = packaged(SeenAsText(), tmp_path / "model", inputs=inputs, outputs=shown)
+        model = packaged(
+            SeenAsText(),
+            tmp_path / "model",
+            inputs=inputs,
+            outputs={"prediction": ScalarType.STRING},
+        )
         # Kept columns may be called as an engine calls what is its own.
         kept = ("p0", "valid", "report", "at")
         asked = request(target, keep=kept, on_invalid=InvalidRows.REJECT)
