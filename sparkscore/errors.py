@@ -23,7 +23,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── UntrustedCodeError          PACKAGE_UNTRUSTED
 │   ├── ModelNotFoundError          MODEL_NOT_FOUND
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
-│   └── PredictionError             PREDICTION_FAILED
+│   ├── PredictionError             PREDICTION_FAILED
+│   └── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -213,6 +214,12 @@ class PredictionError(ModelError, RuntimeError):
     """The model raised, or answered with something its signature does not allow."""
 
     code = "PREDICTION_FAILED"
+
+
+class ModelTooLargeError(ModelError, MemoryError):
+    """The model, or what it needs for a single row, does not fit into a worker's memory."""
+
+    code = "MODEL_TOO_LARGE"
 
 
 class TargetError(SparkscoreError):

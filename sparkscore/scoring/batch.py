@@ -6,8 +6,8 @@ This is the one worker code: every engine, the direct call and the certificate c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from sparkscore.errors import (
     InvalidRowsError,
+    ModelTooLargeError,
     PredictionError,
     SignatureMismatchError,
     SparkscoreError,
@@ -38,6 +39,12 @@ class BatchLimits:
 
     max_rows: int = 65_536
     max_bytes: int = 64 * 2**20
+
+    def within(self, max_bytes: int | None) -> BatchLimits:
+        """These limits with no more bytes than `max_bytes`; None: as they are."""
+        if max_bytes is None or max_bytes >= self.max_bytes:
+            return self
+        return replace(self, max_bytes=max_bytes)
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,22 @@ class ScoredBatch:
         n_rejected: Rows that were not given to the model.
         convert_s: Seconds spent on binding, casting and on the answer's conversion.
         predict_s: Seconds spent in the model.
+        n_splits: Times that rows were halved, since memory ran out on them.
+        max_bytes: How large a batch may be for memory to suffice, about; None: this one fitted.
     """
 
     predictions: pa.StructArray
     n_rejected: int
     convert_s: float
     predict_s: float
+    n_splits: int = 0
+    max_bytes: int | None = None
 
 
 def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
     """Score one Arrow batch and account for every row of it.
+
+    Where memory runs out, each half of the rows is scored by itself, down to a single row.
 
     Args:
         predictor: Loaded model; keeps no state between calls.
@@ -85,7 +98,51 @@ def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) ->
     Raises:
         InvalidRowsError: A row cannot be given to the model, and the policy is to fail.
         PredictionError: The model raised, or its answer is not what the signature declares.
+        ModelTooLargeError: Memory ran out on a single row.
     """
+    try:
+        return _score(predictor, batch, task)
+    except MemoryError as exc:  # That of pyarrow and that of numpy among them.
+        if batch.num_rows <= 1:
+            raise ModelTooLargeError(_too_large_text(exc, batch, task.model)) from exc
+    # Not in the handler: the error's trace keeps alive what has filled the memory.
+    middle = batch.num_rows // 2
+    halves = [
+        score_batch(predictor, half, task) for half in (batch.slice(0, middle), batch.slice(middle))
+    ]
+    whole = joined(halves)
+    return replace(
+        whole,
+        n_splits=whole.n_splits + 1,
+        max_bytes=batch.nbytes // 2 if whole.max_bytes is None else whole.max_bytes,
+    )
+
+
+def joined(pieces: Sequence[ScoredBatch]) -> ScoredBatch:
+    """Consecutive batches, at least one, as one."""
+    scores = [piece.predictions for piece in pieces]
+    return ScoredBatch(
+        predictions=scores[0] if len(scores) == 1 else pa.concat_arrays(scores),
+        n_rejected=sum(piece.n_rejected for piece in pieces),
+        convert_s=sum(piece.convert_s for piece in pieces),
+        predict_s=sum(piece.predict_s for piece in pieces),
+        n_splits=sum(piece.n_splits for piece in pieces),
+        max_bytes=min(
+            (piece.max_bytes for piece in pieces if piece.max_bytes is not None), default=None
+        ),
+    )
+
+
+def slices(batch: pa.RecordBatch, limits: BatchLimits) -> Iterator[pa.RecordBatch]:
+    """`batch` in pieces within the limits, at least one row each; views, no copies."""
+    n_rows = batch.num_rows
+    bytes_per_row = max(1, batch.nbytes // max(1, n_rows))
+    step = max(1, min(limits.max_rows, limits.max_bytes // bytes_per_row))
+    for start in range(0, max(1, n_rows), step):
+        yield batch.slice(start, step)
+
+
+def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
     started = time.perf_counter()
     inputs, invalid = _bind(batch, task)
     if invalid is not None:
@@ -104,15 +161,6 @@ def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) ->
         convert_s=ended - predicted + bound - started,
         predict_s=predicted - bound,
     )
-
-
-def slices(batch: pa.RecordBatch, limits: BatchLimits) -> Iterator[pa.RecordBatch]:
-    """`batch` in pieces within the limits, at least one row each; views, no copies."""
-    n_rows = batch.num_rows
-    bytes_per_row = max(1, batch.nbytes // max(1, n_rows))
-    step = max(1, min(limits.max_rows, limits.max_bytes // bytes_per_row))
-    for start in range(0, max(1, n_rows), step):
-        yield batch.slice(start, step)
 
 
 def _bind(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch, pa.Array | None]:
@@ -157,10 +205,22 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
     except SparkscoreError:
         raise
     except Exception as exc:  # the edge to foreign model code: it may raise anything
+        if _is_out_of_memory(exc):
+            raise MemoryError(str(exc)) from exc
         raise PredictionError(
             f"model {task.model} raised {type(exc).__name__} on a batch of {inputs.num_rows} rows: "
             f"{shown(str(exc))}"
         ) from exc
+
+
+def _is_out_of_memory(exc: BaseException) -> bool:
+    """Whether an error came from a lack of memory.
+
+    Libraries in C++ hand on what their allocator says, as an error of their own class.
+    """
+    if isinstance(exc, MemoryError) or "bad_alloc" in str(exc):
+        return True
+    return exc.__cause__ is not None and _is_out_of_memory(exc.__cause__)
 
 
 def _spread(scores: pa.StructArray, invalid: pa.Array) -> pa.StructArray:
@@ -168,6 +228,14 @@ def _spread(scores: pa.StructArray, invalid: pa.Array) -> pa.StructArray:
     valid = pc.invert(invalid)
     position = pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1)
     return scores.take(pc.if_else(valid, position, None))
+
+
+def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
+    return (
+        f"model {model} ran out of memory on a batch of {batch.num_rows} row of {batch.nbytes} "
+        f"bytes: {shown(str(exc))}; give each Python worker more memory "
+        "(spark.executor.pyspark.memory, or fewer slots a node), or take a smaller model"
+    )
 
 
 def _invalid_text(batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str) -> str:

@@ -40,6 +40,7 @@ class BatchReport:
         n_loads: Times this process has loaded this model so far.
         rss_bytes: Largest resident memory of the process so far.
         runtime: Who scored: the model's library (`native`), `compiled trees`, `fused pipeline`, ...
+        n_splits: Times that rows were halved, since memory ran out on them.
     """
 
     worker: str
@@ -53,6 +54,7 @@ class BatchReport:
     n_loads: int
     rss_bytes: int
     runtime: str = "native"
+    n_splits: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _worker_metrics(batches: Sequence[BatchReport]) -> dict[str, float]:
         loads[batch.worker] = max(loads.get(batch.worker, 0), batch.n_loads)
     return {
         "batches": len(batches),
+        "batches_split": sum(batch.n_splits for batch in batches),
         "bytes_to_python": sum(batch.n_bytes for batch in batches),
         "seconds_in_workers_convert": sum(batch.convert_s for batch in batches),
         "seconds_in_workers_predict": sum(batch.predict_s for batch in batches),

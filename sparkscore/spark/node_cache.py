@@ -28,10 +28,16 @@ from sparkscore.package.trust import TrustPolicy
 
 @dataclass
 class LoadedModel:
-    """A predictor in this process; `n_loads` counts how often the process has loaded it."""
+    """A predictor in this process.
+
+    Attributes:
+        n_loads: How often the process has loaded it.
+        max_bytes: How large its batches may be, as memory has shown; None: no batch was too large.
+    """
 
     predictor: LoadedPredictor
     n_loads: int
+    max_bytes: int | None = None
 
 
 _loaded: dict[tuple[str, TrustPolicy, TreeRuntime], LoadedModel] = {}

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
+from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
 from sparkscore.spark.node_cache import loaded_model
 
 _THREAD_VARIABLES = (
@@ -91,24 +91,27 @@ def score_rows(
         `scoring.outcome.BatchReport`.
     """
     model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
-    pieces = [
-        score_batch(model.predictor, piece, task.batch) for piece in slices(batch, task.limits)
-    ]
-    scores = pa.concat_arrays([piece.predictions for piece in pieces])
+    limits = task.limits.within(model.max_bytes)
+    scored = joined(
+        [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, limits)]
+    )
+    if scored.max_bytes is not None:
+        model.max_bytes = scored.max_bytes
     report: dict[str, str | int | float] = {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
         "ended_ms": time.time_ns() // 1_000_000,
         "n_rows": batch.num_rows,
-        "n_rejected": sum(piece.n_rejected for piece in pieces),
+        "n_rejected": scored.n_rejected,
         "n_bytes": batch.nbytes,
-        "convert_s": sum(piece.convert_s for piece in pieces),
-        "predict_s": sum(piece.predict_s for piece in pieces),
+        "convert_s": scored.convert_s,
+        "predict_s": scored.predict_s,
         "load_s": load_s,
         "n_loads": model.n_loads,
         "runtime": model.predictor.runtime.name,
+        "n_splits": scored.n_splits,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    return scores, report
+    return scored.predictions, report
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from sparkscore.errors import (
     InvalidRowsError,
     KeyColumnError,
+    ModelTooLargeError,
     PredictionError,
     RunKeyConflictError,
     TargetSchemaError,
@@ -20,12 +22,13 @@ from sparkscore.errors import (
 from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ScalarType
-from sparkscore.scoring.batch import BatchTask, score_batch
+from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch
 from sparkscore.scoring.comparison import InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode
 from sparkscore.testing.models import (
+    BatchSize,
     OneForAll,
     Refusing,
     SeenAsText,
@@ -36,6 +39,7 @@ from sparkscore.testing.models import (
 
 ODD_LONG = 9223372036854775707
 TRUST = TrustPolicy(allow_pickle=True)
+LIMITS = BatchLimits()
 _YEAR_1 = dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC)
 _YEAR_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)
 _IN_2013 = dt.datetime(2013, 10, 1, 12, 30, 0, 123456, tzinfo=dt.UTC)
@@ -92,6 +96,7 @@ class EngineContract:
         *,
         n_partitions: int = 2,
         where: str | None = None,
+        limits: BatchLimits = LIMITS,
     ) -> Outcome:
         """Store `rows` as a new version of the source beside the target, plan, and run."""
         raise NotImplementedError
@@ -297,6 +302,37 @@ class EngineContract:
             self.score(model, ROWS, request(target), n_partitions=1)
         assert self.n_commits(target) == 0
 
+    def test_batch_that_memory_runs_out_on_is_split_and_counted(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(BatchSize(max_rows=2), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(target), n_partitions=1)
+        outcome.check_books()
+        assert outcome.as_metrics()["batches_split"] == 3
+        sizes = [row["prediction"] for row in self._predictions(target, "prediction")]
+        assert sizes == [n.hex() for n in (1.0, 2.0, 2.0, 1.0, 2.0, 2.0)]
+
+    def test_row_that_memory_does_not_hold_fails_the_job(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(BatchSize(max_rows=0), tmp_path / "model", inputs=X)
+        with pytest.raises(ModelTooLargeError, match=r"'contract' version 1 .* batch of 1 row"):
+            self.score(model, ROWS, request(target))
+        assert self.n_commits(target) == 0
+
+    @pytest.mark.parametrize("kind", ["text", "repeated text", "doubles"])
+    def test_wide_rows_reach_the_model_in_batches_of_bounded_bytes(
+        self, kind: str, tmp_path: Path, target: Path
+    ) -> None:
+        rows, inputs, row_bytes = wide_rows(kind)
+        model = packaged(BatchSize(), tmp_path / "model", inputs=inputs)
+        limits = BatchLimits(max_bytes=25 * row_bytes)
+        outcome = self.score(model, rows, request(target), n_partitions=1, limits=limits)
+        outcome.check_books()
+        sizes = self.read(target).column("prediction").to_pylist()
+        assert len(sizes) == rows.num_rows
+        assert 1 < max(sizes) <= 25
+
     def test_null_in_a_key_column_fails_the_job_and_names_it(
         self, tmp_path: Path, target: Path
     ) -> None:
@@ -421,6 +457,20 @@ def with_invalid_rows() -> pa.Table:
     """Five rows, two of which have no value for a required integer."""
     x = pa.array([1, None, 3, 4, None], pa.int64())
     return pa.table({"id": pa.array(range(5), pa.int64()), "x": x})
+
+
+def wide_rows(kind: str) -> tuple[pa.Table, ColumnSchema, int]:
+    """A hundred rows of texts or of many doubles, the inputs of a model of them, bytes a row."""
+    n_rows, n_bytes = 100, 10_000
+    ids = pa.array(range(n_rows), pa.int64())
+    if kind == "doubles":
+        names = [f"x{i}" for i in range(40)]
+        columns = {name: pa.array(np.arange(n_rows) / 3) for name in names}
+        inputs = ColumnSchema(tuple(ColumnSpec(name, ScalarType.DOUBLE) for name in names))
+        return pa.table({"id": ids, **columns}), inputs, 8 * len(names)
+    words = [str(i if kind == "text" else 0) * n_bytes for i in range(n_rows)]
+    inputs = ColumnSchema((ColumnSpec("word", ScalarType.STRING),))
+    return pa.table({"id": ids, "word": [word[:n_bytes] for word in words]}), inputs, n_bytes
 
 
 def _thirds() -> dict[str, DataType]:

@@ -87,6 +87,23 @@ class OneForAll:
         return [1.0]
 
 
+class BatchSize:
+    """Answers how many rows it was given at once; runs out of memory above `max_rows` of them."""
+
+    def __init__(self, max_rows: int = 2**31) -> None:
+        self.max_rows = max_rows
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row, the same for all.
+
+        Raises:
+            MemoryError: More rows than `max_rows`.
+        """
+        if len(model_input) > self.max_rows:
+            raise MemoryError("Unable to allocate 9.00 GiB")
+        return np.full(len(model_input), float(len(model_input)))
+
+
 class DyingOnce:
     """Answers x / 3, but its process is killed before it answers for an x of 0 the first time.
 

@@ -9,6 +9,7 @@ import pytest
 
 from sparkscore.errors import (
     InvalidRowsError,
+    ModelTooLargeError,
     PredictionError,
     SignatureMismatchError,
     UntrustedCodeError,
@@ -227,3 +228,95 @@ def test_error_of_ours_in_the_model_keeps_its_class() -> None:
 def test_model_that_answers_another_number_of_rows_is_refused() -> None:
     with pytest.raises(PredictionError, match="answered 1 values in column 'p' for a batch of 7"):
         score_batch(Predict(lambda _: [1.0]), ROWS, X)
+
+
+class SmallMemory:
+    """Answers twice x, but runs out of memory on more than `max_rows` rows at once."""
+
+    def __init__(self, max_rows: int, error: Exception | None = None) -> None:
+        self.max_rows = max_rows
+        self.error = error or MemoryError("Unable to allocate 9.00 GiB")
+        self.n_rows: list[int] = []
+
+    def predict(self, batch: pa.RecordBatch) -> object:
+        self.n_rows.append(batch.num_rows)
+        if batch.num_rows > self.max_rows:
+            raise self.error
+        return DOUBLED.predict(batch)
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "tries"),
+    [(7, [7]), (6, [7, 3, 4]), (3, [7, 3, 4, 2, 2]), (1, [7, 3, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1])],
+)
+def test_batch_that_memory_runs_out_on_is_halved_until_it_fits(
+    max_rows: int, tries: list[int]
+) -> None:
+    model = SmallMemory(max_rows)
+    scored = score_batch(model, ROWS, X)
+    assert model.n_rows == tries
+    assert scored.n_splits == len(tries) - len([n for n in tries if n <= max_rows])
+    assert scored.predictions.equals(score_batch(DOUBLED, ROWS, X).predictions)
+
+
+def test_batch_says_how_large_it_may_be_for_memory_to_suffice() -> None:
+    assert score_batch(SmallMemory(7), ROWS, X).max_bytes is None
+    assert score_batch(SmallMemory(4), ROWS, X).max_bytes == 7 * 8 // 2
+    assert score_batch(SmallMemory(2), ROWS, X).max_bytes == 3 * 8 // 2
+
+
+def test_halves_keep_rejected_rows_at_their_places() -> None:
+    asked = task(WHOLE, on_invalid=InvalidRows.REJECT)
+    scored = score_batch(SmallMemory(1), NULLS, asked)
+    assert scored.n_splits > 0
+    assert scored.n_rejected == 3
+    assert scored.predictions.equals(score_batch(DOUBLED, NULLS, asked).predictions)
+
+
+def caused_by(error: BaseException) -> Exception:
+    """An error of a library's own, raised from another one."""
+    own = RuntimeError("prediction failed")
+    own.__cause__ = error
+    return own
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+        RuntimeError("std::bad_alloc"),
+        caused_by(MemoryError()),
+    ],
+    ids=["arrow", "c++", "wrapped"],
+)
+def test_lack_of_memory_is_known_in_the_words_of_other_libraries(error: Exception) -> None:
+    assert score_batch(SmallMemory(4, error), ROWS, X).n_splits == 1
+
+
+def test_memory_that_converting_the_answer_takes_counts_too() -> None:
+    class Answer(dict[str, list[float]]):
+        def __getitem__(self, name: str) -> list[float]:
+            values = super().__getitem__(name)
+            if len(values) == N_ROWS:
+                raise MemoryError
+            return values
+
+    model = Predict(lambda batch: Answer(p=[1.0] * batch.num_rows))
+    scored = score_batch(model, ROWS, X)
+    assert scored.n_splits == 1
+    assert scored.predictions.field("p").to_pylist() == [1.0] * N_ROWS
+
+
+def test_row_that_does_not_fit_is_an_error_with_model_and_rows() -> None:
+    with pytest.raises(ModelTooLargeError) as caught:
+        score_batch(SmallMemory(0), ROWS, X)
+    text = str(caught.value)
+    for part in ("'m' version 1", "a batch of 1 row of 8 bytes", "9.00 GiB", "more memory"):
+        assert part in text
+
+
+def test_other_errors_of_a_model_split_nothing() -> None:
+    model = SmallMemory(3, ValueError("no"))
+    with pytest.raises(PredictionError):
+        score_batch(model, ROWS, X)
+    assert model.n_rows == [N_ROWS]

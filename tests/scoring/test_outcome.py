@@ -73,10 +73,11 @@ def test_loads_are_counted_by_worker_and_by_model() -> None:
         BATCH,
         replace(BATCH, load_s=0.0),
         replace(BATCH, worker="host:2", rss_bytes=200),
-        replace(BATCH, worker="host:2", n_loads=2),
+        replace(BATCH, worker="host:2", n_loads=2, n_splits=3),
     )
     metrics = replace(OUTCOME, batches=batches).as_metrics()
     assert metrics["batches"] == 4
+    assert metrics["batches_split"] == 3
     assert metrics["python_workers"] == 2
     assert metrics["model_loads"] == 3
     assert metrics["model_loads_max_per_worker"] == 2

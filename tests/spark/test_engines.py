@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.testing.engine_contract import TRUST, DeltaEngineContract
+from sparkscore.testing.engine_contract import LIMITS, TRUST, DeltaEngineContract
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,9 +45,10 @@ class SparkEngineContract(DeltaEngineContract):
         *,
         n_partitions: int = 2,
         where: str | None = None,
+        limits: BatchLimits = LIMITS,
     ) -> Outcome:
         self._store(rows)
-        engine = SparkEngine(self.spark, self.engine_name, TRUST)
+        engine = SparkEngine(self.spark, self.engine_name, TRUST, limits)
         source = engine.open(SourceSpec(str(self.source.parent), where=where))
         source = replace(source, frame=source.frame.repartition(n_partitions))
         sink = DeltaSink(self.spark, request.target)

@@ -10,12 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkscore.files.sink import FilesSink
+from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.files_engine import FilesEngine
-from sparkscore.testing.engine_contract import ROWS, TRUST, EngineContract, X, request
+from sparkscore.testing.engine_contract import (
+    LIMITS,
+    ROWS,
+    TRUST,
+    EngineContract,
+    X,
+    request,
+)
 from sparkscore.testing.models import Third, packaged
 
 if TYPE_CHECKING:
@@ -44,9 +52,10 @@ class TestFilesEngine(EngineContract):
         *,
         n_partitions: int = 2,
         where: str | None = None,
+        limits: BatchLimits = LIMITS,
     ) -> Outcome:
         self._store(rows, n_partitions)
-        engine = FilesEngine(self.spark, TRUST)
+        engine = FilesEngine(self.spark, TRUST, limits)
         source = engine.open(SourceSpec(str(self.source), where=where))
         self.n_runs += 1
         facts = RunFacts(run_id=f"run-{self.n_runs}", scored_at=SCORED_AT)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sparkscore.package import pack
+from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.comparison import compare
+from sparkscore.scoring.facts import ModelFacts
+from sparkscore.spark.worker import ScoringTask, score_rows
+from sparkscore.testing.engine_contract import TRUST, X, described
+from sparkscore.testing.models import BatchSize, packaged
+
+ROWS = pa.table({"x": pa.array(range(8), pa.float64())})
+
+
+@dataclass(frozen=True)
+class FolderPackage:
+    """A package on its way to a node that shares the driver's files."""
+
+    folder: Path
+
+    def read(self) -> bytes:
+        return pack(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def _node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of its own, whose cache is empty."""
+    monkeypatch.setenv("SPARKSCORE_NODE_CACHE", str(tmp_path / "node"))
+
+
+def task_of(model: ModelFacts, limits: BatchLimits) -> ScoringTask:
+    """What a worker is told of a model over `ROWS`."""
+    bindings, _ = compare(model, described(ROWS), {})
+    return ScoringTask(
+        digest=model.digest,
+        packed=FolderPackage(model.folder),
+        trust=TRUST,
+        batch=BatchTask(model.label, bindings, model.predictions),
+        limits=limits,
+    )
+
+
+def test_later_batches_are_no_larger_than_memory_has_shown_to_suffice(tmp_path: Path) -> None:
+    task = task_of(packaged(BatchSize(max_rows=2), tmp_path / "model", inputs=X), BatchLimits())
+    (batch,) = ROWS.to_batches()
+    n_splits = [score_rows(task, batch)[1]["n_splits"] for _ in range(3)]
+    assert n_splits == [3, 0, 0]
+    scores, _ = score_rows(task, batch)
+    assert scores.field("prediction").to_pylist() == [2.0] * 8
