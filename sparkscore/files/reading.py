@@ -20,6 +20,9 @@ from sparkscore.scoring.casts import Cast, find_cast
 
 _MAX_READ_ROWS = 65_536
 """Decoding is flat in time per row from 8,000 rows on."""
+_PROBED_ROWS = 128
+"""With dictionaries of 1 MiB, as writers make them, this holds no more than 128 MiB a column."""
+_FIXED_BYTES = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 _FIELD_ID = b"PARQUET:field_id"
 _OLD_CALENDAR_KEYS = (b"org.apache.spark.legacyDateTime", b"org.apache.spark.legacyINT96")
 
@@ -87,7 +90,10 @@ def _rows(
             continue
         position = int(starts[index])
         for batch in file.iter_batches(
-            _n_rows(group, reading), row_groups=[index], columns=columns, use_threads=False
+            _n_rows(file, index, columns, reading.max_bytes),
+            row_groups=[index],
+            columns=columns,
+            use_threads=False,
         ):
             rows = _as_declared(batch, found, piece, reading)
             keep = _kept(rows, position, piece, reading)
@@ -142,9 +148,42 @@ def _middle(group: pq.RowGroupMetaData) -> int:
     return int(start + n_bytes // 2)
 
 
-def _n_rows(group: pq.RowGroupMetaData, reading: TableReading) -> int:
-    bytes_per_row = max(1, group.total_byte_size // group.num_rows)
-    return int(max(1, min(_MAX_READ_ROWS, reading.max_bytes // bytes_per_row)))
+def _n_rows(file: pq.ParquetFile, index: int, columns: list[str], max_bytes: int) -> int:
+    """Rows of a row group that are about `max_bytes` when decoded."""
+    bytes_per_row = max(1, _decoded_bytes_per_row(file, index, columns))
+    return max(1, min(_MAX_READ_ROWS, max_bytes // bytes_per_row))
+
+
+def _decoded_bytes_per_row(file: pq.ParquetFile, index: int, columns: list[str]) -> int:
+    """What a row of these columns takes in memory, about.
+
+    Files keep repeated values once, so that their size says little of it. Numbers have a known
+    width; how long repeated texts are, the first rows say.
+    """
+    group = file.metadata.row_group(index)
+    wanted, repeated, n_bytes = set(columns), [], 0
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        name = chunk.path_in_schema
+        name = name if name in wanted else name.partition(".")[0]
+        if name not in wanted:
+            continue
+        if chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page:
+            repeated.append(name)
+        width = _FIXED_BYTES.get(chunk.physical_type, 0)
+        n_bytes += max(chunk.total_uncompressed_size, chunk.num_values * width)
+    bytes_per_row = n_bytes // group.num_rows
+    if not repeated:
+        return int(bytes_per_row)
+    first = next(
+        file.iter_batches(
+            _PROBED_ROWS,
+            row_groups=[index],
+            columns=list(dict.fromkeys(repeated)),
+            use_threads=False,
+        )
+    )
+    return int(bytes_per_row + first.nbytes // first.num_rows)
 
 
 def _group_bounds(

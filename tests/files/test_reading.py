@@ -12,17 +12,23 @@ from sparkscore.errors import DataError, SourceError
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.reading import TableReading, read_piece
 
+MAX_BYTES = 1 << 20
+
 
 def read(path: Path, schema: pa.Schema) -> list[dict[str, object]]:
+    return [row for batch in batches_of(path, schema) for row in batch.to_pylist()]
+
+
+def batches_of(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
         physical={name: name for name in schema.names},
         where=None,
-        max_bytes=1 << 20,
+        max_bytes=MAX_BYTES,
     )
     piece = FilePiece(path=str(path), start=0, end=1 << 62, partition={}, deleted=None)
-    return [row for batch in read_piece(piece, reading) for row in batch.to_pylist()]
+    return list(read_piece(piece, reading))
 
 
 def saved(path: Path, values: list[object], data_type: pa.DataType) -> Path:
@@ -106,3 +112,27 @@ def test_a_file_with_a_broken_page_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(SourceError, match=r"(?s)f\.parquet.*restore the file"):
         read(path, pa.schema([("s", pa.int64())]))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["x" * 10_000] * 2000),
+        pa.array([["x" * 5_000, "y"]] * 2000),
+        pa.array([list(range(100))] * 4000, pa.list_(pa.int64())),
+    ],
+    ids=["text", "texts", "longs"],
+)
+def test_repeated_values_count_as_what_they_are_in_memory(column: pa.Array, tmp_path: Path) -> None:
+    table = pa.table({"s": column})
+    pq.write_table(table, tmp_path / "f.parquet")
+    batches = batches_of(tmp_path / "f.parquet", table.schema)
+    assert pa.Table.from_batches(batches).equals(table)
+    assert MAX_BYTES / 2 <= max(batch.nbytes for batch in batches) <= MAX_BYTES * 1.1
+
+
+def test_columns_that_are_not_read_make_no_batch_smaller(tmp_path: Path) -> None:
+    rows = pa.table({"s": range(2000), "t": [str(i) * 2000 for i in range(2000)]})
+    pq.write_table(rows, tmp_path / "f.parquet")
+    batches = batches_of(tmp_path / "f.parquet", pa.schema([("s", pa.int64())]))
+    assert [batch.num_rows for batch in batches] == [2000]
