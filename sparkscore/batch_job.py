@@ -39,6 +39,7 @@ Announce = Callable[[str], None]
 _APP_ID_TAG = "sparkscore.app_id"
 _OUTCOME_TAG = "sparkscore.outcome"
 _RUNTIME_TAG = "sparkscore.runtime"
+_THREADS_TAG = "sparkscore.threads_per_task"
 _WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
 _MAX_SERIES_POINTS = 1000
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
@@ -277,6 +278,7 @@ def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
             _OUTCOME_TAG: outcome.status.value,
             "sparkscore.target_version": str(outcome.commit.version),
             _RUNTIME_TAG: ", ".join(sorted({batch.runtime for batch in outcome.batches})),
+            _THREADS_TAG: ", ".join(map(str, sorted({b.n_threads for b in outcome.batches}))),
         }
     )
     facts = {

@@ -40,6 +40,7 @@ def test_a_python_worker_loads_only_what_scores(tmp_path: Path) -> None:
     assert rooms(loaded) == WORKER_ROOMS
     assert {name for name in loaded if name.startswith("sparkscore.spark.")} == {
         "sparkscore.spark.node_cache",
+        "sparkscore.spark.threads",
         "sparkscore.spark.worker",
     }
     assert {name.partition(".")[0] for name in loaded} & FOREIGN == set()

@@ -40,6 +40,7 @@ class BatchReport:
         n_loads: Times this process has loaded this model so far.
         rss_bytes: Largest resident memory of the process so far.
         runtime: Who scored: the model's library (`native`), `compiled trees`, `fused pipeline`, ...
+        n_threads: The most threads that a native library would use at once.
         n_splits: Times that rows were halved, since memory ran out on them.
     """
 
@@ -54,6 +55,7 @@ class BatchReport:
     n_loads: int
     rss_bytes: int
     runtime: str = "native"
+    n_threads: int = 1
     n_splits: int = 0
 
 

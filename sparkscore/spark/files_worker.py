@@ -20,7 +20,8 @@ from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.reading import TableReading, read_piece
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
-from sparkscore.spark.worker import ScoringTask, limited_threads, score_rows
+from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
+from sparkscore.spark.worker import ScoringTask, score_rows
 
 PlannedTask = tuple[int, tuple[FilePiece, ...]]
 """A task's number and what it reads."""
@@ -98,19 +99,21 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
         SparkscoreError: What the model, the rows or the file system refuse; what the task wrote
             is removed.
     """
-    with limited_threads():
+    with limited_threads(task_cores()) as threads:
         for index, pieces in tasks:
-            yield _score_task(job, index, pieces)
+            yield _score_task(job, index, pieces, threads)
 
 
-def _score_task(job: FilesJob, index: int, pieces: Iterable[FilePiece]) -> TaskResult:
+def _score_task(
+    job: FilesJob, index: int, pieces: Iterable[FilePiece], threads: TaskThreads
+) -> TaskResult:
     writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     try:
         with task:
             for batch in reading.each(_batches(job, pieces)):
-                scores, report = score_rows(job.scoring, batch)
+                scores, report = score_rows(job.scoring, batch, threads)
                 with writing:
                     writer.write(_score_rows(job, batch, scores))
                 reports.append(report)

@@ -12,26 +12,16 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
 from sparkscore.spark.node_cache import loaded_model
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "LOKY_MAX_CPU_COUNT",
-)
-"""Read by native libraries when they are loaded; set before a model brings them in."""
+from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 
 
 class PackedPackage(Protocol):
@@ -76,13 +66,13 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
     Yields:
         n_rows x `task.answer_type`, in input order.
     """
-    with limited_threads():
+    with limited_threads(task_cores()) as threads:
         for batch in batches:
-            yield _answer(task, batch)
+            yield _answer(task, batch, threads)
 
 
 def score_rows(
-    task: ScoringTask, batch: pa.RecordBatch
+    task: ScoringTask, batch: pa.RecordBatch, threads: TaskThreads
 ) -> tuple[pa.StructArray, dict[str, str | int | float]]:
     """Predictions for a batch of at least one row, and the report on it.
 
@@ -91,6 +81,8 @@ def score_rows(
         `scoring.outcome.BatchReport`.
     """
     model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
+    if load_s > 0:
+        threads.limit()
     limits = task.limits.within(model.max_bytes)
     scored = joined(
         [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, limits)]
@@ -108,23 +100,17 @@ def score_rows(
         "load_s": load_s,
         "n_loads": model.n_loads,
         "runtime": model.predictor.runtime.name,
+        "n_threads": threads.n_in_force,
         "n_splits": scored.n_splits,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return scored.predictions, report
 
 
-@contextmanager
-def limited_threads() -> Iterator[None]:
-    """Hold native libraries to the cores of this task for the duration of a block."""
-    with threadpool_limits(limits=_limit_threads()):
-        yield
-
-
-def _answer(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
+def _answer(task: ScoringTask, batch: pa.RecordBatch, threads: TaskThreads) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
-    scores, report = score_rows(task, batch)
+    scores, report = score_rows(task, batch, threads)
     return pa.StructArray.from_arrays(
         [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
         fields=list(task.answer_type),
@@ -133,14 +119,3 @@ def _answer(task: ScoringTask, batch: pa.RecordBatch) -> pa.StructArray:
 
 def _first_of(text: str, n_rows: int) -> pa.Array:
     return pa.concat_arrays([pa.array([text]), pa.nulls(n_rows - 1, pa.string())])
-
-
-def _limit_threads() -> int:
-    """Hold native libraries to the cores of this task; returns how many these are."""
-    from pyspark import TaskContext  # only here is a task certain to exist
-
-    context = TaskContext.get()
-    n_threads = max(1, context.cpus()) if context is not None else 1
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(n_threads)
-    return n_threads

@@ -29,6 +29,7 @@ from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode
 from sparkscore.testing.models import (
     BatchSize,
+    Greedy,
     OneForAll,
     Refusing,
     SeenAsText,
@@ -301,6 +302,14 @@ class EngineContract:
         with pytest.raises(PredictionError, match="answered 1 values in column 'prediction'"):
             self.score(model, ROWS, request(target), n_partitions=1)
         assert self.n_commits(target) == 0
+
+    def test_libraries_take_one_thread_where_a_task_has_one_core(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Greedy(), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(target))
+        assert {batch.n_threads for batch in outcome.batches} == {1}
+        assert set(self.read(target).column("prediction").to_pylist()) == {1.0}
 
     def test_batch_that_memory_runs_out_on_is_split_and_counted(
         self, tmp_path: Path, target: Path

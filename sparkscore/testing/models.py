@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sparkscore.flavors import save_model
 from sparkscore.package import verify
@@ -102,6 +103,19 @@ class BatchSize:
         if len(model_input) > self.max_rows:
             raise MemoryError("Unable to allocate 9.00 GiB")
         return np.full(len(model_input), float(len(model_input)))
+
+
+class Greedy:
+    """Has its libraries take two threads when it is loaded; answers how many they would take."""
+
+    def load_context(self, context: object) -> None:  # noqa: ARG002
+        """Do as a library does that looks at the machine instead of the variables."""
+        threadpool_limits(limits=2)
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row, the same for all."""
+        n_threads = max(pool["num_threads"] for pool in threadpool_info())
+        return np.full(len(model_input), float(n_threads))
 
 
 class DyingOnce:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,22 @@ from sparkscore.package import pack
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts
+from sparkscore.spark.threads import TaskThreads, limited_threads
 from sparkscore.spark.worker import ScoringTask, score_rows
 from sparkscore.testing.engine_contract import TRUST, X, described
-from sparkscore.testing.models import BatchSize, packaged
+from sparkscore.testing.models import BatchSize, Greedy, packaged
 
 ROWS = pa.table({"x": pa.array(range(8), pa.float64())})
+
+
+BATCH = ROWS.to_batches()[0]
+
+
+@pytest.fixture
+def threads() -> Iterator[TaskThreads]:
+    """Those of a task of one core."""
+    with limited_threads(1) as threads:
+        yield threads
 
 
 @dataclass(frozen=True)
@@ -45,10 +57,20 @@ def task_of(model: ModelFacts, limits: BatchLimits) -> ScoringTask:
     )
 
 
-def test_later_batches_are_no_larger_than_memory_has_shown_to_suffice(tmp_path: Path) -> None:
+def test_later_batches_are_no_larger_than_memory_has_shown_to_suffice(
+    tmp_path: Path, threads: TaskThreads
+) -> None:
     task = task_of(packaged(BatchSize(max_rows=2), tmp_path / "model", inputs=X), BatchLimits())
-    (batch,) = ROWS.to_batches()
-    n_splits = [score_rows(task, batch)[1]["n_splits"] for _ in range(3)]
+    n_splits = [score_rows(task, BATCH, threads)[1]["n_splits"] for _ in range(3)]
     assert n_splits == [3, 0, 0]
-    scores, _ = score_rows(task, batch)
+    scores, _ = score_rows(task, BATCH, threads)
     assert scores.field("prediction").to_pylist() == [2.0] * 8
+
+
+def test_library_that_a_model_brings_in_is_held_to_the_cores_of_the_task(
+    tmp_path: Path, threads: TaskThreads
+) -> None:
+    task = task_of(packaged(Greedy(), tmp_path / "model", inputs=X), BatchLimits())
+    scores, report = score_rows(task, BATCH, threads)
+    assert scores.field("prediction").to_pylist() == [1.0] * 8
+    assert report["n_threads"] == 1

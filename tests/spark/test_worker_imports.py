@@ -37,6 +37,7 @@ OURS = {
     "sparkscore.scoring.outputs",
     "sparkscore.spark",
     "sparkscore.spark.node_cache",
+    "sparkscore.spark.threads",
     "sparkscore.spark.worker",
 }
 FOREIGN = (
