@@ -51,6 +51,7 @@ def score(
         trust=opened.trust,
         limits=opened.batch_limits,
         tree_runtime=opened.tree_runtime,
+        node_limits=opened.node_limits,
     )
 
 
@@ -94,6 +95,7 @@ def spark_udf(
         trust=opened.trust,
         limits=opened.batch_limits,
         tree_runtime=opened.tree_runtime,
+        node_limits=opened.node_limits,
     )
     if result_type is None:
         return predict

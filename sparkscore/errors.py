@@ -313,6 +313,16 @@ def is_interrupt(exc: BaseException) -> bool:
     return seen is not None
 
 
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether a lack of memory is what happened, though a library may have raised something else.
+
+    Libraries in C++ hand on what their allocator says, as an error of their own class.
+    """
+    if isinstance(exc, MemoryError) or "bad_alloc" in str(exc):
+        return True
+    return exc.__cause__ is not None and is_out_of_memory(exc.__cause__)
+
+
 def shown(value: object) -> str:
     """`value` as an error message shows it: its repr, cut at 200 characters."""
     text = repr(value)

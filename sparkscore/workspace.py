@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sparkscore.spark.engine import SparkEngine
     from sparkscore.spark.files_engine import FilesEngine
     from sparkscore.spark.jars import JarSource
+    from sparkscore.spark.node_cache import NodeLimits
     from sparkscore.spark.session import SessionSettings
     from sparkscore.stores.sql import SqlStores
 
@@ -146,6 +147,14 @@ class Workspace:
         return TreeRuntime(self.settings.scoring.tree_runtime)
 
     @property
+    def node_limits(self) -> NodeLimits:
+        """What workers and nodes may keep for later tasks."""
+        from sparkscore.spark.node_cache import NodeLimits
+
+        cache = self.settings.cache
+        return NodeLimits(cache.max_loaded_bytes, cache.max_unpacked_bytes)
+
+    @property
     def jar_source(self) -> JarSource:
         """Where Delta's jars come from."""
         from sparkscore.spark.jars import DELTA_VERSION, JarSource
@@ -218,7 +227,11 @@ class Workspace:
         from sparkscore.spark.files_engine import FilesEngine
 
         return FilesEngine(
-            self.spark, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+            self.spark,
+            self.trust,
+            self.batch_limits,
+            tree_runtime=self.tree_runtime,
+            node_limits=self.node_limits,
         )
 
     def files_sink(self, uri: str) -> FilesSink:
@@ -236,7 +249,12 @@ class Workspace:
         from sparkscore.spark.engine import SparkEngine
 
         return SparkEngine(
-            self.spark, name, self.trust, self.batch_limits, tree_runtime=self.tree_runtime
+            self.spark,
+            name,
+            self.trust,
+            self.batch_limits,
+            tree_runtime=self.tree_runtime,
+            node_limits=self.node_limits,
         )
 
     def delta_sink(self, uri: str) -> DeltaSink:

@@ -148,6 +148,10 @@ class CacheSettings(Frozen):
     """Where things that can be fetched again are kept."""
 
     folder: FolderPath = Field(default_factory=default_cache_folder)
+    max_loaded_bytes: Count = 4 * 1024**3
+    """Memory of the models that one Python worker keeps; a stream of two must not reload them."""
+    max_unpacked_bytes: Count = 16 * 1024**3
+    """Disk of the packages that one node keeps; a nightly version a day fills any disk."""
 
 
 class Settings(Frozen):

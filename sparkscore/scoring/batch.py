@@ -19,6 +19,7 @@ from sparkscore.errors import (
     PredictionError,
     SignatureMismatchError,
     SparkscoreError,
+    is_out_of_memory,
     shown,
 )
 from sparkscore.scoring.casts import cast_column, find_cast
@@ -205,22 +206,12 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
     except SparkscoreError:
         raise
     except Exception as exc:  # the edge to foreign model code: it may raise anything
-        if _is_out_of_memory(exc):
+        if is_out_of_memory(exc):
             raise MemoryError(str(exc)) from exc
         raise PredictionError(
             f"model {task.model} raised {type(exc).__name__} on a batch of {inputs.num_rows} rows: "
             f"{shown(str(exc))}"
         ) from exc
-
-
-def _is_out_of_memory(exc: BaseException) -> bool:
-    """Whether an error came from a lack of memory.
-
-    Libraries in C++ hand on what their allocator says, as an error of their own class.
-    """
-    if isinstance(exc, MemoryError) or "bad_alloc" in str(exc):
-        return True
-    return exc.__cause__ is not None and _is_out_of_memory(exc.__cause__)
 
 
 def _spread(scores: pa.StructArray, invalid: pa.Array) -> pa.StructArray:

@@ -23,6 +23,7 @@ from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
+from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import can_cross, packing_of, with_answers
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
@@ -47,6 +48,7 @@ class SparkEngine:
         limits: Bounds of one batch.
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
+        node_limits: What workers and nodes may keep for later tasks.
     """
 
     spark: SparkSession
@@ -55,6 +57,7 @@ class SparkEngine:
     limits: BatchLimits = field(default_factory=BatchLimits)
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
+    node_limits: NodeLimits = field(default_factory=NodeLimits)
 
     @property
     def application_id(self) -> str | None:
@@ -87,7 +90,9 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
-        task = scoring_task(plan, packed, self.trust, self.limits, self.tree_runtime)
+        task = scoring_task(
+            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
+        )
         shipped = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
         commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
@@ -150,6 +155,7 @@ def scoring_task(
     trust: TrustPolicy,
     limits: BatchLimits,
     tree_runtime: TreeRuntime,
+    node_limits: NodeLimits,
 ) -> ScoringTask:
     """The part of a plan that travels to the workers."""
     return ScoringTask(
@@ -164,6 +170,7 @@ def scoring_task(
         ),
         limits=limits,
         tree_runtime=tree_runtime,
+        node_limits=node_limits,
     )
 
 

@@ -27,6 +27,7 @@ from sparkscore.spark.engine import scoring_task
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, TaskResult, score_files
+from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import is_path, located
 
@@ -46,6 +47,7 @@ class FilesEngine:
         limits: Bounds of one batch.
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
+        node_limits: What workers and nodes may keep for later tasks.
     """
 
     spark: SparkSession
@@ -53,6 +55,7 @@ class FilesEngine:
     limits: BatchLimits = field(default_factory=BatchLimits)
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
+    node_limits: NodeLimits = field(default_factory=NodeLimits)
 
     name: ClassVar[str] = "files"
 
@@ -102,7 +105,9 @@ class FilesEngine:
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         attempt = new_attempt()
         job = FilesJob(
-            scoring=scoring_task(plan, packed, self.trust, self.limits, self.tree_runtime),
+            scoring=scoring_task(
+                plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
+            ),
             reading=_reading(plan, source, self.limits.max_bytes),
             layout=sink.layout(plan),
             carried=tuple(column.name for column in plan.carried),

@@ -16,6 +16,7 @@ from sparkscore.scoring.casts import can_hold_missing
 from sparkscore.scoring.comparison import Binding, InvalidRows, compare, mismatch_text
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
+from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.shipping import ship
 from sparkscore.spark.source import described, quoted
 from sparkscore.spark.worker import ScoringTask
@@ -35,6 +36,7 @@ def with_predictions(
     trust: TrustPolicy,
     limits: BatchLimits,
     tree_runtime: TreeRuntime,
+    node_limits: NodeLimits,
 ) -> DataFrame:
     """`frame` with the model's prediction columns after its own; lazy.
 
@@ -46,6 +48,7 @@ def with_predictions(
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
         tree_runtime: Whether compiled trees may score in the place of the model's library.
+        node_limits: What workers and nodes may keep for later tasks.
 
     Raises:
         SignatureMismatchError: The frame's columns do not fit, or a prediction column's name is
@@ -69,7 +72,9 @@ def with_predictions(
             f"the DataFrame already has the prediction columns {listed(taken)} of model "
             f"{model.name!r}; drop or rename them before scoring"
         )
-    task = _task(frame.sparkSession, model, bindings, predictions, trust, limits, tree_runtime)
+    task = _task(
+        frame.sparkSession, model, bindings, predictions, trust, limits, tree_runtime, node_limits
+    )
     answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
     answer = sf.col(_ANSWER)
     fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))
@@ -85,6 +90,7 @@ def column_function(
     trust: TrustPolicy,
     limits: BatchLimits,
     tree_runtime: TreeRuntime,
+    node_limits: NodeLimits,
 ) -> Callable[..., Column]:
     """The model as a function of columns, in the signature's order, as MLflow's `spark_udf` is.
 
@@ -112,7 +118,7 @@ def column_function(
         )
         for name, (data_type, required) in inputs.items()
     )
-    task = _task(spark, model, bindings, predictions, trust, limits, tree_runtime)
+    task = _task(spark, model, bindings, predictions, trust, limits, tree_runtime, node_limits)
 
     def score(*columns: str | Column) -> Column:
         """Predictions for the given columns, lazily."""
@@ -160,6 +166,7 @@ def _task(
     trust: TrustPolicy,
     limits: BatchLimits,
     tree_runtime: TreeRuntime,
+    node_limits: NodeLimits,
 ) -> ScoringTask:
     return ScoringTask(
         digest=model.digest,
@@ -168,4 +175,5 @@ def _task(
         batch=BatchTask(model.label, bindings, predictions, InvalidRows.FAIL),
         limits=limits,
         tree_runtime=tree_runtime,
+        node_limits=node_limits,
     )

@@ -7,23 +7,42 @@ Imported by Python workers: no Spark here, and no room of ours beyond package an
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import gc
+import os
+import resource
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from sparkscore.errors import PackageDigestError, SparkscoreError
+from sparkscore.errors import ModelTooLargeError, is_out_of_memory, shown
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.load import LoadedPredictor
-from sparkscore.package import open_package, unpack, verify
-from sparkscore.package.node_folder import node_folder
+from sparkscore.package import open_package
+from sparkscore.package.node_packages import HeldPackage, hold_package
 from sparkscore.package.trust import TrustPolicy
+
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_ARTIFACTS = "artifacts"
+"""Files in this folder of a package are the model's own affair: it may map them, or read a part."""
+
+
+@dataclass(frozen=True)
+class NodeLimits:
+    """What may be kept for later tasks; what is in use is kept beyond it.
+
+    Attributes:
+        max_loaded_bytes: Memory of all models of one process.
+        max_unpacked_bytes: Disk of all packages of one node.
+    """
+
+    max_loaded_bytes: int = 4 * 2**30
+    max_unpacked_bytes: int = 16 * 2**30
 
 
 @dataclass
@@ -32,16 +51,20 @@ class LoadedModel:
 
     Attributes:
         n_loads: How often the process has loaded it.
+        n_bytes: What it takes in memory: its package, or by how much the process grew if more.
+        package: Its files, held while it is kept.
         max_bytes: How large its batches may be, as memory has shown; None: no batch was too large.
     """
 
     predictor: LoadedPredictor
     n_loads: int
+    n_bytes: int
+    package: HeldPackage
     max_bytes: int | None = None
 
 
-_loaded: dict[tuple[str, TrustPolicy, TreeRuntime], LoadedModel] = {}
-"""Kept for the life of the process: Spark reuses its workers (`spark.python.worker.reuse`)."""
+_loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime], LoadedModel] = OrderedDict()
+"""Least recently used first; Spark reuses its workers (`spark.python.worker.reuse`)."""
 
 _n_loads: Counter[str] = Counter()
 """Loads of each digest in this process; more than one would mean that the cache failed."""
@@ -52,67 +75,110 @@ def loaded_model(
     trust: TrustPolicy,
     read_packed: Callable[[], bytes],
     tree_runtime: TreeRuntime = TreeRuntime.AUTO,
+    limits: NodeLimits = NodeLimits(),
 ) -> tuple[LoadedModel, float]:
     """The model of this digest in this process, and the seconds that loading took just now.
+
+    Models that were not used for longest are let go of where they and this one exceed the limit.
 
     Args:
         digest: Package digest that the driver pinned.
         trust: What loading may run.
         read_packed: Gives the packed folder; called only if the node does not have it.
         tree_runtime: Whether compiled trees may score in the place of the model's library.
+        limits: What this process and this node may keep.
 
     Raises:
         PackageDigestError: The bytes on this node are not the pinned ones, and could not be
             replaced by them.
+        ModelTooLargeError: The model does not fit into this process's memory.
         ModelError: The package cannot be loaded here.
     """
-    known = _loaded.get((digest, trust, tree_runtime))
+    key = (digest, trust, tree_runtime)
+    known = _loaded.get(key)
     if known is not None:
+        _loaded.move_to_end(key)
         return known, 0.0
     started = time.perf_counter()
-    folder = _verified_folder(digest, read_packed)
-    predictor = load_predictor(open_package(folder), trust, tree_runtime)
-    _n_loads[digest] += 1
-    model = LoadedModel(predictor=predictor, n_loads=_n_loads[digest])
-    _loaded[digest, trust, tree_runtime] = model
+    try:
+        model = _load(digest, trust, read_packed, tree_runtime, limits)
+    except ModelTooLargeError:
+        raise
+    except Exception as exc:  # loading runs foreign code: it may raise anything
+        if not is_out_of_memory(exc):
+            raise
+        raise ModelTooLargeError(_too_large_text(digest, shown(str(exc)))) from exc
+    _loaded[key] = model
+    _keep_within(limits.max_loaded_bytes, n_kept=1)
     return model, time.perf_counter() - started
 
 
-def _verified_folder(digest: str, read_packed: Callable[[], bytes]) -> Path:
-    root = node_folder()
-    folder = root / digest
-    with FileLock(root / f"{digest}.lock"):
-        if not _is_intact(folder, digest):
-            _unpack_into(folder, digest, read_packed())
-    return folder
-
-
-def _is_intact(folder: Path, digest: str) -> bool:
+def _load(
+    digest: str,
+    trust: TrustPolicy,
+    read_packed: Callable[[], bytes],
+    tree_runtime: TreeRuntime,
+    limits: NodeLimits,
+) -> LoadedModel:
+    package = hold_package(digest, read_packed, limits.max_unpacked_bytes)
     try:
-        return verify(folder).digest == digest
-    except (SparkscoreError, OSError):
-        return False
+        _check_fits(package, digest)
+        # Before it is loaded, so that old and new need not fit side by side.
+        _keep_within(limits.max_loaded_bytes - package.n_bytes)
+        before = _resident_bytes()
+        predictor = load_predictor(open_package(package.folder), trust, tree_runtime)
+        n_bytes = max(package.n_bytes, _resident_bytes() - before)
+    except BaseException:
+        package.release()
+        raise
+    _n_loads[digest] += 1
+    return LoadedModel(predictor, _n_loads[digest], n_bytes, package)
 
 
-def _unpack_into(folder: Path, digest: str, packed: bytes) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpack-") as scratch:
-        fresh = Path(scratch) / "package"
-        try:
-            unpack(packed, fresh)
-            found = verify(fresh).digest
-        except SparkscoreError as exc:
-            raise PackageDigestError(_other_bytes_text(digest, str(exc))) from exc
-        if found != digest:
-            raise PackageDigestError(_other_bytes_text(digest, f"its digest is {found}"))
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        else:
-            folder.unlink(missing_ok=True)
-        fresh.rename(folder)
+def _keep_within(max_bytes: int, n_kept: int = 0) -> None:
+    """Let go of models until the rest fits, the `n_kept` most recently used excepted."""
+    n_before = len(_loaded)
+    while len(_loaded) > n_kept and sum(m.n_bytes for m in _loaded.values()) > max_bytes:
+        _, model = _loaded.popitem(last=False)
+        model.package.release()
+    if len(_loaded) < n_before:
+        gc.collect()  # Models hold on to themselves by cycles.
 
 
-def _other_bytes_text(digest: str, found: str) -> str:
+def _check_fits(package: HeldPackage, digest: str) -> None:
+    """Refuse what is larger than all memory, before the kernel ends the worker without a word."""
+    artifacts = package.folder / _ARTIFACTS
+    inside = (path for path in package.folder.rglob("*") if artifacts not in path.parents)
+    n_bytes = sum(path.stat().st_size for path in inside if path.is_file())
+    if n_bytes > _memory_bytes():
+        raise ModelTooLargeError(_too_large_text(digest, f"its files have {n_bytes} bytes"))
+
+
+def _memory_bytes() -> int:
+    """The most memory that this process can ever have."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    for path in _CGROUP_LIMITS:
+        text = path.read_text().strip() if path.is_file() else "max"
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def _resident_bytes() -> int:
+    """Memory of this process now; 0 where the system has no /proc."""
+    try:
+        n_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return n_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _too_large_text(digest: str, found: str) -> str:
     return (
-        f"the package that reached this node does not have the pinned digest {digest}: {found}; "
-        "start the job again, and check the node's disk if it happens twice"
+        f"the model of package {digest} does not fit into the {_memory_bytes()} bytes of memory "
+        f"that a Python worker can have here: {found}; give it more "
+        "(spark.executor.pyspark.memory, or fewer slots a node), or take a smaller model"
     )

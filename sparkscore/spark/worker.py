@@ -12,7 +12,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow as pa
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
-from sparkscore.spark.node_cache import loaded_model
+from sparkscore.spark.node_cache import NodeLimits, loaded_model
 from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 
 
@@ -42,6 +42,7 @@ class ScoringTask:
     batch: BatchTask
     limits: BatchLimits
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
+    node_limits: NodeLimits = field(default_factory=NodeLimits)
 
     @property
     def answer_type(self) -> pa.StructType:
@@ -80,7 +81,9 @@ def score_rows(
         n_rows x the declared columns, null where a row was rejected; the report by the names of
         `scoring.outcome.BatchReport`.
     """
-    model, load_s = loaded_model(task.digest, task.trust, task.packed.read, task.tree_runtime)
+    model, load_s = loaded_model(
+        task.digest, task.trust, task.packed.read, task.tree_runtime, task.node_limits
+    )
     if load_s > 0:
         threads.limit()
     limits = task.limits.within(model.max_bytes)

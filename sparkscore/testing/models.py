@@ -105,6 +105,36 @@ class BatchSize:
         return np.full(len(model_input), float(len(model_input)))
 
 
+class Sized:
+    """Answers nothing, but is pickled with `n_bytes` bytes; those of another `seed` differ."""
+
+    def __init__(self, n_bytes: int, seed: int = 0) -> None:
+        self.weights = bytes([seed]) * n_bytes
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        return np.zeros(len(model_input))
+
+
+class Hungry:
+    """Answers nothing, but fills `n_bytes` bytes of memory when it is loaded."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+
+    def load_context(self, context: object) -> None:  # noqa: ARG002
+        """Take the memory.
+
+        Raises:
+            MemoryError: There is not so much.
+        """
+        self.weights = np.full(self.n_bytes, 1, np.int8)
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        return np.zeros(len(model_input))
+
+
 class Greedy:
     """Has its libraries take two threads when it is loaded; answers how many they would take."""
 

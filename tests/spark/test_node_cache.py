@@ -4,16 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
-from sparkscore.package import TrustPolicy, pack
+from sparkscore.package import TrustPolicy, pack, seal
 from sparkscore.package.node_folder import node_folder
 from sparkscore.scoring.facts import ModelFacts
-from sparkscore.spark.node_cache import loaded_model
-from sparkscore.testing.models import SeenAsText, Third, packaged
+from sparkscore.spark.node_cache import LoadedModel, NodeLimits, loaded_model
+from sparkscore.testing.models import (
+    Hungry,
+    SeenAsText,
+    Sized,
+    Third,
+    packaged,
+)
 
 PICKLE = TrustPolicy(allow_pickle=True)
 
@@ -34,6 +41,22 @@ models = [loaded_model(digest, TrustPolicy(allow_pickle=True), read) for _ in ra
 print(json.dumps({"reads": len(reads), "n_loads": models[-1][0].n_loads,
                   "slow": [seconds > 0 for _, seconds in models]}))
 """
+
+
+LOAD_WITHIN = """
+import resource, sys
+from sparkscore.errors import ModelTooLargeError
+from sparkscore.package import TrustPolicy
+from sparkscore.spark.node_cache import loaded_model
+
+digest, max_bytes = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes),) * 2)
+try:
+    loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: b"")
+except ModelTooLargeError as exc:
+    print(exc)
+"""
+MIB = 2**20
 
 
 @pytest.fixture
@@ -129,6 +152,79 @@ def test_model_loaded_under_one_policy_is_not_lent_to_another(model: ModelFacts)
     loaded_model(model.digest, PICKLE, lambda: pack(model.folder))
     with pytest.raises(UntrustedCodeError):
         loaded_model(model.digest, TrustPolicy(), lambda: pack(model.folder))
+
+
+def load(model: ModelFacts, max_loaded_bytes: int) -> LoadedModel:
+    """The model in a process that keeps so many bytes of models."""
+    limits = NodeLimits(max_loaded_bytes=max_loaded_bytes)
+    loaded, _ = loaded_model(model.digest, PICKLE, lambda: pack(model.folder), limits=limits)
+    return loaded
+
+
+@pytest.mark.usefixtures("node")
+def test_models_that_were_not_used_for_longest_are_let_go_of(tmp_path: Path) -> None:
+    models = [packaged(Sized(40 * MIB, i), tmp_path / f"model-{i}") for i in range(3)]
+    loads = [load(models[i], 100 * MIB).n_loads for i in (0, 1, 0, 2, 0, 1)]
+    assert loads == [1, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.usefixtures("node")
+def test_model_counts_as_what_the_process_grew_by(tmp_path: Path) -> None:
+    grown = load(packaged(Hungry(200 * MIB), tmp_path / "model"), 1000 * MIB)
+    assert grown.package.n_bytes < MIB
+    assert grown.n_bytes >= 190 * MIB
+
+
+@pytest.mark.usefixtures("node")
+def test_model_above_the_limit_is_kept_while_it_is_the_only_one(tmp_path: Path) -> None:
+    model = packaged(Sized(40 * MIB), tmp_path / "model")
+    assert [load(model, MIB).n_loads for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.usefixtures("node")
+def test_files_of_a_model_that_was_let_go_of_may_be_removed(tmp_path: Path) -> None:
+    first, second, third = (packaged(Sized(4 * MIB, i), tmp_path / f"model-{i}") for i in range(3))
+    limits = NodeLimits(max_loaded_bytes=6 * MIB, max_unpacked_bytes=6 * MIB)
+    for model in (first, second, third):
+        loaded_model(model.digest, PICKLE, partial(pack, model.folder), limits=limits)
+    assert not (node_folder() / first.digest).exists()
+    assert (node_folder() / third.digest).is_dir()
+
+
+def loaded_within(max_bytes: int, folder: Path, node: Path) -> str:
+    """What a process of so much memory says of the package in `folder`; nothing: it is loaded."""
+    digest = seal(folder).digest
+    node.mkdir()
+    folder.rename(node / digest)
+    command = [sys.executable, "-W", "error", "-c", LOAD_WITHIN, digest, str(max_bytes)]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout
+
+
+def test_lack_of_memory_while_loading_is_said_in_one_message(node: Path, tmp_path: Path) -> None:
+    model = packaged(Hungry(1001 * MIB), tmp_path / "model")
+    said = loaded_within(1000 * MIB, model.folder, node)
+    assert said.startswith(f"the model of package {model.digest} does not fit into the ")
+    assert f"the {1000 * MIB} bytes of memory" in said
+    assert "Unable to allocate 1001. MiB" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("weights.bin", "its files have "), ("artifacts/weights.npy", "")]
+)
+def test_package_larger_than_all_memory_is_refused_but_for_what_a_model_may_map(
+    path: str, says: str, node: Path, tmp_path: Path
+) -> None:
+    folder = packaged(Third(), tmp_path / "package").folder
+    (folder / path).parent.mkdir(exist_ok=True)
+    with (folder / path).open("wb") as file:
+        file.truncate(1001 * MIB)
+    said = loaded_within(1000 * MIB, folder, node)
+    assert says in said
+    assert bool(said) == bool(says)
 
 
 def test_folder_is_of_this_user_alone(node: Path) -> None:

@@ -25,6 +25,7 @@ OURS = {
     "sparkscore.package.layout",
     "sparkscore.package.manifest",
     "sparkscore.package.node_folder",
+    "sparkscore.package.node_packages",
     "sparkscore.package.safe_yaml",
     "sparkscore.package.schema",
     "sparkscore.package.signature",
