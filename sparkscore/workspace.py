@@ -170,12 +170,16 @@ class Workspace:
     @property
     def session_settings(self) -> SessionSettings:
         """How a Spark session is opened."""
+        from sparkscore.spark.daemon import MODULE
+        from sparkscore.spark.preloading import DAEMON_KEY
         from sparkscore.spark.session import SessionSettings
 
         spark = self.settings.spark
         named = {"spark.driver.memory": spark.driver_memory}
         if spark.shuffle_partitions is not None:
             named["spark.sql.shuffle.partitions"] = str(spark.shuffle_partitions)
+        if spark.preload:
+            named[DAEMON_KEY] = MODULE
         return SessionSettings(
             jars=self.jar_source,
             master=spark.master,

@@ -42,6 +42,7 @@ _JOB_OPTIONS = (
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
     click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
+    click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
 _JOB_KEYS = {
@@ -166,12 +167,14 @@ def _settings(flags: Mapping[str, object]) -> dict[str, object]:
         settings["trust.allow_pickle"] = True
     if flags["trust"]:
         settings["trust.types"] = flags["trust"]
+    if flags["preload"]:
+        settings["spark.preload"] = True
     return settings
 
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_pickle", "trust", "column"}
+    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()

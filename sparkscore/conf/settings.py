@@ -117,6 +117,8 @@ class SparkSettings(Frozen):
     """Spark's own 1g is too little for a local session that also writes wide Delta files."""
     shuffle_partitions: Count | None = None
     """None: Spark's own number, or the session's."""
+    preload: bool = False
+    """Needs the same sparkscore on all nodes, and holds each model in one more process."""
     conf: dict[str, SparkText] = Field(default_factory=dict)
     """Spark properties, passed on verbatim."""
 

@@ -71,7 +71,7 @@ class LightgbmFlavor:
     def load(
         self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
     ) -> Predictor:
-        """A predictor of one thread, or of OMP_NUM_THREADS if that says more; see `Flavor.load`."""
+        """A predictor of OMP_NUM_THREADS threads, or of one; see `Flavor.load`."""
         lightgbm = _import_lightgbm()
         path = resolve_inside(folder, conf.get("data"), "MLmodel flavors.lightgbm.data")
         schema = column_inputs(signature)
@@ -98,8 +98,6 @@ class _LightgbmPredictor:
         self._model = model
         self._schema = schema
         self._as_matrix = as_matrix
-        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
-        self._n_threads = _n_threads(os.environ.get("OMP_NUM_THREADS"))
         self._booster = cast("Booster", getattr(model, "booster_", model))
         self._has_categories = bool(getattr(self._booster, "pandas_categorical", None))
 
@@ -111,11 +109,11 @@ class _LightgbmPredictor:
 
     def predict(self, batch: pa.RecordBatch) -> object:
         if self._as_matrix:
-            return self._model.predict(float_matrix(batch), num_threads=self._n_threads)
+            return self._model.predict(float_matrix(batch), num_threads=_n_threads())
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
             frame = _categorised(frame)
-        return self._model.predict(frame, num_threads=self._n_threads)
+        return self._model.predict(frame, num_threads=_n_threads())
 
 
 def _classes(model: object) -> np.ndarray | None:
@@ -142,9 +140,11 @@ def _categorised(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(text, "category"))
 
 
-def _n_threads(omp_num_threads: str | None) -> int:
-    is_number = omp_num_threads is not None and omp_num_threads.isdigit()
-    return max(1, int(omp_num_threads)) if is_number and omp_num_threads else 1
+def _n_threads() -> int:
+    # Not the saved setting: a worker has the cores of its task, and the scorer says how many. Not
+    # when the model is loaded: a daemon may have loaded it for workers that have more cores.
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(said)) if said.isdigit() else 1
 
 
 def _import_lightgbm() -> ModuleType:

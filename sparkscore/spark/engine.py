@@ -25,6 +25,7 @@ from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import can_cross, packing_of, with_answers
+from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
@@ -93,6 +94,8 @@ class SparkEngine:
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
+        if not is_connect(self.spark):
+            ask_for_preload(self.spark, task, plan.model.folder)
         shipped = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
         commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))

@@ -28,6 +28,7 @@ from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, TaskResult, score_files
 from sparkscore.spark.node_cache import NodeLimits
+from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import is_path, located
 
@@ -103,11 +104,13 @@ class FilesEngine:
         sink.check(plan, score_schema(plan))
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
+        task = scoring_task(
+            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
+        )
+        ask_for_preload(self.spark, task, plan.model.folder)
         attempt = new_attempt()
         job = FilesJob(
-            scoring=scoring_task(
-                plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
-            ),
+            scoring=task,
             reading=_reading(plan, source, self.limits.max_bytes),
             layout=sink.layout(plan),
             carried=tuple(column.name for column in plan.carried),

@@ -17,7 +17,8 @@ from sparkscore.scoring.comparison import Binding, InvalidRows, compare, mismatc
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.node_cache import NodeLimits
-from sparkscore.spark.shipping import ship
+from sparkscore.spark.preloading import ask_for_preload
+from sparkscore.spark.shipping import is_connect, ship
 from sparkscore.spark.source import described, quoted
 from sparkscore.spark.worker import ScoringTask
 
@@ -168,7 +169,7 @@ def _task(
     tree_runtime: TreeRuntime,
     node_limits: NodeLimits,
 ) -> ScoringTask:
-    return ScoringTask(
+    task = ScoringTask(
         digest=model.digest,
         packed=ship(spark, model.folder, model.digest),
         trust=trust,
@@ -177,3 +178,6 @@ def _task(
         tree_runtime=tree_runtime,
         node_limits=node_limits,
     )
+    if not is_connect(spark):
+        ask_for_preload(spark, task, model.folder)
+    return task

@@ -2,7 +2,8 @@
 
 A broadcast reaches each executor once and is kept by it. Packages above BROADCAST_MAX_BYTES go as
 a file of the job, so that neither driver nor executor holds them in memory, and so do all
-packages of a Spark Connect session, which has no broadcasts.
+packages of a Spark Connect session, which has no broadcasts, and of one that preloads models, whose
+daemons can read no broadcast.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import sparkscore
 from sparkscore.package.archive import pack
 from sparkscore.spark.defaults import is_local
+from sparkscore.spark.preloading import preloads
 from sparkscore.spark.worker import PackedPackage
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def ship(
     """
     ship_code(spark)
     packed = pack(folder)
-    if is_connect(spark) or len(packed) > broadcast_max_bytes:
+    if is_connect(spark) or preloads(spark) or len(packed) > broadcast_max_bytes:
         return _as_file(spark, packed, digest)
     return BroadcastPackage(spark.sparkContext.broadcast(packed))
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 from threadpoolctl import ThreadpoolController
 
 THREAD_VARIABLES = (
@@ -46,6 +45,9 @@ class TaskThreads:
 
         Called again when a model has brought in more of them: not all read the variables.
         """
+        # Not before the variables are set: it brings in NumPy, whose BLAS starts its threads then.
+        import pyarrow as pa
+
         pools = ThreadpoolController()
         self._undo.enter_context(pools.limit(limits=self.n_cores))
         self._undo.callback(pa.set_cpu_count, pa.cpu_count())
@@ -65,12 +67,17 @@ def limited_threads(n_cores: int) -> Iterator[TaskThreads]:
 
     The variables stay set: libraries that come later in this process read them too.
     """
-    for name in THREAD_VARIABLES:
-        os.environ[name] = str(n_cores)
+    set_variables(n_cores)
     with ExitStack() as undo:
         threads = TaskThreads(n_cores, undo)
         threads.limit()
         yield threads
+
+
+def set_variables(n_cores: int) -> None:
+    """Tell libraries that are loaded from now on how many threads to use."""
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(n_cores)
 
 
 def task_cores() -> int:

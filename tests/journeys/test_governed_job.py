@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from sparkscore import Workspace, infer_signature, save_model
+from sparkscore.spark.launch import LAUNCH_OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,48 @@ def save_hungry(folder: Path, bytes_a_row: int) -> None:
     outputs = pa.table({"prediction": [2.0]})
     signature = infer_signature(inputs, outputs)
     save_model(Hungry(), folder, flavor="python_function", signature=signature)
+
+
+def save_forest(folder: Path, before_fork: str) -> None:
+    """Package a forest that scores with OpenMP, and does something of note when it is loaded."""
+
+    class Forest:  # Local, so that it is pickled by value.
+        def __init__(self) -> None:
+            import numpy as np
+            from sklearn.ensemble import HistGradientBoostingRegressor
+
+            x = np.arange(200.0).reshape(-1, 1)
+            self.trees = HistGradientBoostingRegressor(max_iter=5).fit(x, x[:, 0])
+
+        def load_context(self, context: object) -> None:  # noqa: ARG002
+            import os
+            import threading
+
+            import pyarrow as pa
+            import pyarrow.compute as pc
+            from threadpoolctl import threadpool_limits
+
+            if before_fork == "prints":
+                print("loaded")  # noqa: T201 - stdout is where Spark awaits the daemon's port
+            elif before_fork == "fails" and "SPARKSCORE_PRELOAD" in os.environ:
+                raise ConnectionError("only workers reach the service")
+            elif before_fork == "scores with OpenMP":
+                threadpool_limits(2)
+                self.trees.predict([[0.5]] * 10_000)
+            elif before_fork == "uses the pool of pyarrow":
+                pa.set_cpu_count(2)
+                table = pa.table({"k": list(range(100_000)) * 10})
+                pc.sum(table.group_by("k").aggregate([("k", "count")])["k_count"])
+            elif before_fork == "starts a thread":
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+        def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
+            return self.trees.predict(model_input[["x"]].to_numpy())
+
+    inputs = pa.table({"x": [0.5]})
+    outputs = pa.table({"prediction": [2.0]})
+    signature = infer_signature(inputs, outputs)
+    save_model(Forest(), folder, flavor="python_function", signature=signature)
 
 
 def answer_of(world: World, settings: dict[str, str], words: list[str]) -> Answer:
@@ -71,3 +115,58 @@ def test_row_that_a_worker_cannot_hold_is_one_message_and_no_commit(
     assert message.startswith("error [MODEL_TOO_LARGE]: model 'hungry' ran out of memory")
     assert "Unable to allocate 1.00 T" in message
     assert world.commits("scores") == []
+
+
+@pytest.mark.parametrize("engine", ["files", "arrow"])
+def test_preloaded_model_is_in_each_worker_from_the_start(
+    engine: str, world: World, batch: Batch
+) -> None:
+    settings = {"spark.master": "local[2]"}
+    words = [*batch(), "--engine", engine, "--preload"]
+    answer = answer_of(world, settings, words)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.result["metrics"]["model_loads"] == 0
+    assert answer.result["metrics"]["model_loads_max_per_worker"] == 1
+    assert world.scores("scores")["prediction"].to_pylist() == [i / 4 + 1 for i in range(2000)]
+
+
+def test_daemons_of_a_cluster_preload_what_spark_has_brought_them(
+    world: World, batch: Batch, standalone_master: str
+) -> None:
+    settings = {
+        "spark.master": standalone_master,
+        "spark.conf.spark.executor.memory": "512m",
+        "spark.conf.spark.executor.extraJavaOptions": os.environ[LAUNCH_OPTIONS],
+    }
+    options = [word for pair in settings.items() for word in ("--set", "=".join(pair))]
+    job = world.start(
+        *options,
+        *("score", "batch", *batch(), "--preload"),
+        environ={"SPARK_LOCAL_IP": "127.0.0.1"},
+    )
+    answer = job.answer()
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.result["metrics"]["model_loads"] == 0
+    assert world.scores("scores")["prediction"].to_pylist() == [i / 4 + 1 for i in range(2000)]
+
+
+@pytest.mark.parametrize(
+    ("before_fork", "is_preloaded"),
+    [
+        ("prints", True),
+        ("fails", False),
+        ("scores with OpenMP", False),
+        ("uses the pool of pyarrow", False),
+        ("starts a thread", False),
+    ],
+)
+def test_worker_never_waits_for_threads_that_a_fork_has_left_behind(
+    before_fork: str, is_preloaded: bool, world: World, batch: Batch
+) -> None:
+    save_forest(world.folder / "forest", before_fork)
+    settings = {"spark.master": "local[2]", "spark.conf.spark.task.cpus": "2"}
+    answer = answer_of(world, settings, [*batch("./forest"), "--preload"])
+    assert answer.exit_code == 0, answer.stderr
+    assert (answer.result["metrics"]["model_loads"] == 0) == is_preloaded
+    assert ("no model is preloaded" in answer.stderr) == (not is_preloaded)
+    assert answer.result["output"]["rows"] == 2000
