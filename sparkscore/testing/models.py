@@ -28,6 +28,8 @@ from sparkscore.scoring.facts import ModelFacts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sparkscore.flavors.python_function import PythonContext
+
 INPUTS = ColumnSchema(
     (
         ColumnSpec("x", ScalarType.DOUBLE),
@@ -133,6 +135,20 @@ class Hungry:
     def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
         """One double a row."""
         return np.zeros(len(model_input))
+
+
+class Mapped:
+    """Answers x + the first number of its artifact `weights`, an array that it maps into memory."""
+
+    def load_context(self, context: PythonContext) -> None:
+        """Map the array and look at all of it."""
+        self.weights = np.load(context.artifacts["weights"], mmap_mode="r")
+        self.total = float(self.weights.sum())
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        answer: np.ndarray = model_input["x"].to_numpy() + self.weights[0]
+        return answer
 
 
 class Greedy:

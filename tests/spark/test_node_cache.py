@@ -7,15 +7,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
+from sparkscore.flavors.python_function import ModelWithArtifacts
 from sparkscore.package import TrustPolicy, pack, seal
 from sparkscore.package.node_folder import node_folder
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.spark.node_cache import LoadedModel, NodeLimits, loaded_model
 from sparkscore.testing.models import (
     Hungry,
+    Mapped,
     SeenAsText,
     Sized,
     Third,
@@ -55,6 +58,22 @@ try:
     loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: b"")
 except ModelTooLargeError as exc:
     print(exc)
+"""
+HOLD_MAPPED = """
+import re, sys
+from pathlib import Path
+from sparkscore.package import TrustPolicy
+from sparkscore.spark.node_cache import loaded_model
+
+digest, packed = sys.argv[1:]
+model, _ = loaded_model(digest, TrustPolicy(allow_pickle=True), Path(packed).read_bytes)
+print("loaded", flush=True)
+sys.stdin.readline()
+file = re.escape(str(next(model.package.folder.rglob("*.npy"))))
+maps = Path("/proc/self/smaps").read_text()
+facts = re.search(file + r".*?Rss: +(\\d+).*?Pss: +(\\d+)", maps, re.DOTALL)
+print(*facts.groups(), flush=True)
+sys.stdin.readline()
 """
 MIB = 2**20
 
@@ -225,6 +244,45 @@ def test_package_larger_than_all_memory_is_refused_but_for_what_a_model_may_map(
     said = loaded_within(1000 * MIB, folder, node)
     assert says in said
     assert bool(said) == bool(says)
+
+
+@pytest.mark.usefixtures("node")
+def test_array_that_a_model_maps_is_in_memory_once_for_all_workers(tmp_path: Path) -> None:
+    n_kib = 32 * 1024
+    np.save(tmp_path / "weights.npy", np.ones(n_kib * 1024 // 8))
+    with_weights = ModelWithArtifacts(Mapped(), {"weights": tmp_path / "weights.npy"})
+    model = packaged(with_weights, tmp_path / "package")
+    (tmp_path / "packed.tar").write_bytes(pack(model.folder))
+    command = [sys.executable, "-W", "error", "-c", HOLD_MAPPED, model.digest]
+    workers = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "packed.tar")],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert [said_by(worker) for worker in workers] == ["loaded", "loaded"]
+    for worker in workers:
+        resident, proportional = map(int, told_to_go_on(worker).split())
+        assert resident >= n_kib
+        assert proportional <= resident * 0.6
+    for worker in workers:
+        worker.communicate("\n", timeout=60)
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def told_to_go_on(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return said_by(process)
 
 
 def test_folder_is_of_this_user_alone(node: Path) -> None:
