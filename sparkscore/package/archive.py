@@ -1,4 +1,4 @@
-"""A package as one byte string, to travel to Spark workers, and back into a folder."""
+"""A package as one stream of bytes, to travel to Spark workers, and back into a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from sparkscore.errors import PackageFormatError, shown
 from sparkscore.package.manifest import MANIFEST, compute_seal
@@ -21,25 +22,34 @@ def pack(folder: Path) -> bytes:
     Raises:
         PackageFormatError: A link or a device lies in the folder.
     """
+    buffer = io.BytesIO()
+    pack_into(folder, buffer)
+    return buffer.getvalue()
+
+
+def pack_into(folder: Path, file: BinaryIO) -> None:
+    """Write what `pack` gives to `file`; no more than a block of it is in memory.
+
+    Raises:
+        PackageFormatError: A link or a device lies in the folder.
+    """
     paths = list(compute_seal(folder).files)
     if (folder / MANIFEST).is_file():
         paths.append(MANIFEST)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in paths:
             member = tarfile.TarInfo(path)
             member.size = (folder / path).stat().st_size
             member.mode = 0o600
-            with (folder / path).open("rb") as file:
-                tar.addfile(member, file)
-    return buffer.getvalue()
+            with (folder / path).open("rb") as content:
+                tar.addfile(member, content)
 
 
-def unpack(data: bytes, into: Path) -> None:
+def unpack(packed: BinaryIO, into: Path) -> None:
     """Write the files of a packed package into the new folder `into`.
 
-    A plain tar cannot hold more bytes than it has, so a bomb has nowhere to hide. The bytes are
-    not yet trusted: call `verify` on the folder.
+    No more than a block of it is in memory. A plain tar cannot hold more bytes than it has, so a
+    bomb has nowhere to hide. The bytes are not yet trusted: call `verify` on the folder.
 
     Raises:
         PackageFormatError: `into` exists, the data is no tar, or a member is no regular file or
@@ -48,10 +58,12 @@ def unpack(data: bytes, into: Path) -> None:
     if into.exists():
         raise PackageFormatError(f"{into} exists; a package is unpacked into a new folder only")
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        n_bytes = packed.seek(0, io.SEEK_END)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed, mode="r:") as tar:
             members = tar.getmembers()
             for member in members:
-                _check_member(member, len(data))
+                _check_member(member, n_bytes)
             if len(members) > _MAX_FILES:
                 raise PackageFormatError(f"the archive holds more than {_MAX_FILES} files")
             _write_members(tar, members, into)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -44,7 +45,7 @@ class HeldPackage:
 
 
 def hold_package(
-    digest: str, read_packed: Callable[[], bytes], max_unpacked_bytes: int
+    digest: str, open_packed: Callable[[], BinaryIO], max_unpacked_bytes: int
 ) -> HeldPackage:
     """The package of this digest, unpacked on this node.
 
@@ -52,7 +53,7 @@ def hold_package(
 
     Args:
         digest: Package digest that the driver pinned.
-        read_packed: Gives the packed folder; called only if the node does not have it.
+        open_packed: Opens the packed folder; called only if the node does not have it.
         max_unpacked_bytes: What all packages on the node may take; those in use are kept even so.
 
     Raises:
@@ -64,7 +65,8 @@ def hold_package(
     is_new = False
     with _lock_of(folder):
         if not _is_intact(folder, digest):
-            _unpack_into(folder, digest, read_packed())
+            with open_packed() as packed:
+                _unpack_into(folder, digest, packed)
             is_new = True
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -85,7 +87,7 @@ def _is_intact(folder: Path, digest: str) -> bool:
         return False
 
 
-def _unpack_into(folder: Path, digest: str, packed: bytes) -> None:
+def _unpack_into(folder: Path, digest: str, packed: BinaryIO) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpack-") as scratch:
         fresh = Path(scratch) / "package"
         try:

@@ -95,7 +95,7 @@ class SparkEngine:
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
         if not is_connect(self.spark):
-            ask_for_preload(self.spark, task, plan.model.folder)
+            ask_for_preload(self.spark, task)
         shipped = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
         commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))

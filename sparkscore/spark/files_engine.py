@@ -107,7 +107,7 @@ class FilesEngine:
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
-        ask_for_preload(self.spark, task, plan.model.folder)
+        ask_for_preload(self.spark, task)
         attempt = new_attempt()
         job = FilesJob(
             scoring=task,

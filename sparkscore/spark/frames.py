@@ -179,5 +179,5 @@ def _task(
         node_limits=node_limits,
     )
     if not is_connect(spark):
-        ask_for_preload(spark, task, model.folder)
+        ask_for_preload(spark, task)
     return task

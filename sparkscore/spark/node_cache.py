@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sparkscore.errors import ModelTooLargeError, is_out_of_memory, shown
 from sparkscore.flavors import load_predictor
@@ -73,7 +74,7 @@ _n_loads: Counter[str] = Counter()
 def loaded_model(
     digest: str,
     trust: TrustPolicy,
-    read_packed: Callable[[], bytes],
+    open_packed: Callable[[], BinaryIO],
     tree_runtime: TreeRuntime = TreeRuntime.AUTO,
     limits: NodeLimits = NodeLimits(),
 ) -> tuple[LoadedModel, float]:
@@ -84,7 +85,7 @@ def loaded_model(
     Args:
         digest: Package digest that the driver pinned.
         trust: What loading may run.
-        read_packed: Gives the packed folder; called only if the node does not have it.
+        open_packed: Opens the packed folder; called only if the node does not have it.
         tree_runtime: Whether compiled trees may score in the place of the model's library.
         limits: What this process and this node may keep.
 
@@ -101,7 +102,7 @@ def loaded_model(
         return known, 0.0
     started = time.perf_counter()
     try:
-        model = _load(digest, trust, read_packed, tree_runtime, limits)
+        model = _load(digest, trust, open_packed, tree_runtime, limits)
     except ModelTooLargeError:
         raise
     except Exception as exc:  # loading runs foreign code: it may raise anything
@@ -116,11 +117,11 @@ def loaded_model(
 def _load(
     digest: str,
     trust: TrustPolicy,
-    read_packed: Callable[[], bytes],
+    open_packed: Callable[[], BinaryIO],
     tree_runtime: TreeRuntime,
     limits: NodeLimits,
 ) -> LoadedModel:
-    package = hold_package(digest, read_packed, limits.max_unpacked_bytes)
+    package = hold_package(digest, open_packed, limits.max_unpacked_bytes)
     try:
         _check_fits(package, digest)
         # Before it is loaded, so that old and new need not fit side by side.

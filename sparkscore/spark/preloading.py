@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import sparkscore
 from sparkscore.errors import SparkFailedError
 from sparkscore.flavors.base import TreeRuntime
-from sparkscore.package.archive import pack
 from sparkscore.package.node_packages import hold_package
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.spark.daemon import MODULE, PRELOAD_VARIABLE
@@ -32,7 +30,12 @@ def preloads(spark: SparkSession) -> bool:
     return spark.sparkContext.getConf().get(DAEMON_KEY) == MODULE
 
 
-def ask_for_preload(spark: SparkSession, task: ScoringTask, folder: Path) -> None:
+def packed_name(digest: str) -> str:
+    """What a packed package is called among the files of a job."""
+    return f"sparkscore-{digest}.tar"
+
+
+def ask_for_preload(spark: SparkSession, task: ScoringTask) -> None:
     """Have the daemons of the next job load its model, where they are ours.
 
     Spark starts a daemon for each environment that a job asks for; earlier ones stay, with the
@@ -41,14 +44,13 @@ def ask_for_preload(spark: SparkSession, task: ScoringTask, folder: Path) -> Non
     Args:
         spark: A classic session.
         task: What the job's workers do.
-        folder: The model's package.
     """
     if not preloads(spark):
         return
     if is_local(spark.sparkContext.master or ""):
         # A cluster's daemon finds the package among the files of the job.
-        read_packed = partial(pack, folder)
-        hold_package(task.digest, read_packed, task.node_limits.max_unpacked_bytes).release()
+        limit = task.node_limits.max_unpacked_bytes
+        hold_package(task.digest, task.packed.open, limit).release()
     spark.sparkContext.environment[PRELOAD_VARIABLE] = json.dumps(
         {
             "version": sparkscore.__version__,
@@ -76,11 +78,15 @@ def load_preloaded(wanted: str) -> None:
             "install the same on all nodes"
         )
     digest = said["digest"]
+
+    def open_packed() -> BinaryIO:
+        return Path(packed_name(digest)).open("rb")
+
     with limited_threads(1):
         loaded_model(
             digest,
             TrustPolicy(said["trust"]["allow_pickle"], tuple(said["trust"]["types"])),
-            Path(f"sparkscore-{digest}.tar").read_bytes,
+            open_packed,
             TreeRuntime(said["tree_runtime"]),
             NodeLimits(**said["node_limits"]),
         )

@@ -16,12 +16,12 @@ import weakref
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import sparkscore
-from sparkscore.package.archive import pack
+from sparkscore.package.archive import pack, pack_into
 from sparkscore.spark.defaults import is_local
-from sparkscore.spark.preloading import preloads
+from sparkscore.spark.preloading import packed_name, preloads
 from sparkscore.spark.worker import PackedPackage
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class BroadcastPackage:
 
     broadcast: Broadcast[bytes]
 
-    def read(self) -> bytes:
-        """The bytes, fetched by the executor at the first read."""
-        return self.broadcast.value
+    def open(self) -> BinaryIO:
+        """The bytes, fetched by the executor when it first asks for them."""
+        return io.BytesIO(self.broadcast.value)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class FilePackage:
 
     name: str
 
-    def read(self) -> bytes:
-        """The bytes of the node's copy."""
+    def open(self) -> BinaryIO:
+        """The node's copy."""
         from pyspark import SparkFiles
 
-        return Path(SparkFiles.get(self.name)).read_bytes()
+        return Path(SparkFiles.get(self.name)).open("rb")
 
 
 def ship(
@@ -67,13 +67,13 @@ def ship(
         spark: A classic or a Connect session.
         folder: The package's folder, verified.
         digest: Its package digest; names the file.
-        broadcast_max_bytes: A packed package larger than this goes as a file.
+        broadcast_max_bytes: A package whose files are larger than this goes as a file.
     """
     ship_code(spark)
-    packed = pack(folder)
-    if is_connect(spark) or preloads(spark) or len(packed) > broadcast_max_bytes:
-        return _as_file(spark, packed, digest)
-    return BroadcastPackage(spark.sparkContext.broadcast(packed))
+    n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if is_connect(spark) or preloads(spark) or n_bytes > broadcast_max_bytes:
+        return _as_file(spark, folder, digest)
+    return BroadcastPackage(spark.sparkContext.broadcast(pack(folder)))
 
 
 def ship_code(spark: SparkSession) -> None:
@@ -98,7 +98,8 @@ def ship_code(spark: SparkSession) -> None:
         return
     zipped = zipped_source(source)
     name = f"sparkscore-{hashlib.sha256(zipped).hexdigest()[:16]}.zip"
-    path = _written(owner, name, zipped)
+    path = _new_file(owner, name)
+    path.write_bytes(zipped)
     if is_connect(spark):
         spark.addArtifacts(str(path), pyfile=True)
     else:
@@ -111,22 +112,26 @@ def is_connect(spark: SparkSession) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
-def _as_file(spark: SparkSession, packed: bytes, digest: str) -> FilePackage:
-    name = f"sparkscore-{digest}.tar"
+def _as_file(spark: SparkSession, folder: Path, digest: str) -> FilePackage:
+    name = packed_name(digest)
+    path = _new_file(spark if is_connect(spark) else spark.sparkContext, name)
+    with path.open("wb") as file:
+        pack_into(folder, file)
     if is_connect(spark):
-        spark.addArtifacts(str(_written(spark, name, packed)), file=True)
+        spark.addArtifacts(str(path), file=True)
     else:
-        spark.sparkContext.addFile(str(_written(spark.sparkContext, name, packed)))
+        spark.sparkContext.addFile(str(path))
     return FilePackage(name)
 
 
-def _written(owner: object, name: str, content: bytes) -> Path:
-    """A new file that lives as long as `owner`: executors fetch it when their first task starts."""
+def _new_file(owner: object, name: str) -> Path:
+    """Where to write a file that lives as long as `owner`.
+
+    Executors fetch it when their first task starts.
+    """
     folder = Path(tempfile.mkdtemp(prefix="sparkscore-ship-"))
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    path = folder / name
-    path.write_bytes(content)
-    return path
+    return folder / name
 
 
 def zipped_source(source: Path) -> bytes:

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -27,8 +27,8 @@ from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 class PackedPackage(Protocol):
     """A packed package on its way to the nodes; picklable."""
 
-    def read(self) -> bytes:
-        """The bytes, on any node."""
+    def open(self) -> BinaryIO:
+        """The bytes, on any node; seekable."""
         ...
 
 
@@ -82,7 +82,7 @@ def score_rows(
         `scoring.outcome.BatchReport`.
     """
     model, load_s = loaded_model(
-        task.digest, task.trust, task.packed.read, task.tree_runtime, task.node_limits
+        task.digest, task.trust, task.packed.open, task.tree_runtime, task.node_limits
     )
     if load_s > 0:
         threads.limit()

@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from sparkscore.errors import PackageDigestError, PackageFormatError
 from sparkscore.package import compute_seal, copy_sealed, pack, seal, unpack, verify
+from sparkscore.package.archive import pack_into
 from sparkscore.package.manifest import MANIFEST
 
 
@@ -108,8 +110,25 @@ def test_packed_package_is_deterministic_and_comes_back_whole(folder: Path, tmp_
     (folder / "MLmodel").touch()
     (folder / "MLmodel").chmod(0o644)
     assert pack(folder) == packed
-    unpack(packed, tmp_path / "node" / "p")
+    unpack(io.BytesIO(packed), tmp_path / "node" / "p")
     assert verify(tmp_path / "node" / "p") == sealed
+
+
+def test_packing_and_unpacking_hold_no_whole_file_in_memory(folder: Path, tmp_path: Path) -> None:
+    n_bytes = 32 * 2**20
+    with (folder / "weights.bin").open("wb") as weights:
+        weights.truncate(n_bytes)
+    seal(folder)
+    tracemalloc.start()
+    try:
+        with (tmp_path / "packed.tar").open("w+b") as packed:
+            pack_into(folder, packed)
+            unpack(packed, tmp_path / "p")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < n_bytes / 4
+    assert verify(tmp_path / "p") == verify(folder)
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
@@ -145,5 +164,5 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 )
 def test_hostile_archive_leaves_nothing(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(PackageFormatError, match=message):
-        unpack(data, tmp_path / "p")
+        unpack(io.BytesIO(data), tmp_path / "p")
     assert list(tmp_path.iterdir()) == []

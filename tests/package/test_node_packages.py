@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from sparkscore.package.node_packages import HeldPackage, hold_package
 
 N_BYTES = 10_000
 HOLD = """
-import sys
+import io, sys
 from sparkscore.package.node_packages import hold_package
 
-held = hold_package(sys.argv[1], lambda: b"", 2**40)
+held = hold_package(sys.argv[1], io.BytesIO, 2**40)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -44,7 +45,7 @@ def packages(tmp_path: Path) -> dict[str, bytes]:
 
 def hold(packages: dict[str, bytes], digest: str, n_packages: int) -> HeldPackage:
     """Hold a package on a node that has room for `n_packages`."""
-    return hold_package(digest, lambda: packages[digest], (n_packages + 1) * N_BYTES - 1)
+    return hold_package(digest, lambda: BytesIO(packages[digest]), (n_packages + 1) * N_BYTES - 1)
 
 
 def kept(node: Path) -> set[str]:

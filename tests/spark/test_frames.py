@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 from pyspark.sql import functions as sf
@@ -279,8 +280,8 @@ def test_pandas_engine_keeps_longs_where_the_session_says_so(
 class Packed:
     """Bytes that are no package, on their way to the nodes."""
 
-    def read(self) -> bytes:
-        return b"no package"
+    def open(self) -> BinaryIO:
+        return BytesIO(b"no package")
 
 
 @pytest.mark.parametrize("engine", ["arrow", "pandas"])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,18 @@ from sparkscore.spark.node_cache import loaded_model
 digest, packed = sys.argv[1:]
 reads = []
 
-def read():
+def open_packed():
     reads.append(1)
-    return Path(packed).read_bytes()
+    return Path(packed).open("rb")
 
-models = [loaded_model(digest, TrustPolicy(allow_pickle=True), read) for _ in range(3)]
+models = [loaded_model(digest, TrustPolicy(allow_pickle=True), open_packed) for _ in range(3)]
 print(json.dumps({"reads": len(reads), "n_loads": models[-1][0].n_loads,
                   "slow": [seconds > 0 for _, seconds in models]}))
 """
 
 
 LOAD_WITHIN = """
-import resource, sys
+import io, resource, sys
 from sparkscore.errors import ModelTooLargeError
 from sparkscore.package import TrustPolicy
 from sparkscore.spark.node_cache import loaded_model
@@ -55,7 +56,7 @@ from sparkscore.spark.node_cache import loaded_model
 digest, max_bytes = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes),) * 2)
 try:
-    loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: b"")
+    loaded_model(digest, TrustPolicy(allow_pickle=True), io.BytesIO)
 except ModelTooLargeError as exc:
     print(exc)
 """
@@ -66,7 +67,7 @@ from sparkscore.package import TrustPolicy
 from sparkscore.spark.node_cache import loaded_model
 
 digest, packed = sys.argv[1:]
-model, _ = loaded_model(digest, TrustPolicy(allow_pickle=True), Path(packed).read_bytes)
+model, _ = loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: Path(packed).open("rb"))
 print("loaded", flush=True)
 sys.stdin.readline()
 file = re.escape(str(next(model.package.folder.rglob("*.npy"))))
@@ -154,7 +155,7 @@ def test_bytes_of_another_package_are_refused(
 ) -> None:
     other = packaged(SeenAsText(), tmp_path / "other")
     with pytest.raises(PackageDigestError, match=model.digest):
-        loaded_model(model.digest, PICKLE, lambda: pack(other.folder))
+        loaded_model(model.digest, PICKLE, lambda: BytesIO(pack(other.folder)))
     assert node.is_dir()
 
 
@@ -162,21 +163,25 @@ def test_bytes_that_are_no_package_are_refused_as_not_the_pinned_ones(
     model: ModelFacts, node: Path
 ) -> None:
     with pytest.raises(PackageDigestError, match=model.digest):
-        loaded_model(model.digest, PICKLE, lambda: b"no tar")
+        loaded_model(model.digest, PICKLE, lambda: BytesIO(b"no tar"))
     assert not (node / model.digest).exists()
 
 
 @pytest.mark.usefixtures("node")
 def test_model_loaded_under_one_policy_is_not_lent_to_another(model: ModelFacts) -> None:
-    loaded_model(model.digest, PICKLE, lambda: pack(model.folder))
+    loaded_model(model.digest, PICKLE, lambda: BytesIO(pack(model.folder)))
     with pytest.raises(UntrustedCodeError):
-        loaded_model(model.digest, TrustPolicy(), lambda: pack(model.folder))
+        loaded_model(model.digest, TrustPolicy(), lambda: BytesIO(pack(model.folder)))
+
+
+def packed_again(model: ModelFacts) -> BytesIO:
+    return BytesIO(pack(model.folder))
 
 
 def load(model: ModelFacts, max_loaded_bytes: int) -> LoadedModel:
     """The model in a process that keeps so many bytes of models."""
     limits = NodeLimits(max_loaded_bytes=max_loaded_bytes)
-    loaded, _ = loaded_model(model.digest, PICKLE, lambda: pack(model.folder), limits=limits)
+    loaded, _ = loaded_model(model.digest, PICKLE, partial(packed_again, model), limits=limits)
     return loaded
 
 
@@ -205,7 +210,7 @@ def test_files_of_a_model_that_was_let_go_of_may_be_removed(tmp_path: Path) -> N
     first, second, third = (packaged(Sized(4 * MIB, i), tmp_path / f"model-{i}") for i in range(3))
     limits = NodeLimits(max_loaded_bytes=6 * MIB, max_unpacked_bytes=6 * MIB)
     for model in (first, second, third):
-        loaded_model(model.digest, PICKLE, partial(pack, model.folder), limits=limits)
+        loaded_model(model.digest, PICKLE, partial(packed_again, model), limits=limits)
     assert not (node_folder() / first.digest).exists()
     assert (node_folder() / third.digest).is_dir()
 

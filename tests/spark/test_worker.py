@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pytest
@@ -35,8 +37,8 @@ class FolderPackage:
 
     folder: Path
 
-    def read(self) -> bytes:
-        return pack(self.folder)
+    def open(self) -> BinaryIO:
+        return BytesIO(pack(self.folder))
 
 
 @pytest.fixture(autouse=True)
