@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pytest
@@ -65,6 +66,26 @@ def test_libraries_that_come_later_read_the_variables(n_cores: int) -> None:
 def test_variables_say_the_cores_of_the_task() -> None:
     with limited_threads(2):
         assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
+
+
+class Torch(ModuleType):
+    """As much of torch as is told how many threads to use."""
+
+    n_threads = 3
+
+    def set_num_threads(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+
+    def get_num_threads(self) -> int:
+        return self.n_threads
+
+
+def test_torch_is_told_too_and_let_go_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = Torch("torch")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with limited_threads(1) as threads:
+        assert torch.get_num_threads() == threads.n_in_force == 1
+    assert torch.get_num_threads() == 3
 
 
 def test_outside_of_a_task_there_is_one_core() -> None:
