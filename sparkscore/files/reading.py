@@ -161,29 +161,28 @@ def _decoded_bytes_per_row(file: pq.ParquetFile, index: int, columns: list[str])
     width; how long repeated texts are, the first rows say.
     """
     group = file.metadata.row_group(index)
-    wanted, repeated, n_bytes = set(columns), [], 0
+    wanted, n_bytes = set(columns), 0
+    repeated: dict[str, int] = {}
     for i in range(group.num_columns):
         chunk = group.column(i)
-        name = chunk.path_in_schema
-        name = name if name in wanted else name.partition(".")[0]
+        path = chunk.path_in_schema
+        name = path if path in wanted else path.partition(".")[0]
         if name not in wanted:
             continue
         if chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page:
-            repeated.append(name)
-        width = _FIXED_BYTES.get(chunk.physical_type, 0)
-        n_bytes += max(chunk.total_uncompressed_size, chunk.num_values * width)
-    bytes_per_row = n_bytes // group.num_rows
+            repeated[name] = repeated.get(name, 0) + chunk.total_uncompressed_size
+        else:
+            width = _FIXED_BYTES.get(chunk.physical_type, 0)
+            n_bytes += max(chunk.total_uncompressed_size, chunk.num_values * width)
     if not repeated:
-        return int(bytes_per_row)
+        return int(n_bytes // group.num_rows)
     first = next(
         file.iter_batches(
-            _PROBED_ROWS,
-            row_groups=[index],
-            columns=list(dict.fromkeys(repeated)),
-            use_threads=False,
+            _PROBED_ROWS, row_groups=[index], columns=list(repeated), use_threads=False
         )
     )
-    return int(bytes_per_row + first.nbytes // first.num_rows)
+    n_text_bytes = max(sum(repeated.values()), first.nbytes * group.num_rows // first.num_rows)
+    return int((n_bytes + n_text_bytes) // group.num_rows)
 
 
 def _group_bounds(

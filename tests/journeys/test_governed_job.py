@@ -22,15 +22,20 @@ MEMORY = {"spark.conf.spark.executor.pyspark.memory": "2g"}
 """An address space that holds a worker with its libraries, and little more than a GiB besides."""
 
 
-def save_hungry(folder: Path, bytes_a_row: int) -> None:
-    """Package the model x + the number of a matrix's bytes that it does not fill."""
+def save_hungry(folder: Path, bytes_a_row: int = 0, bytes_loaded: int = 0) -> None:
+    """Package the model x + 0, which takes memory for each row, and when it is loaded."""
 
     class Hungry:  # Local, so that it is pickled by value.
+        def load_context(self, context: object) -> None:  # noqa: ARG002
+            import numpy as np
+
+            self.weights = np.zeros(bytes_loaded, dtype=np.int8)
+
         def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
             import numpy as np
 
-            empty = np.zeros((len(model_input), bytes_a_row), dtype=np.int8)
-            return model_input["x"].to_numpy() + empty[:, -1]
+            taken = np.zeros((len(model_input), bytes_a_row + 1), dtype=np.int8)
+            return model_input["x"].to_numpy() + taken[:, -1]
 
     inputs = pa.table({"x": [0.5]})
     outputs = pa.table({"prediction": [2.0]})
@@ -105,15 +110,24 @@ def test_batches_that_a_worker_cannot_hold_are_split(
     assert world.scores("scores")["prediction"].to_pylist() == [i / 8 for i in range(2000)]
 
 
-def test_row_that_a_worker_cannot_hold_is_one_message_and_no_commit(
-    world: World, batch: Batch
+@pytest.mark.parametrize(
+    ("bytes_a_row", "bytes_loaded", "says"),
+    [
+        (2**40, 0, "model 'hungry' ran out of memory on a batch of 1 row"),
+        (0, 3 * 2**30, f"does not fit into the {2 * 2**30} bytes of memory"),
+    ],
+    ids=["row", "model"],
+)
+def test_what_a_worker_cannot_hold_is_one_message_and_no_commit(
+    bytes_a_row: int, bytes_loaded: int, says: str, world: World, batch: Batch
 ) -> None:
-    save_hungry(world.folder / "hungry", bytes_a_row=2**40)
+    save_hungry(world.folder / "hungry", bytes_a_row, bytes_loaded)
     answer = answer_of(world, MEMORY, batch("./hungry"))
     assert answer.exit_code == 4
     message = answer.stderr.strip().splitlines()[-1]
-    assert message.startswith("error [MODEL_TOO_LARGE]: model 'hungry' ran out of memory")
-    assert "Unable to allocate 1.00 T" in message
+    assert message.startswith("error [MODEL_TOO_LARGE]: ")
+    assert says in message
+    assert "Unable to allocate" in message
     assert world.commits("scores") == []
 
 
