@@ -23,7 +23,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── UntrustedCodeError          PACKAGE_UNTRUSTED
 │   ├── ModelNotFoundError          MODEL_NOT_FOUND
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
-│   └── PredictionError             PREDICTION_FAILED
+│   ├── PredictionError             PREDICTION_FAILED
+│   └── NotCertifiedError           NOT_CERTIFIED
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -213,6 +214,12 @@ class PredictionError(ModelError, RuntimeError):
     """The model raised, or answered with something its signature does not allow."""
 
     code = "PREDICTION_FAILED"
+
+
+class NotCertifiedError(ModelError):
+    """A model scores otherwise in one way than in another."""
+
+    code = "NOT_CERTIFIED"
 
 
 class TargetError(SparkscoreError):
