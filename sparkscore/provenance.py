@@ -23,6 +23,8 @@ _LIBRARIES = (
     "numpy",
     "scikit-learn",
     "lightgbm",
+    "xgboost",
+    "xgboost-cpu",
     "numba",
 )
 

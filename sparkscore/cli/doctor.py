@@ -28,7 +28,12 @@ from sparkscore.spark.java import find_java, spark_home
 from sparkscore.workspace import Workspace
 
 _COLUMNS = ("part", "status", "required", "detail", "code")
-_EXTRAS = {"scikit-learn": "sklearn", "skops": "sklearn", "lightgbm": "lightgbm"}
+_EXTRAS = {
+    "scikit-learn": "sklearn",
+    "skops": "sklearn",
+    "lightgbm": "lightgbm",
+    "xgboost": "xgboost",
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,13 +13,14 @@ from sparkscore.flavors.frames import (
     float_matrix,
     is_float_matrix,
     pandas_frame,
+    text_as_categories,
 )
 from sparkscore.flavors.sklearn import dump_skops, load_estimator
+from sparkscore.flavors.threads import threads_of_task
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     import pyarrow as pa
 
     from sparkscore.flavors.compiled_lightgbm import Booster
@@ -99,7 +99,7 @@ class _LightgbmPredictor:
         self._schema = schema
         self._as_matrix = as_matrix
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
-        self._n_threads = _n_threads(os.environ.get("OMP_NUM_THREADS"))
+        self._n_threads = threads_of_task()
         self._booster = cast("Booster", getattr(model, "booster_", model))
         self._has_categories = bool(getattr(self._booster, "pandas_categorical", None))
 
@@ -114,7 +114,7 @@ class _LightgbmPredictor:
             return self._model.predict(float_matrix(batch), num_threads=self._n_threads)
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
-            frame = _categorised(frame)
+            frame = text_as_categories(frame)
         return self._model.predict(frame, num_threads=self._n_threads)
 
 
@@ -134,17 +134,6 @@ def _classes(model: object) -> np.ndarray | None:
     if callable(getattr(model, "objective_", None)):
         return None
     return getattr(model, "classes_", None)
-
-
-def _categorised(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text as categories; LightGBM then maps them to the ones it was fitted on."""
-    text = list(frame.select_dtypes(object).columns)
-    return frame.astype(dict.fromkeys(text, "category"))
-
-
-def _n_threads(omp_num_threads: str | None) -> int:
-    is_number = omp_num_threads is not None and omp_num_threads.isdigit()
-    return max(1, int(omp_num_threads)) if is_number and omp_num_threads else 1
 
 
 def _import_lightgbm() -> ModuleType:

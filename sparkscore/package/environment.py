@@ -31,6 +31,9 @@ CONDA_ENV = "conda.yaml"
 PYTHON_ENV = "python_env.yaml"
 INPUT_EXAMPLE = "input_example.json"
 
+_SAME_LIBRARY = {"xgboost": ("xgboost-cpu",)}
+"""Wheels that bring the same modules under another name."""
+
 
 def pin_requirements(requirements: Iterable[str]) -> tuple[str, ...]:
     """Each requirement with the installed version, sorted; one that has a version keeps it.
@@ -142,10 +145,18 @@ def _check_line(line: str, where: str) -> list[str]:
     # MLflow names itself in every package; scoring here does not need it.
     if requirement.name.casefold() in ("mlflow", "mlflow-skinny"):
         return []
-    try:
-        here = version(requirement.name)
-    except PackageNotFoundError:
+    here = _installed_version(requirement.name)
+    if here is None:
         return [f"{requirement.name}: the package needs {line}, here it is not installed"]
     if requirement.specifier.contains(here, prereleases=True):
         return []
     return [f"{requirement.name}: the package needs {line}, here is {here}"]
+
+
+def _installed_version(name: str) -> str | None:
+    for distribution in (name, *_SAME_LIBRARY.get(name.casefold(), ())):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
