@@ -56,7 +56,7 @@ class XgboostFlavor:
     def save(self, model: object, folder: Path) -> SavedFlavor:
         """Write `model.ubj`; see `Flavor.save`."""
         xgboost = _import_xgboost()
-        requirements = ["numpy", "pandas", f"xgboost=={xgboost.__version__}"]
+        requirements = ["numpy", "pandas", "xgboost"]
         if isinstance(model, xgboost.Booster):
             model_class = _BOOSTER
         elif isinstance(model, xgboost.XGBModel) and type(model).__name__ in _ESTIMATORS:
