@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -43,7 +42,6 @@ class Booster(Protocol):
 
 
 class _Estimator(Protocol):
-    missing: float
     best_iteration: int
 
     def get_booster(self) -> Booster: ...
@@ -99,16 +97,10 @@ class CompiledXgboost:
 
 
 def _used(model: object) -> tuple[Booster, int | None]:
-    """The booster inside `model`, and how many of its iterations predict; None: all.
-
-    Raises:
-        NotCompiledError: Another value than NaN stands for a missing one.
-    """
+    """The booster inside `model`, and how many of its iterations predict; None: all."""
     if not hasattr(model, "get_booster"):
         return cast("Booster", model), None
     estimator = cast("_Estimator", model)
-    if not math.isnan(estimator.missing):
-        raise NotCompiledError(f"it takes {estimator.missing} for a missing value")
     try:
         return estimator.get_booster(), estimator.best_iteration + 1
     except AttributeError:  # It was fitted without early stopping.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparkscore.errors import (
     MissingExtraError,
     PackageFormatError,
+    SignatureMismatchError,
     UntrustedCodeError,
     UsageError,
     listed,
@@ -64,6 +66,11 @@ class XgboostFlavor:
             requirements.append("scikit-learn")
         else:
             raise UsageError(f"a {type(model).__name__} is no model of xgboost")
+        if not math.isnan(getattr(model, "missing", math.nan)):
+            raise UsageError(
+                f"the model takes {model.missing} for a missing value, which xgboost's file does "
+                "not keep, so that it would score otherwise once loaded; fit it on NaN instead"
+            )
         model.save_model(str(folder / "model.ubj"))
         own: dict[str, object] = {
             "xgb_version": xgboost.__version__,
@@ -91,6 +98,7 @@ class XgboostFlavor:
             booster = xgboost.Booster()
             _load_into(booster, path, xgboost)
             booster.set_param({"nthread": n_threads})
+            _check_names(booster, schema)
             is_inplace = _has_plain_trees(booster)
             predict = booster.inplace_predict if is_inplace else _on_copies(booster, xgboost)
             return _XgboostPredictor(booster, predict, schema, as_matrix=is_inplace)
@@ -103,6 +111,7 @@ class XgboostFlavor:
         estimator = getattr(xgboost, class_name)()
         _load_into(estimator, path, xgboost)
         estimator.set_params(n_jobs=n_threads)
+        _check_names(estimator.get_booster(), schema)
         is_inplace = _has_plain_trees(estimator.get_booster())
         return _XgboostPredictor(estimator, estimator.predict, schema, as_matrix=is_inplace)
 
@@ -125,7 +134,31 @@ class _XgboostPredictor:
     def predict(self, batch: pa.RecordBatch) -> object:
         if self._as_matrix:
             return self._predict(float_matrix(batch))
-        return self._predict(text_as_categories(pandas_frame(batch, self._schema)))
+        frame = text_as_categories(pandas_frame(batch, self._schema))
+        for position, dtype in enumerate(frame.dtypes):
+            # xgboost refuses a column of which it sees no category.
+            if dtype == "category" and not len(dtype.categories):
+                known = self._a_category_of(position)
+                column = frame.iloc[:, position].cat.add_categories(known)
+                frame.isetitem(position, column.array)
+        return self._predict(frame)
+
+    def _a_category_of(self, position: int) -> list[str]:
+        model = cast("Any", self._model)
+        booster: Booster = model.get_booster() if hasattr(model, "get_booster") else model
+        known = booster.get_categories(export_to_arrow=True).to_arrow()
+        categories = known[position][1] if known else None
+        return [] if categories is None else categories.to_pylist()[:1]
+
+
+def _check_names(booster: Booster, schema: ColumnSchema) -> None:
+    """Refuse columns of other names than the model's: xgboost looks at those of no matrix."""
+    fitted = booster.feature_names
+    if fitted is not None and schema.names and list(fitted) != list(schema.names):
+        raise SignatureMismatchError(
+            f"the signature has the columns {listed(schema.names)}, but the model was fitted on "
+            f"{listed(fitted)}, in this order; save it again with a signature of those"
+        )
 
 
 def _has_plain_trees(booster: Booster) -> bool:

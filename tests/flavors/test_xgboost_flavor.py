@@ -8,11 +8,18 @@ import pytest
 import xgboost
 import yaml
 
-from sparkscore.errors import PackageFormatError, UntrustedCodeError, UsageError
+from sparkscore.errors import (
+    PackageFormatError,
+    SignatureMismatchError,
+    UntrustedCodeError,
+    UsageError,
+)
 from sparkscore.flavors import load_predictor, save_model
+from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.environment import check_environment
-from sparkscore.testing.flavor_contract import FlavorContract
+from sparkscore.package.signature import infer_signature
+from sparkscore.testing.flavor_contract import FlavorContract, assert_same
 
 ROWS = pd.DataFrame({"x": [1.0, 2.0, np.nan, 4.0] * 20, "y": [0.5, 0.25, 7.0, 1.0] * 20})
 TARGET = np.arange(80.0)
@@ -115,6 +122,34 @@ def test_class_of_the_users_own_is_not_saved(tmp_path: Path) -> None:
     model = Forecaster(n_estimators=1).fit(ROWS, TARGET)
     with pytest.raises(UsageError, match="Forecaster is no model of xgboost"):
         save_model(model, tmp_path / "p", flavor="xgboost", input_example=ROWS)
+
+
+def test_missing_value_that_would_be_forgotten_is_refused(tmp_path: Path) -> None:
+    model = xgboost.XGBRegressor(n_estimators=2, missing=-999.0).fit(ROWS, TARGET)
+    with pytest.raises(UsageError, match=r"takes -999\.0 for a missing value"):
+        save_model(model, tmp_path / "p", input_example=ROWS)
+
+
+@pytest.mark.parametrize("case", [TestBooster, TestRegressor])
+def test_columns_in_another_order_than_the_models_are_refused(
+    case: type[TestBooster | TestRegressor], tmp_path: Path
+) -> None:
+    signature = infer_signature(ROWS[["y", "x"]], TARGET)
+    with pytest.raises(SignatureMismatchError, match="fitted on 'x', 'y', in this order"):
+        save_model(case().model(), tmp_path / "p", signature=signature)
+
+
+def test_batch_whose_text_is_all_missing_is_scored(tmp_path: Path) -> None:
+    case = TestRegressorWithCategories()
+    example = case.example()
+    model = case.model()
+    signature = infer_signature(example, TARGET)
+    package = save_model(model, tmp_path / "q", signature=signature)
+    batch = record_batch(example.assign(town=None), column_inputs(signature))
+    got = load_predictor(package, TrustPolicy()).predict(batch)
+    assert isinstance(model, xgboost.XGBRegressor)
+    towns = pd.Categorical([None] * len(example), categories=["Ulm"])
+    assert_same(np.asarray(got), model.predict(example.assign(town=towns)))
 
 
 def test_broken_model_file_is_named(tmp_path: Path) -> None:

@@ -240,13 +240,6 @@ def test_other_kinds_of_models_are_left_to_xgboost(options: dict[str, object], s
         CompiledXgboost(trained(options), SCHEMA)
 
 
-def test_another_missing_value_is_left_to_xgboost() -> None:
-    rows = np.nan_to_num(table(0), nan=-999.0)
-    model = xgboost.XGBRegressor(n_estimators=2, missing=-999.0, n_jobs=1).fit(rows, rows[:, 0])
-    with pytest.raises(NotCompiledError, match=r"takes -999\.0 for a missing value"):
-        CompiledXgboost(model, SCHEMA)
-
-
 def test_library_that_answers_otherwise_keeps_the_model() -> None:
     booster = trained({})
 
