@@ -21,6 +21,7 @@ from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 
 _INTERRUPTED = 130
+_HOUR_S = 3600
 
 _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
@@ -144,6 +145,40 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
         _show_plan(facts)
     else:
         show_record(facts, output)
+
+
+@command.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Younger files may belong to a job that still runs.",
+)
+@click.option("--remove", is_flag=True, help="Remove them; otherwise they are only listed.")
+@output_option
+def clean(target: Path, *, older_than: float, remove: bool, output: Output) -> None:
+    """List files that killed jobs left in the folder of a score table, or remove them.
+
+    They are in no commit, and no reader sees them. VACUUM would remove them as well.
+    """
+    from sparkscore.files.leftovers import leftovers, remove_leftovers
+
+    found = [each for each in leftovers(target) if each.age_s >= older_than * _HOUR_S]
+    if remove:
+        remove_leftovers(found)
+    rows = [
+        {
+            "file": str(each.path.relative_to(target)),
+            "bytes": each.n_bytes,
+            "hours": each.age_s / _HOUR_S,
+            "status": "removed" if remove else "left",
+        }
+        for each in found
+    ]
+    show(rows, ("file", "bytes", "hours", "status"), output)
 
 
 def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
