@@ -19,6 +19,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import xgboost
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -36,6 +37,7 @@ from sparkscore.trees.bit_vectors import lay_out_bit_vectors
 from sparkscore.trees.kernel_cache import load_kernels
 from sparkscore.trees.lightgbm_text import read_lightgbm
 from sparkscore.trees.traversal import lay_out_traversal
+from sparkscore.trees.xgboost_json import read_xgboost
 
 N_COLUMNS = 28
 N_TRAINING_ROWS = 60_000
@@ -69,6 +71,17 @@ def boosted(n_trees: int, **settings: object) -> Callable[[pd.DataFrame, np.ndar
     return fit
 
 
+def grown(n_trees: int, **settings: object) -> Callable[[pd.DataFrame, np.ndarray], object]:
+    """Trains xgboost; a logistic objective on the target's share of its range."""
+
+    def fit(rows: pd.DataFrame, target: np.ndarray) -> object:
+        spread = target - target.min()
+        data = xgboost.DMatrix(rows, spread / spread.max() if "objective" in settings else target)
+        return xgboost.train({"nthread": 1, **settings}, data, n_trees)
+
+    return fit
+
+
 def classes(target: np.ndarray) -> np.ndarray:
     return np.asarray(np.digitize(target, np.quantile(target, [0.3, 0.7])))
 
@@ -78,6 +91,8 @@ CASES = (
     Case("LightGBM 500 x 63", boosted(500)),
     Case("LightGBM 100 x 255", boosted(100, num_leaves=255)),
     Case("LightGBM 100 x 63, text, nulls", boosted(100), has_text=True),
+    Case("xgboost 200 x depth 6", grown(200, max_depth=6)),
+    Case("xgboost 100 x depth 9, logistic", grown(100, max_depth=9, objective="reg:logistic")),
     Case(
         "HistGradientBoosting 100 x 31",
         lambda rows, target: HistGradientBoostingRegressor(max_iter=100).fit(rows, target),
@@ -143,9 +158,10 @@ def compare_layouts(n_rounds: int) -> None:
         forest = read_lightgbm(booster.model_to_string()).forest
         scores = [np.zeros((1, BATCH_ROWS)) for _ in range(2)]
         bits, walk = lay_out_bit_vectors(forest), lay_out_traversal(forest)
+        dtypes = matrix.dtype, scores[0].dtype
         sides = (
-            (kernels.for_arguments(kernels.score_bit_vectors, bits, matrix.dtype), bits),
-            (kernels.for_arguments(kernels.score_traversal, walk, matrix.dtype), walk),
+            (kernels.for_arguments(kernels.score_bit_vectors, bits, *dtypes), bits),
+            (kernels.for_arguments(kernels.score_traversal, walk, *dtypes), walk),
         )
         best = [float("inf"), float("inf")]
         for _ in range(n_rounds):
@@ -247,6 +263,9 @@ def thresholds_of(model: object) -> Thresholds:
 def splits(model: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if isinstance(model, lightgbm.Booster):
         forest = read_lightgbm(model.model_to_string()).forest
+        yield forest.feature, forest.threshold
+    elif isinstance(model, xgboost.Booster):
+        forest = read_xgboost(model.save_raw("json").decode()).forest
         yield forest.feature, forest.threshold
     elif isinstance(model, HistGradientBoostingRegressor):
         for (tree,) in model._predictors:

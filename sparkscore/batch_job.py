@@ -53,6 +53,7 @@ class PreparedJob:
     engine: SparkEngine | FilesEngine
     sink: DeltaSink | FilesSink
     engine_reason: str
+    crossing: str
     run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
 
@@ -149,7 +150,11 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "where": plan.source.where,
         },
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
-        "engine": {"name": prepared.engine.name, "reason": prepared.engine_reason},
+        "engine": {
+            "name": prepared.engine.name,
+            "reason": prepared.engine_reason,
+            "crossing": prepared.crossing,
+        },
         "run_key": plan.identity.run_key,
         "columns": [
             {
@@ -204,7 +209,8 @@ def _planned_for_files(
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
-    return PreparedJob(plan, engine, sink, "asked for by name", run, {})
+    crossing = engine.crossing(plan, source)
+    return PreparedJob(plan, engine, sink, "asked for by name", crossing, run, {})
 
 
 def _planned_for_spark(
@@ -219,7 +225,7 @@ def _planned_for_spark(
     source = engine.open(_spec(job))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, run, {})
+    return PreparedJob(plan, engine, sink, reason, engine.crossing(plan, source), run, {})
 
 
 def _spec(job: JobSettings) -> SourceSpec:

@@ -24,7 +24,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── ModelNotFoundError          MODEL_NOT_FOUND
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   ├── PredictionError             PREDICTION_FAILED
-│   └── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
+│   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
+│   └── NotCertifiedError           NOT_CERTIFIED
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -220,6 +221,12 @@ class ModelTooLargeError(ModelError, MemoryError):
     """The model, or what it needs for a single row, does not fit into a worker's memory."""
 
     code = "MODEL_TOO_LARGE"
+
+
+class NotCertifiedError(ModelError):
+    """A model scores otherwise in one way than in another."""
+
+    code = "NOT_CERTIFIED"
 
 
 class TargetError(SparkscoreError):

@@ -15,6 +15,7 @@ _EXTRAS = {
     "pyspark": "spark",
     "skops": "sklearn",
     "sklearn": "sklearn",
+    "xgboost": "xgboost",
 }
 
 

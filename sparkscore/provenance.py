@@ -8,9 +8,9 @@ import platform
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
+from sparkscore.package.environment import installed_version
 from sparkscore.tracking import RunOrigin
 
 _LIBRARIES = (
@@ -23,6 +23,7 @@ _LIBRARIES = (
     "numpy",
     "scikit-learn",
     "lightgbm",
+    "xgboost",
     "numba",
 )
 
@@ -91,10 +92,5 @@ def _packed_refs(path: Path) -> Mapping[str, str]:
 
 @cache
 def _installed() -> Mapping[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    versions = {name: installed_version(name) for name in _LIBRARIES}
+    return {name: version for name, version in versions.items() if version is not None}

@@ -163,6 +163,14 @@ class Registry:
         """
         self._models.set_alias(name, alias, version)
 
+    def set_version_tags(self, name: ModelName, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version; others stay as they are.
+
+        Raises:
+            RecordNotFoundError: There is no such model or version.
+        """
+        self._models.set_version_tags(name, version, tags)
+
     def _ensure_model(self, name: ModelName) -> None:
         # Asked for first: to create is a write, and nearly always in vain.
         try:

@@ -55,6 +55,7 @@ def test_auto_takes_files_where_it_can(folder: Path) -> None:
     assert engine_facts(prepared(folder, where="word = 'a'")) == {
         "name": "files",
         "reason": "auto: Python reads and writes the files itself, so that no row crosses the JVM",
+        "crossing": "nothing: Python reads the files, and the JVM sees their names and reports",
     }
 
 
@@ -72,6 +73,7 @@ def test_auto_takes_arrow_for_the_rest_and_says_why(
     assert isinstance(facts, dict)
     assert facts["name"] == "arrow"
     assert str(facts["reason"]).startswith(f"auto: not the files engine, since {reason}")
+    assert facts["crossing"] == "one by one: fewer than 4 columns are doubles"
 
 
 def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:
@@ -97,10 +99,9 @@ def test_files_by_name_is_refused_where_it_cannot(folder: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["files", "arrow", "pandas"])
 def test_engine_by_name_is_that_one(engine: str, folder: Path) -> None:
-    assert engine_facts(prepared(folder, engine=engine)) == {
-        "name": engine,
-        "reason": "asked for by name",
-    }
+    facts = engine_facts(prepared(folder, engine=engine))
+    assert isinstance(facts, dict)
+    assert (facts["name"], facts["reason"]) == (engine, "asked for by name")
 
 
 def test_identity_of_a_run_does_not_depend_on_the_engine(folder: Path) -> None:

@@ -25,6 +25,7 @@ from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.extras import missing_extra
 
 _COMMANDS = {
+    "certify": "Prove that a model scores the same in every way, on your own rows.",
     "config": "Settings in force, and where each came from.",
     "demo": "Play the whole way on real data, in one folder.",
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",

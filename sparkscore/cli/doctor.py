@@ -23,12 +23,18 @@ from sparkscore.errors import (
     UsageError,
 )
 from sparkscore.names import ArtifactPath
+from sparkscore.package.environment import installed_version
 from sparkscore.spark.jars import find_jars
 from sparkscore.spark.java import find_java, spark_home
 from sparkscore.workspace import Workspace
 
 _COLUMNS = ("part", "status", "required", "detail", "code")
-_EXTRAS = {"scikit-learn": "sklearn", "skops": "sklearn", "lightgbm": "lightgbm"}
+_EXTRAS = {
+    "scikit-learn": "sklearn",
+    "skops": "sklearn",
+    "lightgbm": "lightgbm",
+    "xgboost": "xgboost",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def _java(workspace: Workspace) -> str:
 
 
 def _spark() -> str:
-    return f"{_version('pyspark')}: {spark_home()}"
+    return f"{importlib.metadata.version('pyspark')}: {spark_home()}"
 
 
 def _jars(workspace: Workspace) -> str:
@@ -128,11 +134,7 @@ def _writable(folder: Path) -> str:
 
 
 def _library(library: str, extra: str) -> str:
-    try:
-        return _version(library)
-    except importlib.metadata.PackageNotFoundError as exc:
-        raise MissingExtraError(f"for its models run: pip install 'sparkscore[{extra}]'") from exc
-
-
-def _version(library: str) -> str:
-    return importlib.metadata.version(library)
+    installed = installed_version(library)
+    if installed is None:
+        raise MissingExtraError(f"for its models run: pip install 'sparkscore[{extra}]'")
+    return installed

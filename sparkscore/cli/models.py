@@ -12,7 +12,16 @@ from sparkscore.cli.output import Output, output_option, show, show_record, utc
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.records import ModelVersion
 
-_VERSION_COLUMNS = ("version", "status", "aliases", "created", "digest", "run_id", "message")
+_VERSION_COLUMNS = (
+    "version",
+    "status",
+    "aliases",
+    "certified",
+    "created",
+    "digest",
+    "run_id",
+    "message",
+)
 
 
 @click.group()
@@ -97,6 +106,7 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "status": version.status.value,
         "aliases": sorted(version.aliases),
         "created": utc(version.creation_time_ms),
+        "certified": version.tags.get("sparkscore.certified"),
         "digest": version.digest,
         "run_id": version.run_id,
         "message": version.status_message,

@@ -21,6 +21,7 @@ from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 
 _INTERRUPTED = 130
+_HOUR_S = 3600
 
 _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
@@ -39,11 +40,13 @@ _JOB_OPTIONS = (
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option("--experiment", help="Experiment that the run is recorded in."),
+    click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
+    click.option("--run-key", help="Name of this logical run; the same key scores once."),
+)
+_TRUST_OPTIONS = (
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
     click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
-    click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
-    click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
 _JOB_KEYS = {
     "source": "source.uri",
@@ -55,7 +58,40 @@ _JOB_KEYS = {
 
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
-    return reduce(lambda made, option: option(made), reversed(_JOB_OPTIONS), command)
+    options = reversed((*_JOB_OPTIONS, *_TRUST_OPTIONS))
+    return reduce(lambda made, option: option(made), options, command)
+
+
+def trust_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that say what a model may load, and what becomes of rows that it cannot take."""
+    return reduce(lambda made, option: option(made), reversed(_TRUST_OPTIONS), command)
+
+
+def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
+    """Those flags that are settings, by their dotted keys."""
+    settings: dict[str, object] = {}
+    if flags["on_invalid"] is not None:
+        settings["scoring.on_invalid"] = flags["on_invalid"]
+    if flags["trust_pickle"]:
+        settings["trust.allow_pickle"] = True
+    if flags["trust"]:
+        settings["trust.types"] = flags["trust"]
+    if flags.get("preload"):
+        settings["spark.preload"] = True
+    return settings
+
+
+def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Model column and source column of each `--column MODEL=SOURCE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not (name and equals and source):
+            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
+        yield name, source
 
 
 @click.group()
@@ -101,7 +137,7 @@ def batch(
 @output_option
 def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: object) -> None:
     """Show what a job would do, and how model and table differ; no row is scored."""
-    workspace = open_workspace(_settings(flags))
+    workspace = open_workspace(scoring_settings(flags))
     try:
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
         prepared = prepare(workspace, resolved.values, run_key, note)
@@ -114,13 +150,47 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
         show_record(facts, output)
 
 
+@command.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Younger files may belong to a job that still runs.",
+)
+@click.option("--remove", is_flag=True, help="Remove them; otherwise they are only listed.")
+@output_option
+def clean(target: Path, *, older_than: float, remove: bool, output: Output) -> None:
+    """List files that killed jobs left in the folder of a score table, or remove them.
+
+    They are in no commit, and no reader sees them. VACUUM would remove them as well.
+    """
+    from sparkscore.files.leftovers import leftovers, remove_leftovers
+
+    found = [each for each in leftovers(target) if each.age_s >= older_than * _HOUR_S]
+    if remove:
+        remove_leftovers(found)
+    rows = [
+        {
+            "file": str(each.path.relative_to(target)),
+            "bytes": each.n_bytes,
+            "hours": each.age_s / _HOUR_S,
+            "status": "removed" if remove else "left",
+        }
+        for each in found
+    ]
+    show(rows, ("file", "bytes", "hours", "status"), output)
+
+
 def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
     """The job's result, whatever happens on the way."""
     started = dt.datetime.now(dt.UTC).isoformat()
     name = str(flags["name"] or (job.stem if job else "score-batch"))
     workspace: Workspace | None = None
     try:
-        workspace = open_workspace(_settings(flags))
+        workspace = open_workspace(scoring_settings(flags))
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
         return run_batch_job(workspace, resolved.values, run_key, note)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
@@ -158,20 +228,6 @@ def _failed(
     )
 
 
-def _settings(flags: Mapping[str, object]) -> dict[str, object]:
-    """Those flags that are settings, by their dotted keys."""
-    settings: dict[str, object] = {}
-    if flags["on_invalid"] is not None:
-        settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_pickle"]:
-        settings["trust.allow_pickle"] = True
-    if flags["trust"]:
-        settings["trust.types"] = flags["trust"]
-    if flags["preload"]:
-        settings["spark.preload"] = True
-    return settings
-
-
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
     no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column"}
@@ -181,16 +237,9 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
         if name not in no_keys and value not in (None, ())
     }
     return keys | {
-        f"columns.{name}": source for name, source in _pairs(cast(tuple[str, ...], flags["column"]))
+        f"columns.{name}": source
+        for name, source in column_names(cast(tuple[str, ...], flags["column"]))
     }
-
-
-def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not (name and equals and source):
-            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
-        yield name, source
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def checked_scorer(
     return scorer
 
 
-def check_equal(ours: FloatMatrix, native: FloatMatrix) -> None:
+def check_equal(ours: np.ndarray, native: np.ndarray) -> None:
     """Compare scores of probe rows.
 
     Raises:

@@ -53,6 +53,27 @@ def float_matrix(batch: pa.RecordBatch) -> np.ndarray:
     return matrix
 
 
+def float32_matrix(batch: pa.RecordBatch, schema: ColumnSchema) -> np.ndarray:
+    """`batch` as one column-major float32 array, each value the nearest float32; null is NaN.
+
+    Args:
+        batch: The schema's columns in its order: numbers and booleans.
+        schema: Their types.
+
+    Raises:
+        SignatureMismatchError: A required integer or boolean column holds a null.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float32, order="F")
+    for i, (column, spec) in enumerate(zip(batch.columns, schema.columns, strict=True)):
+        if spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
+            _check_required(column, spec)
+        matrix[:, i] = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    return matrix
+
+
 def numeric_matrix(
     batch: pa.RecordBatch, schema: ColumnSchema, categories: Mapping[int, Sequence[str]]
 ) -> np.ndarray:
@@ -108,6 +129,12 @@ def pandas_frame(batch: pa.RecordBatch, schema: ColumnSchema) -> pd.DataFrame:
     if schema.columns and schema.columns[0].name is not None:
         frame.columns = pd.Index(schema.names)
     return frame
+
+
+def text_as_categories(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with its text as categories, which boosters map to those that they were fitted on."""
+    text = list(frame.select_dtypes(object).columns)
+    return frame.astype(dict.fromkeys(text, "category"))
 
 
 def record_batch(frame: pd.DataFrame, schema: ColumnSchema) -> pa.RecordBatch:

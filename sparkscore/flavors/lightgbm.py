@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,13 +13,14 @@ from sparkscore.flavors.frames import (
     float_matrix,
     is_float_matrix,
     pandas_frame,
+    text_as_categories,
 )
 from sparkscore.flavors.sklearn import dump_skops, load_estimator
+from sparkscore.flavors.threads import threads_of_task
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     import pyarrow as pa
 
     from sparkscore.flavors.compiled_lightgbm import Booster
@@ -108,12 +108,15 @@ class _LightgbmPredictor:
         return CompiledLightgbm(self._booster, self._schema, _classes(self._model))
 
     def predict(self, batch: pa.RecordBatch) -> object:
+        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
+        # Not when it is loaded: a daemon may have loaded it for workers that have more cores.
+        n_threads = threads_of_task()
         if self._as_matrix:
-            return self._model.predict(float_matrix(batch), num_threads=_n_threads())
+            return self._model.predict(float_matrix(batch), num_threads=n_threads)
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
-            frame = _categorised(frame)
-        return self._model.predict(frame, num_threads=_n_threads())
+            frame = text_as_categories(frame)
+        return self._model.predict(frame, num_threads=n_threads)
 
 
 def _classes(model: object) -> np.ndarray | None:
@@ -132,19 +135,6 @@ def _classes(model: object) -> np.ndarray | None:
     if callable(getattr(model, "objective_", None)):
         return None
     return getattr(model, "classes_", None)
-
-
-def _categorised(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text as categories; LightGBM then maps them to the ones it was fitted on."""
-    text = list(frame.select_dtypes(object).columns)
-    return frame.astype(dict.fromkeys(text, "category"))
-
-
-def _n_threads() -> int:
-    # Not the saved setting: a worker has the cores of its task, and the scorer says how many. Not
-    # when the model is loaded: a daemon may have loaded it for workers that have more cores.
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(said)) if said.isdigit() else 1
 
 
 def _import_lightgbm() -> ModuleType:

@@ -16,6 +16,7 @@ _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
+    "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }
 

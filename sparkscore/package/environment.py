@@ -31,6 +31,9 @@ CONDA_ENV = "conda.yaml"
 PYTHON_ENV = "python_env.yaml"
 INPUT_EXAMPLE = "input_example.json"
 
+_SAME_LIBRARY = {"xgboost": ("xgboost-cpu",)}
+"""Wheels that bring the same modules under another name."""
+
 
 def pin_requirements(requirements: Iterable[str]) -> tuple[str, ...]:
     """Each requirement with the installed version, sorted; one that has a version keeps it.
@@ -42,16 +45,28 @@ def pin_requirements(requirements: Iterable[str]) -> tuple[str, ...]:
     for line in requirements:
         try:
             requirement = Requirement(line)
-            if not requirement.specifier and not requirement.url:
-                line = f"{line.strip()}=={version(requirement.name)}"  # noqa: PLW2901
         except InvalidRequirement as exc:
             raise UsageError(f"requirement {shown(line)} does not parse: {exc}") from exc
-        except PackageNotFoundError as exc:
-            raise UsageError(
-                f"requirement {shown(line)} is not installed; install it or name its version"
-            ) from exc
-        pinned[requirement.name.casefold()] = line.strip()
+        suffix = ""
+        if not requirement.specifier and not requirement.url:
+            installed = installed_version(requirement.name)
+            if installed is None:
+                raise UsageError(
+                    f"requirement {shown(line)} is not installed; install it or name its version"
+                )
+            suffix = f"=={installed}"
+        pinned[requirement.name.casefold()] = line.strip() + suffix
     return tuple(pinned[name] for name in sorted(pinned))
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a library, by whichever wheel it came; None where it is not installed."""
+    for distribution in (name, *_SAME_LIBRARY.get(name.casefold(), ())):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def write_environment(folder: Path, pinned: Iterable[str]) -> None:
@@ -142,9 +157,8 @@ def _check_line(line: str, where: str) -> list[str]:
     # MLflow names itself in every package; scoring here does not need it.
     if requirement.name.casefold() in ("mlflow", "mlflow-skinny"):
         return []
-    try:
-        here = version(requirement.name)
-    except PackageNotFoundError:
+    here = installed_version(requirement.name)
+    if here is None:
         return [f"{requirement.name}: the package needs {line}, here it is not installed"]
     if requirement.specifier.contains(here, prereleases=True):
         return []

@@ -145,7 +145,7 @@ def slices(batch: pa.RecordBatch, limits: BatchLimits) -> Iterator[pa.RecordBatc
 
 def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
     started = time.perf_counter()
-    inputs, invalid = _bind(batch, task)
+    inputs, invalid = bind_columns(batch, task)
     if invalid is not None:
         inputs = inputs.filter(pc.invert(invalid))
     bound = time.perf_counter()
@@ -164,8 +164,13 @@ def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> Scor
     )
 
 
-def _bind(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch, pa.Array | None]:
-    """The model's columns, and which rows are invalid (None: no row is)."""
+def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch, pa.Array | None]:
+    """The model's columns, and which rows are invalid (None: no row is).
+
+    Raises:
+        InvalidRowsError: A row is invalid, and the policy is to fail.
+        SignatureMismatchError: A column is of a type that the model's column cannot be made of.
+    """
     columns: list[pa.Array] = []
     invalid: pa.Array | None = None
     for binding in task.bindings:

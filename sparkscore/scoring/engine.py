@@ -106,6 +106,10 @@ class Engine(Protocol[SourceT, SinkT_contra]):
         """
         ...
 
+    def crossing(self, plan: ScoringPlan, source: SourceT) -> str:
+        """In one line, how the source's columns come to the model, and why so."""
+        ...
+
     def run(
         self, plan: ScoringPlan, source: SourceT, sink: SinkT_contra, facts: RunFacts
     ) -> Outcome:

@@ -24,7 +24,7 @@ from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_c
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.node_cache import NodeLimits
-from sparkscore.spark.packing import can_cross, packing_of, with_answers
+from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
@@ -72,6 +72,10 @@ class SparkEngine:
             SourceError: There is no such table or version, or the filter does not fit.
         """
         return open_source(self.spark, spec)
+
+    def crossing(self, plan: ScoringPlan, source: OpenedSource) -> str:
+        """In one line, how the columns cross from the JVM to Python, and why so."""
+        return _crossing(plan, source.frame, self.name)[1]
 
     def run(
         self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink, facts: RunFacts
@@ -187,7 +191,8 @@ def scored_frame(
 ) -> DataFrame:
     """The score table's rows, lazily, with counts of rows before and after the model.
 
-    Only the model's columns cross to Python. The second observation carries the workers' reports.
+    Packed, all of their columns cross to Python and back; else only the model's do. The second
+    observation carries the workers' reports.
     """
     read, scored = observations
     counted = source.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
@@ -207,12 +212,18 @@ def _answered(
 ) -> tuple[DataFrame, Callable[[str], Column]]:
     """The carried columns beside the model's answers, and how a field of an answer is called."""
     carried = [column.name for column in plan.carried]
-    packing = packing_of(plan.bindings) if engine == "arrow" else None
-    if packing is not None and can_cross(frame, carried):
+    packing, _ = _crossing(plan, frame, engine)
+    if packing is not None:
         answered = with_answers(frame, task, packing, carried, prefix=_ANSWER)
         return answered, lambda name: sf.col(_ANSWER + name)
     model = answer_column(task, source_columns(plan.bindings), engine)
     return frame.withColumn(_ANSWER, model), lambda name: sf.col(_ANSWER)[name]
+
+
+def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing | None, str]:
+    if engine == "pandas":
+        return None, "one by one: into a pandas frame"
+    return crossing_of(plan.bindings, frame, [column.name for column in plan.carried])
 
 
 def _score_columns(

@@ -74,6 +74,10 @@ class FilesEngine:
         """
         return open_files(self.spark, spec)
 
+    def crossing(self, plan: ScoringPlan, source: FilesSource) -> str:  # noqa: ARG002 - the seam
+        """In one line, how the columns cross from the JVM to Python."""
+        return "nothing: Python reads the files, and the JVM sees their names and reports"
+
     def refuse_unfit(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> None:
         """Refuse, before anything is done, what another engine can do and this one cannot.
 

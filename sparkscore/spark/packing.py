@@ -85,10 +85,26 @@ def packing_of(bindings: Sequence[Binding]) -> Packing | None:
     return Packing(packed, tuple(name for name in read if name not in packed))
 
 
-def can_cross(frame: DataFrame, carried: Sequence[str]) -> bool:
-    """Whether columns of `frame` come back from Python as they are."""
-    types = [frame.schema[name].dataType for name in carried]
-    return all(isinstance(t, _CROSSING) and not _is_collated(t) for t in types)
+def crossing_of(
+    bindings: Sequence[Binding], frame: DataFrame, carried: Sequence[str]
+) -> tuple[Packing | None, str]:
+    """How a job's columns cross to Python (None: as a UDF's, one by one), and why in one line.
+
+    Args:
+        bindings: How the model's columns are filled.
+        frame: The source.
+        carried: Its columns that stand in the score table, and would have to cross as well.
+    """
+    packing = packing_of(bindings)
+    if packing is None:
+        return None, f"one by one: fewer than {MIN_PACKED_COLUMNS} columns are doubles"
+    for name in carried:
+        data_type = frame.schema[name].dataType
+        if not isinstance(data_type, _CROSSING) or _is_collated(data_type):
+            kept = f"column {name!r} is kept and is {data_type.simpleString()}"
+            return None, f"one by one: {kept}, which might not come back as it is"
+    singles = f", {len(packing.single)} columns beside it" if packing.single else ""
+    return packing, f"packed: {len(packing.packed)} doubles in one array{singles}"
 
 
 def with_answers(
@@ -100,7 +116,7 @@ def with_answers(
         frame: Has the columns of `packing` and `carried`.
         task: What each worker does.
         packing: How the model's columns cross.
-        carried: Columns that `can_cross`.
+        carried: Columns of types that come back from Python as they are.
         prefix: Put before the names of the answer's fields, which the carried ones may have too.
     """
     # By number, since two columns may differ in case only, and a name may hold anything.

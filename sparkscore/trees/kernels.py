@@ -38,14 +38,16 @@ def _compiled(kernel: _Kernel) -> _Kernel:
     )
 
 
-def for_arguments(kernel: object, layout: object, dtype: np.dtype[Any]) -> object:
-    """`kernel` compiled for a layout and matrices of `dtype`, in any memory order.
+def for_arguments(
+    kernel: object, layout: object, dtype: np.dtype[Any], score_dtype: np.dtype[Any]
+) -> object:
+    """`kernel` compiled for a layout, matrices of `dtype` in any memory order, and its scores.
 
     Left to itself, numba compiles again for each memory order, and it sees another one in a
     matrix of one row.
     """
     matrix = types.Array(numba.from_dtype(dtype), 2, "A")
-    scores = types.Array(types.float64, 2, "C")
+    scores = types.Array(numba.from_dtype(score_dtype), 2, "C")
     return cast("Any", kernel).compile((numba.typeof(layout), matrix, scores))
 
 
@@ -56,7 +58,9 @@ def score_bit_vectors(layout: BitVectors, matrix: _Array, scores: _Array) -> Non
     Args:
         layout: The forest.
         matrix: (n_rows, n_features) float32 or float64.
-        scores: (n_outputs, n_rows) float64, C-contiguous.
+        scores: (n_outputs, n_rows) float32 or float64, C-contiguous; what the sums are kept in.
+            A float32 and the float32 of a leaf, added as doubles and rounded, are their float32
+            sum.
     """
     n_rows = matrix.shape[0]
     n_columns = layout.column_start.size + layout.column_table.size
@@ -66,7 +70,7 @@ def score_bit_vectors(layout: BitVectors, matrix: _Array, scores: _Array) -> Non
     ranks = np.zeros((n_columns, BLOCK_ROWS), np.int8)
     planes = np.zeros(BLOCK_ROWS, np.uint8)
     bits = np.zeros(BLOCK_ROWS, np.uint8)
-    sums = np.zeros((scores.shape[0], BLOCK_ROWS), np.float64)
+    sums = np.zeros((scores.shape[0], BLOCK_ROWS), scores.dtype)
     for start in range(0, n_rows, BLOCK_ROWS):
         n = min(BLOCK_ROWS, n_rows - start)
         _rank_numbers(layout, matrix, start, n, values, found, ranks)
@@ -279,6 +283,37 @@ def apply_softmax(scores: _Array) -> None:
             total += scores[output, row]
         for output in range(scores.shape[0]):
             scores[output, row] /= total
+
+
+@_compiled
+def float32_log(value: np.float32) -> float:
+    """The C library's logf."""
+    return math.log(value)
+
+
+@_compiled
+def apply_sigmoid_float32(scores: _Array) -> None:
+    """1 / (exp(-x) + 1), in place and in float32, without overflow."""
+    one, largest = np.float32(1.0), np.float32(88.7)
+    for output in range(scores.shape[0]):
+        for row in range(scores.shape[1]):
+            exponent = min(-scores[output, row], largest)
+            scores[output, row] = one / (np.float32(math.exp(exponent)) + one)
+
+
+@_compiled
+def apply_softmax_float32(scores: _Array) -> None:
+    """The same as `apply_softmax` in float32, but for the sum, which is rounded in the end."""
+    for row in range(scores.shape[1]):
+        largest = scores[0, row]
+        for output in range(1, scores.shape[0]):
+            largest = max(scores[output, row], largest)
+        total = 0.0
+        for output in range(scores.shape[0]):
+            scores[output, row] = math.exp(scores[output, row] - largest)
+            total += scores[output, row]
+        for output in range(scores.shape[0]):
+            scores[output, row] /= np.float32(total)
 
 
 _LANES = ir.VectorType(ir.IntType(8), BLOCK_ROWS)

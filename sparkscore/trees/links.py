@@ -1,4 +1,4 @@
-"""From LightGBM's raw scores to its predictions, by the objective's own arithmetic."""
+"""From raw scores to predictions, by the arithmetic of each library's objectives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import cast
 import numpy as np
 
 from sparkscore.errors import shown
-from sparkscore.trees.forest import FloatMatrix, NotCompiledError
+from sparkscore.trees.forest import NotCompiledError
 from sparkscore.trees.kernel_cache import load_kernels
 
-Link = Callable[[FloatMatrix], None]
+Link = Callable[[np.ndarray], None]
 """Turns raw scores (n_outputs, n_rows) into predictions, in place."""
 
 _IDENTITY = (
@@ -29,6 +29,21 @@ _IDENTITY = (
 )
 _EXP = ("poisson", "gamma", "tweedie")
 _SIGMOID = ("binary", "multiclassova", "cross_entropy")
+
+
+_XGBOOST_LOGISTIC = ("binary:logistic", "reg:logistic")
+_XGBOOST_EXP = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox")
+_XGBOOST_IDENTITY = (
+    "reg:squarederror",
+    "reg:absoluteerror",
+    "reg:pseudohubererror",
+    "reg:quantileerror",
+    "reg:squaredlogerror",
+    "binary:logitraw",
+    "rank:map",
+    "rank:ndcg",
+    "rank:pairwise",
+)
 
 
 def lightgbm_link(objective: str) -> Link:
@@ -57,9 +72,45 @@ def lightgbm_link(objective: str) -> Link:
     raise NotCompiledError(f"LightGBM's objective {shown(objective)} is not known")
 
 
-def _keep(scores: FloatMatrix) -> None:
+def xgboost_link(objective: str) -> tuple[Link, Link]:
+    """What xgboost's objective makes of a base score and of margins, both in float32.
+
+    Args:
+        objective: Its name, such as `binary:logistic`.
+
+    Returns:
+        `ProbToMargin` and `PredTransform` of xgboost's sources.
+
+    Raises:
+        NotCompiledError: The objective is not known, or numba cannot be loaded.
+    """
+    kernels = load_kernels()
+    if objective in _XGBOOST_IDENTITY:
+        return _keep, _keep
+    if objective in _XGBOOST_LOGISTIC:
+        return _log_odds, cast("Link", kernels.apply_sigmoid_float32)
+    if objective in _XGBOOST_EXP:
+        return _log, cast("Link", kernels.apply_exp)
+    if objective == "multi:softprob":
+        return _keep, cast("Link", kernels.apply_softmax_float32)
+    raise NotCompiledError(f"xgboost's objective {shown(objective)} is not known")
+
+
+def _log(values: np.ndarray) -> None:
+    log = load_kernels().float32_log
+    values[...] = [log(value) for value in values]
+
+
+def _log_odds(values: np.ndarray) -> None:
+    one = np.float32(1.0)
+    np.copyto(values, one / values - one)
+    _log(values)
+    np.negative(values, out=values)
+
+
+def _keep(scores: np.ndarray) -> None:
     """The raw scores are the predictions."""
 
 
-def _signed_square(scores: FloatMatrix) -> None:
+def _signed_square(scores: np.ndarray) -> None:
     np.copyto(scores, np.sign(scores) * scores * scores)

@@ -30,17 +30,22 @@ def probe_rows(forest: Forest, dtype: np.dtype[np.generic]) -> np.ndarray:
             rows[:, feature] = rng.choice(categories, N_PROBES)
         else:
             is_special = rng.random(N_PROBES) < _SHARE_OF_SPECIAL
-            values = _close_to(forest.threshold[sample], rng)
+            values = _close_to(forest.threshold[sample], dtype, rng)
             rows[:, feature] = np.where(is_special, rows[:, feature], values)
     with np.errstate(over="ignore"):
         return rows.astype(dtype)
 
 
-def _close_to(thresholds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each threshold itself, the next double on either side, or one somewhat away."""
+def _close_to(
+    thresholds: np.ndarray, dtype: np.dtype[np.generic], rng: np.random.Generator
+) -> np.ndarray:
+    """Each threshold itself, the next number of `dtype` on either side, or one somewhat away."""
     n_rows = len(thresholds)
     scale = np.abs(thresholds) * 0.05 + 1e-3
-    lower, upper = np.nextafter(thresholds, -np.inf), np.nextafter(thresholds, np.inf)
+    with np.errstate(over="ignore"):
+        rounded = thresholds.astype(dtype)
+    low, high = np.array([-np.inf, np.inf]).astype(dtype)
+    lower, upper = np.nextafter(rounded, low), np.nextafter(rounded, high)
     with np.errstate(over="ignore", invalid="ignore"):  # A threshold may be infinite.
         away = thresholds + scale * rng.normal(size=n_rows)
     close: np.ndarray = np.choose(rng.integers(0, 4, n_rows), [thresholds, lower, upper, away])

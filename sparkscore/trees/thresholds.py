@@ -7,6 +7,12 @@ import numpy as np
 from sparkscore.trees.forest import ZERO, FloatArray
 
 
+def below_as_float32(limits: np.ndarray) -> FloatArray:
+    """Thresholds t with (x <= t) == (x < limit), for every float32 x but NaN."""
+    below: np.ndarray = np.nextafter(limits.astype(np.float32), np.float32(-np.inf))
+    return below.astype(np.float64)
+
+
 def below_with_zeros_flushed(limits: FloatArray) -> FloatArray:
     """Thresholds t with (x <= t) == ((0 if |x| <= ZERO else x) <= limit), for every x but NaN.
 

@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import skops.io
+import xgboost
 from mlflow.models import Model, infer_signature
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -61,9 +62,15 @@ def write(folder: Path) -> None:
     )
     mlflow.lightgbm.save_model(regressor, folder / "regressor", signature=of_numbers)
     mlflow.lightgbm.save_model(regressor.booster_, folder / "booster", signature=of_numbers)
+    grown = xgboost.XGBRegressor(n_estimators=20, n_jobs=1).fit(numbers, target)
+    for model, name in ((grown, "xgb_regressor"), (grown.get_booster(), "xgb_booster")):
+        for form in ("ubj", "json"):
+            path = folder / f"{name}_{form}"
+            mlflow.xgboost.save_model(model, path, signature=of_numbers, model_format=form)
     for how in ("pickle", "cloudpickle"):
         save(linear, folder / how, signature=of_numbers, serialization_format=how)
-    for name in ("pipeline", "regressor", "booster", "pickle", "cloudpickle"):
+    for package in list(folder.iterdir()):
+        name = package.name
         given = rows if name == "pipeline" else numbers
         given = given.fillna(0) if "pickle" in name else given
         given.to_parquet(folder / f"{name}.parquet")

@@ -13,6 +13,16 @@ from sparkscore.package import TrustPolicy, copy_sealed, open_package, verify
 from sparkscore.package.environment import check_environment
 from sparkscore.testing.flavor_contract import assert_same
 
+PACKAGES = [
+    "pipeline",
+    "regressor",
+    "booster",
+    "xgb_regressor_ubj",
+    "xgb_regressor_json",
+    "xgb_booster_ubj",
+    "xgb_booster_json",
+]
+
 
 def ours(folder: Path, name: str, trust: TrustPolicy) -> np.ndarray:
     package = open_package(folder / name)
@@ -22,7 +32,7 @@ def ours(folder: Path, name: str, trust: TrustPolicy) -> np.ndarray:
     return np.asarray(load_predictor(package, trust).predict(batch))
 
 
-@pytest.mark.parametrize("name", ["pipeline", "regressor", "booster"])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_package_of_mlflow_scores_the_same_without_any_trust(
     written_by_mlflow: Path, name: str
 ) -> None:

@@ -10,6 +10,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
@@ -65,6 +66,15 @@ def a_regressor(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     return model.fit(NUMBERS, TARGET), NUMBERS, {}
 
 
+def an_xgboost_classifier(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    model = xgboost.XGBClassifier(n_estimators=20, n_jobs=1)
+    return model.fit(NUMBERS, TARGET > 0), NUMBERS, {}
+
+
+def an_xgboost_booster(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    return xgboost.train({"nthread": 1}, xgboost.DMatrix(NUMBERS, TARGET), 20), NUMBERS, {}
+
+
 def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     (folder / "factor.txt").write_text("2.5", "utf-8")
     return Scaler(), ROWS, {"factor": folder / "factor.txt"}
@@ -74,6 +84,8 @@ CASES = {
     "pipeline": a_pipeline,
     "booster": a_booster,
     "regressor": a_regressor,
+    "xgboost_classifier": an_xgboost_classifier,
+    "xgboost_booster": an_xgboost_booster,
     "python_function": a_python_function,
 }
 

@@ -98,7 +98,7 @@ def scored(forest: Forest, matrix: np.ndarray, layout: str) -> np.ndarray:
     }[layout]
     laid_out = lay_out(forest)
     scores = np.zeros((forest.n_outputs, len(matrix)))
-    kernels.for_arguments(kernel, laid_out, matrix.dtype)(laid_out, matrix, scores)
+    kernels.for_arguments(kernel, laid_out, matrix.dtype, scores.dtype)(laid_out, matrix, scores)
     return scores
 
 

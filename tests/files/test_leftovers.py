@@ -1,0 +1,113 @@
+"""What a killed job left in a score table is found and removed, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import deltalake
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from sparkscore.cli import main
+from sparkscore.errors import TargetError
+from sparkscore.files.leftovers import leftovers
+
+ROWS = pa.table({"x": [0.5, 1.5]})
+
+
+def score_file(folder: Path, age_h: float = 0) -> Path:
+    path = folder / f"part-00000-{uuid.uuid4().hex}-scores-c000.zstd.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(ROWS, path)
+    moment = time.time() - age_h * 3600
+    os.utime(path, (moment, moment))
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table with a file of ours in its newest version, and one in an earlier version."""
+    root = tmp_path / "scores"
+    schema = deltalake.Schema.from_arrow(ROWS.schema)
+    paths = [score_file(root), score_file(root / "day=1 a")]
+    adds = [
+        AddAction(
+            path=path.relative_to(root).as_posix(),
+            size=path.stat().st_size,
+            partition_values={},
+            modification_time=0,
+            data_change=True,
+            stats=json.dumps({"numRecords": 2}),
+        )
+        for path in paths
+    ]
+    create_table_with_add_actions(str(root), schema, adds)
+    deltalake.DeltaTable(root).delete("x < 1")
+    return root
+
+
+def _without_checkpoint(_: Path) -> None:
+    """All commits as JSON."""
+
+
+def _with_checkpoint(root: Path) -> None:
+    deltalake.DeltaTable(root).create_checkpoint()
+    for commit in (root / "_delta_log").glob("*0000.json"):
+        commit.unlink()
+
+
+@pytest.mark.parametrize("logged", [_without_checkpoint, _with_checkpoint])
+def test_only_files_of_ours_that_no_version_names_are_leftovers(
+    logged: Callable[[Path], None], table: Path
+) -> None:
+    logged(table)
+    assert leftovers(table) == []
+    lost = [score_file(table), score_file(table / "day=2")]
+    (table / "of-somebody-else.parquet").write_bytes(b"x")
+    assert sorted(left.path for left in leftovers(table)) == sorted(lost)
+    assert deltalake.DeltaTable(table).to_pyarrow_table().num_rows == 2
+
+
+def test_leftovers_of_a_table_that_never_came_to_be_are_found(tmp_path: Path) -> None:
+    lost = score_file(tmp_path / "scores")
+    assert [left.path for left in leftovers(tmp_path / "scores")] == [lost]
+
+
+def test_command_lists_and_removes_what_is_old_enough(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, young = score_file(table, age_h=30), score_file(table, age_h=1)
+    before = deltalake.DeltaTable(table).to_pyarrow_table()
+    for flags, status in (((), "left"), (("--remove",), "removed")):
+        assert main(["score", "clean", str(table), *flags, "-o", "json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["file"], row["status"]) == (old.name, status)
+        assert row["bytes"] > 0
+    assert (old.exists(), young.exists()) == (False, True)
+    assert deltalake.DeltaTable(table).to_pyarrow_table().equals(before)
+    assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 0
+    assert not young.exists()
+
+
+def test_log_that_cannot_be_read_is_named_and_nothing_is_removed(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = score_file(table)
+    next((table / "_delta_log").glob("*.json")).write_text("{no json")
+    with pytest.raises(TargetError, match="nothing was removed"):
+        leftovers(table)
+    assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 5
+    assert "error [TARGET_INVALID]" in capsys.readouterr().err
+    assert lost.exists()
+
+
+def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="no folder"):
+        leftovers(tmp_path / "nothing")
