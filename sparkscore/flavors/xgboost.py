@@ -92,12 +92,11 @@ class XgboostFlavor:
         """A predictor of one thread, or of OMP_NUM_THREADS if that says more; see `Flavor.load`."""
         xgboost = _import_xgboost()
         path = resolve_inside(folder, conf.get("data"), "MLmodel flavors.xgboost.data")
-        schema, n_threads = column_inputs(signature), threads_of_task()
+        schema = column_inputs(signature)
         name = str(conf.get("model_class", _BOOSTER))
         if name == _BOOSTER:
             booster = xgboost.Booster()
             _load_into(booster, path, xgboost)
-            booster.set_param({"nthread": n_threads})
             _check_names(booster, schema)
             is_inplace = _has_plain_trees(booster)
             predict = booster.inplace_predict if is_inplace else _on_copies(booster, xgboost)
@@ -110,7 +109,6 @@ class XgboostFlavor:
             )
         estimator = getattr(xgboost, class_name)()
         _load_into(estimator, path, xgboost)
-        estimator.set_params(n_jobs=n_threads)
         _check_names(estimator.get_booster(), schema)
         is_inplace = _has_plain_trees(estimator.get_booster())
         return _XgboostPredictor(estimator, estimator.predict, schema, as_matrix=is_inplace)
@@ -124,6 +122,7 @@ class _XgboostPredictor:
         self._predict = predict
         self._schema = schema
         self._as_matrix = as_matrix and is_float_matrix(schema)
+        self._n_threads: int | None = None
 
     def compiled(self) -> Predictor:
         """The same from compiled trees; see `Compilable`."""
@@ -132,6 +131,7 @@ class _XgboostPredictor:
         return CompiledXgboost(self._model, self._schema)
 
     def predict(self, batch: pa.RecordBatch) -> object:
+        self._limit_threads()
         if self._as_matrix:
             return self._predict(float_matrix(batch))
         frame = text_as_categories(pandas_frame(batch, self._schema))
@@ -143,10 +143,21 @@ class _XgboostPredictor:
                 frame.isetitem(position, column.array)
         return self._predict(frame)
 
-    def _a_category_of(self, position: int) -> list[str]:
+    def _limit_threads(self) -> None:
+        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
+        # Not when it is loaded: a daemon may have loaded it for workers that have more cores.
+        n_threads = threads_of_task()
+        if n_threads != self._n_threads:
+            self._booster().set_param({"nthread": n_threads})
+            self._n_threads = n_threads
+
+    def _booster(self) -> Booster:
         model = cast("Any", self._model)
         booster: Booster = model.get_booster() if hasattr(model, "get_booster") else model
-        known = booster.get_categories(export_to_arrow=True).to_arrow()
+        return booster
+
+    def _a_category_of(self, position: int) -> list[str]:
+        known = self._booster().get_categories(export_to_arrow=True).to_arrow()
         categories = known[position][1] if known else None
         return [] if categories is None else categories.to_pylist()[:1]
 

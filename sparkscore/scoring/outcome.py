@@ -32,7 +32,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one worker says of one batch; times by its own clocks.
+    """What one worker says of one batch, or of several in a row; times by its own clocks.
 
     Attributes:
         worker: Host and process id, and when the process began.
@@ -42,6 +42,7 @@ class BatchReport:
         runtime: Who scored: the model's library (`native`), `compiled trees`, `fused pipeline`, ...
         n_threads: The most threads that a native library would use at once.
         n_splits: Times that rows were halved, since memory ran out on them.
+        n_batches: Batches that it tells of.
     """
 
     worker: str
@@ -57,6 +58,7 @@ class BatchReport:
     runtime: str = "native"
     n_threads: int = 1
     n_splits: int = 0
+    n_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _worker_metrics(batches: Sequence[BatchReport]) -> dict[str, float]:
     for batch in batches:
         loads[batch.worker] = max(loads.get(batch.worker, 0), batch.n_loads)
     return {
-        "batches": len(batches),
+        "batches": sum(batch.n_batches for batch in batches),
         "batches_split": sum(batch.n_splits for batch in batches),
         "bytes_to_python": sum(batch.n_bytes for batch in batches),
         "seconds_in_workers_convert": sum(batch.convert_s for batch in batches),

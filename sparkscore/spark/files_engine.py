@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pyspark.sql import SparkSession
+
+_MAX_REPORTS = 20_000
+"""Reports of batches that a driver keeps, about; 10**11 rows have a million and a half batches."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class FilesEngine:
         tasks = plan_tasks(source.files, max(1, context.defaultParallelism // n_cpus))
         if not tasks:
             return []
+        job = replace(job, max_reports=max(1, _MAX_REPORTS // len(tasks)))
         planned = context.parallelize(list(enumerate(tasks)), len(tasks))
         try:
             return cancellable(self.spark, planned.mapPartitions(partial(score_files, job)).collect)
@@ -213,11 +217,7 @@ def _constants(
 def _outcome(
     results: Sequence[TaskResult], commit: Commit, seconds: Mapping[str, float], n_cores: int
 ) -> Outcome:
-    reports = [
-        BatchReport(**report)  # type: ignore[arg-type]  # the worker's names and types
-        for result in results
-        for report in result.reports
-    ]
+    reports = [BatchReport(**report) for result in results for report in result.reports]
     n_read = sum(report.n_rows for report in reports)
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,

@@ -6,11 +6,11 @@ Imported by Python workers: no Spark but for the task's number, nothing of store
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,12 @@ from sparkscore.files.reading import TableReading, read_piece
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 from sparkscore.spark.worker import ScoringTask, score_rows
+
+Report = dict[str, Any]
+"""What `score_rows` tells of a batch."""
+
+_ADDED = ("n_rows", "n_rejected", "n_bytes", "convert_s", "predict_s", "load_s", "n_splits")
+"""What of the reports of several batches is added up; else the last one's, which is the largest."""
 
 PlannedTask = tuple[int, tuple[FilePiece, ...]]
 """A task's number and what it reads."""
@@ -37,6 +43,7 @@ class FilesJob:
         constants: Column to value, for what stands in each row: pinned and record columns.
         replace_where: What each written row has to satisfy; None: nothing.
         attempt: Names this try of the run, in the name of each file.
+        max_reports: Reports of one task; further batches share them.
     """
 
     scoring: ScoringTask
@@ -47,6 +54,7 @@ class FilesJob:
     constants: dict[str, str | int | dt.date | dt.datetime | None]
     replace_where: Predicate | None
     attempt: str
+    max_reports: int = 1000
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class TaskResult:
     """
 
     files: tuple[WrittenFile, ...]
-    reports: tuple[dict[str, str | int | float], ...]
+    reports: tuple[Report, ...]
     read_s: float
     write_s: float
     task_s: float
@@ -122,7 +130,22 @@ def _score_task(
     except BaseException:
         writer.abort()
         raise
-    return TaskResult(tuple(files), tuple(reports), reading.seconds, writing.seconds, task.seconds)
+    kept = tuple(thinned(reports, job.max_reports))
+    return TaskResult(tuple(files), kept, reading.seconds, writing.seconds, task.seconds)
+
+
+def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
+    """At most so many reports, each of about as many consecutive batches of one task.
+
+    Args:
+        reports: One a batch, by the names of `scoring.outcome.BatchReport`.
+        max_reports: At least one.
+    """
+    size = max(1, -(-len(reports) // max_reports))
+    for start in range(0, len(reports), size):
+        group = reports[start : start + size]
+        merged = group[-1] | {name: sum(report[name] for report in group) for name in _ADDED}
+        yield merged | {"n_batches": len(group)}
 
 
 def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:

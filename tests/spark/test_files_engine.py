@@ -15,6 +15,7 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
+from sparkscore.spark import files_engine
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_contract import (
     LIMITS,
@@ -64,6 +65,18 @@ class TestFilesEngine(EngineContract):
 
     def read(self, target: Path) -> pa.Table:
         return deltalake.DeltaTable(target).to_pyarrow_table()
+
+    def test_reports_of_many_batches_are_few_and_lose_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files_engine, "_MAX_REPORTS", 2)
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        limits = BatchLimits(max_bytes=1)  # One row a batch.
+        outcome = self.score(model, ROWS, request(tmp_path / "scores"), limits=limits)
+        outcome.check_books()
+        assert len(outcome.batches) == 2
+        assert outcome.as_metrics()["batches"] == ROWS.num_rows
+        assert sum(report.n_rows for report in outcome.batches) == ROWS.num_rows
 
     def test_the_workers_time_is_split_by_what_was_done(self, tmp_path: Path) -> None:
         model = packaged(Third(), tmp_path / "model", inputs=X)
