@@ -10,15 +10,16 @@ import pytest
 
 from sparkscore.errors import DataError, SourceError
 from sparkscore.files.planning import FilePiece
+from sparkscore.files.predicate import Compare, Predicate
 from sparkscore.files.reading import TableReading, read_piece
 
 
-def read(path: Path, schema: pa.Schema) -> list[dict[str, object]]:
+def read(path: Path, schema: pa.Schema, where: Predicate | None = None) -> list[dict[str, object]]:
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
         physical={name: name for name in schema.names},
-        where=None,
+        where=where,
         max_bytes=1 << 20,
     )
     piece = FilePiece(path=str(path), start=0, end=1 << 62, partition={}, deleted=None)
@@ -106,3 +107,28 @@ def test_a_file_with_a_broken_page_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(SourceError, match=r"(?s)f\.parquet.*restore the file"):
         read(path, pa.schema([("s", pa.int64())]))
+
+
+def test_a_field_is_not_taken_for_the_column_of_the_same_path(tmp_path: Path) -> None:
+    table = pa.table({"a.b": [7], "a": [{"b": 1}]})
+    pq.write_table(table, tmp_path / "f.parquet")
+    schema = pa.schema([("a.b", pa.int64())])
+    assert read(tmp_path / "f.parquet", schema, Compare("a.b", ">", 5)) == [{"a.b": 7}]
+
+
+@pytest.mark.parametrize("data_type", [pa.date32(), pa.timestamp("us", "UTC")], ids=str)
+def test_dates_beyond_pythons_do_not_hinder_a_filter(
+    data_type: pa.DataType, tmp_path: Path
+) -> None:
+    storage = pa.int32() if data_type == pa.date32() else pa.int64()
+    far = pa.array([1, 2**storage.bit_width // 4], storage).cast(data_type)
+    pq.write_table(pa.table({"day": far, "n": [1, 2]}), tmp_path / "f.parquet")
+    reading = TableReading(
+        schema=pa.schema([("day", data_type), ("n", pa.int64())]),
+        outputs=("n",),
+        physical={"day": "day", "n": "n"},
+        where=Compare("day", ">", far[0].as_py()),
+        max_bytes=1 << 20,
+    )
+    piece = FilePiece(str(tmp_path / "f.parquet"), 0, 1 << 62)
+    assert [batch.to_pylist() for batch in read_piece(piece, reading)] == [[{"n": 2}]]

@@ -251,6 +251,12 @@ def test_all_rows_rejected_is_a_commit_without_files(
         ("USING delta CLUSTER BY (id)", "clustering"),
         ("USING delta TBLPROPERTIES ('delta.enableRowTracking'='true')", "rowTracking"),
         ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='name')", "columnMapping"),
+        ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id')", "columnMapping"),
+        (
+            "USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id', "
+            "'delta.minReaderVersion'='2', 'delta.minWriterVersion'='5')",
+            "columnMapping|maps its columns",
+        ),
         ("USING delta TBLPROPERTIES ('delta.enableInCommitTimestamps'='true')", "inCommit"),
     ],
 )
