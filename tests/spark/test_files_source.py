@@ -240,6 +240,26 @@ def test_parquet_files_of_another_writer_are_read_alike(
     assert_same(spark, tmp_path, "x > 1")
 
 
+def test_parquet_files_in_folders_of_partitions_are_left_to_spark(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    (tmp_path / "table" / "k=1").mkdir(parents=True)
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "table" / "k=1" / "0.parquet")
+    with pytest.raises(EngineUnfitError, match=r"partitions in its folders.*k=1"):
+        open_files(spark, SourceSpec(str(tmp_path / "table")))
+    assert_same(spark, tmp_path / "table" / "k=1")
+
+
+@pytest.mark.parametrize("partitions", [(), ("day",)])
+def test_dates_that_python_lacks_are_left_to_spark(
+    partitions: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    frame = spark.sql("SELECT CAST(1 AS BIGINT) AS id, DATE '+12345-01-01' AS day")
+    frame.write.format("delta").partitionBy(*partitions).save(str(tmp_path))
+    with pytest.raises(EngineUnfitError, match="years 1 to 9999"):
+        open_files(spark, SourceSpec(str(tmp_path)))
+
+
 FILTERS = [
     "id >= 10 AND id < 20", "long = 9223372036854775807", "long != 1", "NOT (long <= 0)", "x > 0",
     "x >= 1.5", "NOT x > 0", "x = 1.5", "x != 1.5", "x < 0", "NOT (x = 0)", "x BETWEEN -1 AND 1.5",
