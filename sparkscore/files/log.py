@@ -129,12 +129,16 @@ def _opened(root: Path, version: int | None) -> DeltaTable:
     try:
         return DeltaTable(root, version=version)
     except DeltaError as exc:
-        if version is None:
+        if version is None or _is_logged(root, version):
             raise EngineUnfitError(f"the log of the source cannot be read here: {exc}") from exc
         raise SourceError(
             f"version {version} of source {shown(str(root))} cannot be read: {exc}; "
             "check --source-version"
         ) from exc
+
+
+def _is_logged(root: Path, version: int) -> bool:
+    return (root / "_delta_log" / f"{version:020}.json").is_file()
 
 
 def _check_readable(table: DeltaTable) -> None:

@@ -263,14 +263,14 @@ def appended(draw: random.Random, state: TableState) -> Step:
 def changed(draw: random.Random, state: TableState, new_name: str) -> Step:
     """A column added, renamed, dropped or widened, or rows deleted."""
     any_column = draw.choice(state.columns)
-    inside = draw.choice([column for column in state.columns if not column.is_partition])
-    wider = [column for column in state.columns if KINDS[column.sql].widens_to]
+    others = [column for column in state.columns if not column.is_partition]
+    wider = [column for column in others if KINDS[column.sql].widens_to]
     changes = [
         added(state, new_name, draw.choice(list(KINDS))),
         Step(state, f"DELETE FROM {{t}} WHERE id % {draw.randint(2, 9)} = 1"),
     ]
     if state.mapping != "none":
-        changes += [renamed(state, any_column, new_name), dropped(state, inside)]
+        changes += [renamed(state, any_column, new_name), dropped(state, draw.choice(others))]
     if state.changes == "widening" and wider:
         column = draw.choice(wider)
         changes += [widened(state, column, draw.choice(KINDS[column.sql].widens_to))] * 4
