@@ -81,16 +81,32 @@ def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
     )
 
 
+def check_folder(root: Path) -> None:
+    """Refuse a folder whose name deltalake would decode, to read the log of another folder.
+
+    Raises:
+        EngineUnfitError: The name has a '%' with two digits after it.
+    """
+    if unquote(str(root)) != str(root):
+        raise EngineUnfitError(f"the folder's name has a '%' and digits: {shown(str(root))}")
+
+
 def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) -> Iterator[DataFile]:
     """The active files of an opened table, in the log's order.
 
     Raises:
-        EngineUnfitError: A file lies outside of this machine, or deleted rows in none of them.
+        EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, or a
+            date outside of the years that Python has.
     """
-    actions = pa.table(table.get_add_actions())
+    try:
+        actions = pa.table(table.get_add_actions()).to_pylist()
+    except (OverflowError, ValueError) as exc:
+        raise EngineUnfitError(
+            f"the table has dates outside of the years 1 to 9999: {exc}"
+        ) from exc
     deleted = _deleted_rows(table, root)
     names = {column.physical: column.column.name for column in columns}
-    for row in actions.to_pylist():
+    for row in actions:
         path = _local_path(root, row["path"])
         partition = dict(row.get("partition") or {})
         bounds = _bounds(row, names) | {name: _exactly(v) for name, v in partition.items()}
@@ -109,15 +125,20 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
 
 
 def _opened(root: Path, version: int | None) -> DeltaTable:
+    check_folder(root)
     try:
         return DeltaTable(root, version=version)
     except DeltaError as exc:
-        if version is None:
+        if version is None or _is_logged(root, version):
             raise EngineUnfitError(f"the log of the source cannot be read here: {exc}") from exc
         raise SourceError(
             f"version {version} of source {shown(str(root))} cannot be read: {exc}; "
             "check --source-version"
         ) from exc
+
+
+def _is_logged(root: Path, version: int) -> bool:
+    return (root / "_delta_log" / f"{version:020}.json").is_file()
 
 
 def _check_readable(table: DeltaTable) -> None:

@@ -85,7 +85,7 @@ def _rows(
         if not piece.start <= _middle(group) < piece.end or group.num_rows == 0:
             continue
         if reading.where is not None and True not in possible(
-            reading.where, _group_bounds(group, schema, found, reading)
+            reading.where, _group_bounds(metadata, index, schema, found, reading)
         ):
             continue
         position = int(starts[index])
@@ -186,7 +186,8 @@ def _decoded_bytes_per_row(file: pq.ParquetFile, index: int, columns: list[str])
 
 
 def _group_bounds(
-    group: pq.RowGroupMetaData,
+    metadata: pq.FileMetaData,
+    index: int,
     schema: pa.Schema,
     found: Mapping[str, str | None],
     reading: TableReading,
@@ -195,23 +196,37 @@ def _group_bounds(
     assert reading.where is not None
     wanted = {found.get(name): name for name in columns_in(reading.where)}
     bounds = {}
+    group = metadata.row_group(index)
     for i in range(group.num_columns):
         column = group.column(i)
         name = wanted.get(column.path_in_schema)
-        if name is None or not column.is_stats_set:
+        # A field b of a struct a has the path a.b, which may be a column's name as well.
+        is_inside = metadata.schema.column(i).name != column.path_in_schema
+        if name is None or is_inside or not column.is_stats_set:
             continue
         data_type = reading.schema.field(name).type
         if schema.field(column.path_in_schema).type != data_type or pa.types.is_floating(data_type):
             continue
         known = column.statistics
         n_nulls = known.null_count if known.has_null_count else None
+        low, high = _extremes(known)
         bounds[name] = Bounds(
-            low=known.min if known.has_min_max else None,
-            high=known.max if known.has_min_max else None,
+            low=low,
+            high=high,
             may_be_null=n_nulls != 0,
             may_be_value=n_nulls is None or n_nulls != group.num_rows,
         )
     return bounds
+
+
+def _extremes(known: pq.Statistics) -> tuple[object, object]:
+    """The least and the greatest value; None where they are unknown, or no values of Python."""
+    if not known.has_min_max:
+        return None, None
+    try:
+        return known.min, known.max
+    except (OverflowError, ValueError):
+        return None, None  # A date outside of the years 1 to 9999.
 
 
 def _kept(

@@ -25,7 +25,7 @@ from deltalake.transaction import (
 
 from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
 from sparkscore.files.copying import Replaced, replaced_files
-from sparkscore.files.log import is_delta_table
+from sparkscore.files.log import check_folder, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -200,6 +200,7 @@ class FilesSink:
             _remove_empty(self.root)
 
     def _table(self) -> DeltaTable | None:
+        check_folder(self.root)
         try:
             return DeltaTable(self.root) if is_delta_table(self.root) else None
         except DeltaError as exc:

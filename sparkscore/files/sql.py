@@ -30,6 +30,10 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)(Z|[+-]\d{2}:\d{2})?"
 )
+_MAX_OFFSET = dt.timedelta(hours=18)
+_MAX_DIGITS = 38
+_VARIABLE = "${"
+"""What Spark replaces by a setting's value, inside of texts too."""
 _MAX_DEPTH = 50
 _INT64 = 2**63
 
@@ -78,6 +82,8 @@ class _Parser:
         return predicate
 
     def _split(self, sql: str) -> list[_Token]:
+        if _VARIABLE in sql:
+            raise self._unfit(_VARIABLE)
         tokens, position = [], 0
         while position < len(sql.rstrip()):
             match = _TOKEN.match(sql, position)
@@ -210,7 +216,7 @@ class _Parser:
     def _literal(self) -> _Literal:
         minus = "-" if self._take("-") else ""
         token = self._next()
-        if token.kind == "number":
+        if token.kind == "number" and len(token.text) <= _MAX_DIGITS:
             return _Literal("number", minus + token.text)
         if minus:
             raise self._unfit("-")
@@ -289,6 +295,9 @@ def _timestamp(text: str, timezone: str) -> dt.datetime | None:
     micros = fraction.ljust(6, "0")
     zone = "+00:00" if match[2] in (None, "Z") else match[2]
     try:
-        return dt.datetime.fromisoformat(f"{head.replace('T', ' ')}.{micros}{zone}")
+        value = dt.datetime.fromisoformat(f"{head.replace('T', ' ')}.{micros}{zone}")
     except ValueError:
         return None
+    offset = value.utcoffset()
+    assert offset is not None
+    return value if abs(offset) <= _MAX_OFFSET else None

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sparkscore.errors import EngineUnfitError, RunKeyConflictError
+from sparkscore.files.log import read_snapshot
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import ScoreWriter, file_prefix, new_attempt
 from sparkscore.scoring.outcome import Commit
@@ -179,3 +180,12 @@ def test_target_behind_a_link_keeps_its_files(tmp_path: Path) -> None:
     write(attempt(link, (3, 1, 0.5), run_key="next", replace_where="day = 1"))
     rows = deltalake.DeltaTable(link).to_pyarrow_table()
     assert sorted(rows["id"].to_pylist()) == [2, 3]
+
+
+def test_folder_whose_name_deltalake_decodes_is_left_to_spark(tmp_path: Path) -> None:
+    write(attempt(tmp_path / "a b", (1, 1, 0.5)))
+    other = attempt(tmp_path / "a%20b", (2, 1, 0.5))
+    with pytest.raises(EngineUnfitError, match=r"a%20b"):
+        FilesSink(other.request.target).refuse_unfit(other.plan)
+    with pytest.raises(EngineUnfitError, match=r"a%20b"):
+        read_snapshot(tmp_path / "a%20b", None)

@@ -10,22 +10,32 @@ import pytest
 
 from sparkscore.errors import DataError, SourceError
 from sparkscore.files.planning import FilePiece
+from sparkscore.files.predicate import Compare, Predicate
 from sparkscore.files.reading import TableReading, read_piece
 
 MAX_BYTES = 1 << 20
 
 
+<<<<<<< HEAD
 def read(path: Path, schema: pa.Schema) -> list[dict[str, object]]:
     return [row for batch in batches_of(path, schema) for row in batch.to_pylist()]
 
 
 def batches_of(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
+=======
+def read(path: Path, schema: pa.Schema, where: Predicate | None = None) -> list[dict[str, object]]:
+>>>>>>> property
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
         physical={name: name for name in schema.names},
+<<<<<<< HEAD
         where=None,
         max_bytes=MAX_BYTES,
+=======
+        where=where,
+        max_bytes=1 << 20,
+>>>>>>> property
     )
     piece = FilePiece(path=str(path), start=0, end=1 << 62, partition={}, deleted=None)
     return list(read_piece(piece, reading))
@@ -114,6 +124,7 @@ def test_a_file_with_a_broken_page_is_named(tmp_path: Path) -> None:
         read(path, pa.schema([("s", pa.int64())]))
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     "column",
     [
@@ -137,3 +148,28 @@ def test_columns_that_are_not_read_make_no_batch_smaller(tmp_path: Path) -> None
     pq.write_table(rows, tmp_path / "f.parquet")
     batches = batches_of(tmp_path / "f.parquet", pa.schema([("s", pa.int64())]))
     assert [batch.num_rows for batch in batches] == [2000]
+=======
+def test_a_field_is_not_taken_for_the_column_of_the_same_path(tmp_path: Path) -> None:
+    table = pa.table({"a.b": [7], "a": [{"b": 1}]})
+    pq.write_table(table, tmp_path / "f.parquet")
+    schema = pa.schema([("a.b", pa.int64())])
+    assert read(tmp_path / "f.parquet", schema, Compare("a.b", ">", 5)) == [{"a.b": 7}]
+
+
+@pytest.mark.parametrize("data_type", [pa.date32(), pa.timestamp("us", "UTC")], ids=str)
+def test_dates_beyond_pythons_do_not_hinder_a_filter(
+    data_type: pa.DataType, tmp_path: Path
+) -> None:
+    storage = pa.int32() if data_type == pa.date32() else pa.int64()
+    far = pa.array([1, 2**storage.bit_width // 4], storage).cast(data_type)
+    pq.write_table(pa.table({"day": far, "n": [1, 2]}), tmp_path / "f.parquet")
+    reading = TableReading(
+        schema=pa.schema([("day", data_type), ("n", pa.int64())]),
+        outputs=("n",),
+        physical={"day": "day", "n": "n"},
+        where=Compare("day", ">", far[0].as_py()),
+        max_bytes=1 << 20,
+    )
+    piece = FilePiece(str(tmp_path / "f.parquet"), 0, 1 << 62)
+    assert [batch.to_pylist() for batch in read_piece(piece, reading)] == [[{"n": 2}]]
+>>>>>>> property

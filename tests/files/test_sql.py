@@ -103,3 +103,16 @@ def test_what_is_unknown_of_a_column_leaves_everything_possible() -> None:
 def test_deep_nesting_is_left_to_spark() -> None:
     with pytest.raises(EngineUnfitError, match="depth"):
         parse_predicate("(" * 1000 + "n = 1" + ")" * 1000, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        pytest.param("word = '${spark.app.name}'", r"\$\{", id="a-variable-in-a-text"),
+        pytest.param(f"x < 1{'0' * 38}", "1000", id="more-digits-than-a-decimal"),
+        pytest.param("at > '2026-01-01 00:00:00+18:01'", "at against", id="no-zone-of-java"),
+    ],
+)
+def test_what_spark_replaces_or_refuses_is_left_to_spark(sql: str, what: str) -> None:
+    with pytest.raises(EngineUnfitError, match=what):
+        parse_predicate(sql, COLUMNS)

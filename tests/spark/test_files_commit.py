@@ -245,12 +245,20 @@ def test_all_rows_rejected_is_a_commit_without_files(
     assert committed(target) == data_files(target) == []
 
 
+MAPPED_BEFORE_FEATURES = (
+    "USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id', "
+    "'delta.minReaderVersion'='2', 'delta.minWriterVersion'='5')"
+)
+
+
 @pytest.mark.parametrize(
     ("ddl", "said"),
     [
         ("USING delta CLUSTER BY (id)", "clustering"),
         ("USING delta TBLPROPERTIES ('delta.enableRowTracking'='true')", "rowTracking"),
         ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='name')", "columnMapping"),
+        ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id')", "columnMapping"),
+        (MAPPED_BEFORE_FEATURES, "maps its columns"),
         ("USING delta TBLPROPERTIES ('delta.enableInCommitTimestamps'='true')", "inCommit"),
     ],
 )

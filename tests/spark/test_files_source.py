@@ -240,6 +240,59 @@ def test_parquet_files_of_another_writer_are_read_alike(
     assert_same(spark, tmp_path, "x > 1")
 
 
+def test_parquet_files_in_folders_of_partitions_are_left_to_spark(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    (tmp_path / "table" / "k=1").mkdir(parents=True)
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "table" / "k=1" / "0.parquet")
+    with pytest.raises(EngineUnfitError, match=r"partitions in its folders.*k=1"):
+        open_files(spark, SourceSpec(str(tmp_path / "table")))
+    assert_same(spark, tmp_path / "table" / "k=1")
+
+
+@pytest.mark.parametrize("partitions", [(), ("day",)])
+def test_dates_that_python_lacks_are_left_to_spark(
+    partitions: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    frame = spark.sql("SELECT CAST(1 AS BIGINT) AS id, DATE '+12345-01-01' AS day")
+    frame.write.format("delta").partitionBy(*partitions).save(str(tmp_path))
+    with pytest.raises(EngineUnfitError, match="years 1 to 9999"):
+        open_files(spark, SourceSpec(str(tmp_path)))
+
+
+def test_partitions_from_before_a_widening_are_read(spark: SparkSession, tmp_path: Path) -> None:
+    partition_widened(spark, tmp_path, "5", "INT", "BIGINT")
+    assert_same(spark, tmp_path)
+    assert_same(spark, tmp_path, "part = 5")
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "after"),
+    [
+        ("5", "INT", "DECIMAL(12,2)"),
+        ("0.01", "DECIMAL(12,2)", "DECIMAL(38,18)"),
+        ("DATE '2013-10-01'", "DATE", "TIMESTAMP_NTZ"),
+    ],
+)
+@pytest.mark.parametrize("version", [None, 2])
+def test_partitions_whose_text_is_of_another_type_are_left_to_spark(
+    value: str, before: str, after: str, version: int | None, spark: SparkSession, tmp_path: Path
+) -> None:
+    partition_widened(spark, tmp_path, value, before, after)
+    with pytest.raises(EngineUnfitError, match="log of the source cannot be read here"):
+        open_files(spark, SourceSpec(str(tmp_path), version=version))
+
+
+def partition_widened(spark: SparkSession, path: Path, value: str, before: str, after: str) -> None:
+    spark.sql(
+        f"CREATE TABLE delta.`{path}` (id BIGINT, part {before}) USING delta PARTITIONED BY (part) "
+        "TBLPROPERTIES ('delta.enableTypeWidening'='true', "
+        "'delta.feature.timestampNtz'='supported')"
+    )
+    spark.sql(f"INSERT INTO delta.`{path}` VALUES (1, {value}), (2, NULL)")
+    spark.sql(f"ALTER TABLE delta.`{path}` ALTER COLUMN part TYPE {after}")
+
+
 FILTERS = [
     "id >= 10 AND id < 20", "long = 9223372036854775807", "long != 1", "NOT (long <= 0)", "x > 0",
     "x >= 1.5", "NOT x > 0", "x = 1.5", "x != 1.5", "x < 0", "NOT (x = 0)", "x BETWEEN -1 AND 1.5",
