@@ -10,12 +10,12 @@ import argparse
 import json
 import resource
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
 from sparkscore.files.log import read_snapshot
 from sparkscore.files.planning import plan_tasks
-from sparkscore.files.predicate import possible
 from sparkscore.files.sql import parse_predicate
 
 N_DAYS = 1000
@@ -41,19 +41,18 @@ def main() -> None:
         snapshot = read_snapshot(root, None)
         read = perf_counter()
         columns = tuple(column.column for column in snapshot.columns)
-        predicate = parse_predicate("day = 7 AND id >= 0", columns, "UTC")
-        chosen = [file for file in snapshot.files if True in possible(predicate, file.bounds)]
+        chosen = snapshot.files(parse_predicate("day = 7 AND id >= 0", columns, "UTC"))
         filtered = perf_counter()
-        tasks = plan_tasks(snapshot.files, 64)
+        everything = snapshot.files(None)
+        listed = perf_counter()
+        tasks = plan_tasks(everything, 64)
         planned = perf_counter()
-    print(
-        f"{'files':>9}{'chosen':>9}{'tasks':>9}{'log s':>9}{'filter s':>9}{'tasks s':>9}{'MiB':>9}"
-    )
-    seconds = (read - started, filtered - read, planned - filtered)
-    print(
-        f"{n_files:9}{len(chosen):9}{len(tasks):9}" + "".join(f"{s:9.2f}" for s in seconds), end=""
-    )
-    print(f"{peak_mib() - before:9.0f}")
+    names = ("files", "chosen", "tasks", "open s", "choose s", "list s", "cut s", "MiB")
+    print("".join(f"{name:>10}" for name in names))
+    moments = (started, read, filtered, listed, planned)
+    seconds = "".join(f"{end - start:10.2f}" for start, end in pairwise(moments))
+    counts = "".join(f"{count:10}" for count in (n_files, len(chosen), len(tasks)))
+    print(f"{counts}{seconds}{peak_mib() - before:10.0f}")
 
 
 def write_log(root: Path, n_files: int) -> None:

@@ -85,7 +85,7 @@ def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Itera
     """
     columns = table_columns(table.schema().to_json())
     n_copied = 0
-    for file in data_files(table, root, columns):
+    for file in data_files(table, root, columns, predicate):
         truths = possible(predicate, file.bounds)
         if True not in truths:
             continue

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -18,7 +19,7 @@ from deltalake.exceptions import DeltaError
 
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
-from sparkscore.files.predicate import Bounds
+from sparkscore.files.predicate import Bounds, Predicate, columns_in, possible
 from sparkscore.files.schema import TableColumn, table_columns
 
 _READABLE = frozenset(
@@ -34,6 +35,7 @@ _READABLE = frozenset(
 """Table features that a reader must know, and that are known here."""
 
 _MAX_READER_VERSION = 3
+_ACTIONS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class TableSnapshot:
         table_id: The id that the table was created with.
         columns: Its columns in order, partition columns among them.
         partition_by: Names of its partition columns.
-        files: Its data files; bounds by the columns' own names.
+        table: Its log, as it was opened.
     """
 
     root: Path
@@ -52,7 +54,18 @@ class TableSnapshot:
     table_id: str
     columns: tuple[TableColumn, ...]
     partition_by: tuple[str, ...]
-    files: tuple[DataFile, ...]
+    table: DeltaTable
+
+    def files(self, where: Predicate | None) -> tuple[DataFile, ...]:
+        """Its data files that can hold a row which the predicate selects; None: all of them.
+
+        Raises:
+            EngineUnfitError: See `data_files`.
+        """
+        found = data_files(self.table, self.root, self.columns, where)
+        return tuple(
+            file for file in found if where is None or True in possible(where, file.bounds)
+        )
 
 
 def is_delta_table(root: Path) -> bool:
@@ -77,7 +90,7 @@ def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
         table_id=str(table.metadata().id),
         columns=columns,
         partition_by=partition_by,
-        files=tuple(data_files(table, root, columns)),
+        table=table,
     )
 
 
@@ -91,25 +104,29 @@ def check_folder(root: Path) -> None:
         raise EngineUnfitError(f"the folder's name has a '%' and digits: {shown(str(root))}")
 
 
-def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) -> Iterator[DataFile]:
+def data_files(
+    table: DeltaTable, root: Path, columns: Sequence[TableColumn], where: Predicate | None
+) -> Iterator[DataFile]:
     """The active files of an opened table, in the log's order.
+
+    Args:
+        table: The log.
+        root: The table's folder.
+        columns: The table's columns.
+        where: Bounds are given for the columns that it reads, and for no others.
 
     Raises:
         EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, or a
             date outside of the years that Python has.
     """
-    try:
-        actions = pa.table(table.get_add_actions()).to_pylist()
-    except (OverflowError, ValueError) as exc:
-        raise EngineUnfitError(
-            f"the table has dates outside of the years 1 to 9999: {exc}"
-        ) from exc
     deleted = _deleted_rows(table, root)
-    names = {column.physical: column.column.name for column in columns}
-    for row in actions:
+    read = frozenset() if where is None else columns_in(where)
+    names = {c.physical: c.column.name for c in columns if c.column.name in read}
+    for row in _actions(table, names):
         path = _local_path(root, row["path"])
-        partition = dict(row.get("partition") or {})
-        bounds = _bounds(row, names) | {name: _exactly(v) for name, v in partition.items()}
+        partition = row.get("partition") or {}
+        bounds = _bounds(row, names)
+        bounds |= {name: _exactly(value) for name, value in partition.items() if name in read}
         yield DataFile(
             path=path,
             n_bytes=row["size_bytes"],
@@ -122,6 +139,41 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
         raise EngineUnfitError(
             f"deleted rows are in files that it does not find: {listed(deleted)}"
         )
+
+
+def _actions(table: DeltaTable, physical: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The log's facts of each file; statistics only of the columns of these physical names.
+
+    A million files are as many rows of Arrow, of which few become Python objects at a time.
+    """
+    actions = pa.table(table.get_add_actions())
+    for name in ("min", "max", "null_count"):
+        if name in actions.column_names:
+            index = actions.column_names.index(name)
+            actions = actions.set_column(index, name, _fields(actions[name], physical))
+    try:
+        for batch in actions.to_batches(max_chunksize=_ACTIONS_AT_ONCE):
+            yield from batch.to_pylist()
+    except (OverflowError, ValueError) as exc:
+        raise EngineUnfitError(
+            f"the table has dates outside of the years 1 to 9999: {exc}"
+        ) from exc
+
+
+def _fields(column: pa.ChunkedArray, names: Collection[str]) -> pa.ChunkedArray:
+    """Structs with those of their fields that have one of these names."""
+    kept = [field for field in column.type if field.name in names]
+    chunks = []
+    for chunk in column.chunks:
+        arrays = [chunk.field(field.name) for field in kept]
+        mask = chunk.is_null()
+        # A struct without fields has no length of its own to be made from.
+        chunks.append(
+            pa.StructArray.from_arrays(arrays, fields=kept, mask=mask)
+            if kept
+            else pa.nulls(len(chunk), pa.struct([]))
+        )
+    return pa.chunked_array(chunks, pa.struct(kept))
 
 
 def _opened(root: Path, version: int | None) -> DeltaTable:

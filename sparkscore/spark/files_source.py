@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from sparkscore.errors import EngineUnfitError, listed
 from sparkscore.files.facts import DataFile
 from sparkscore.files.log import is_delta_table, read_snapshot
-from sparkscore.files.predicate import Predicate, possible
+from sparkscore.files.predicate import Predicate
 from sparkscore.files.schema import TableColumn
 from sparkscore.files.sql import parse_predicate
 from sparkscore.files.writing import PARTITION_TYPES, can_partition_by
@@ -74,22 +74,22 @@ def open_files(spark: SparkSession, spec: SourceSpec) -> FilesSource:
         raise EngineUnfitError(f"the source lies in {urlsplit(uri).scheme}")
     root = Path(urlsplit(uri).path if urlsplit(uri).scheme else uri)
     if spec.format != "parquet" and is_delta_table(root):
-        opened = _delta_files(uri, root, spec.version)
-    else:
-        opened = _parquet_files(spark, spec, root)
-    return opened if spec.where is None else _filtered(spark, opened, spec.where)
+        return _delta_files(spark, spec, uri, root)
+    return _parquet_files(spark, spec, root)
 
 
-def _delta_files(uri: str, root: Path, version: int | None) -> FilesSource:
-    snapshot = read_snapshot(root, version)
+def _delta_files(spark: SparkSession, spec: SourceSpec, uri: str, root: Path) -> FilesSource:
+    snapshot = read_snapshot(root, spec.version)
     table = SourceTable(
         uri=uri,
         format="delta",
         version=str(snapshot.version),
         columns=tuple(column.column for column in snapshot.columns),
         table_id=snapshot.table_id,
+        where=spec.where,
     )
-    return FilesSource(table, snapshot.files, snapshot.columns, snapshot.partition_by, None)
+    where = _predicate(spark, table)
+    return FilesSource(table, snapshot.files(where), snapshot.columns, snapshot.partition_by, where)
 
 
 def _parquet_files(spark: SparkSession, spec: SourceSpec, root: Path) -> FilesSource:
@@ -101,13 +101,19 @@ def _parquet_files(spark: SparkSession, spec: SourceSpec, root: Path) -> FilesSo
         raise EngineUnfitError(f"the source has partitions in its folders: {listed(nested)}")
     files = tuple(DataFile(path, Path(path).stat().st_size) for path in paths)
     columns = tuple(TableColumn(column, column.name, None) for column in opened.table.columns)
-    return FilesSource(opened.table, files, columns, (), None)
+    table = replace(opened.table, where=spec.where)
+    return FilesSource(table, files, columns, (), _predicate(spark, table))
 
 
-def _filtered(spark: SparkSession, source: FilesSource, where: str) -> FilesSource:
+def _predicate(spark: SparkSession, table: SourceTable) -> Predicate | None:
+    """The table's filter; None where it has none.
+
+    Raises:
+        EngineUnfitError: It is not understood.
+    """
+    if table.where is None:
+        return None
     if spark.conf.get("spark.sql.caseSensitive", "false") == "true":
         raise EngineUnfitError("this session tells columns apart by case")
     timezone = spark.conf.get("spark.sql.session.timeZone") or ""
-    predicate = parse_predicate(where, source.table.columns, timezone)
-    files = tuple(file for file in source.files if True in possible(predicate, file.bounds))
-    return replace(source, table=replace(source.table, where=where), files=files, where=predicate)
+    return parse_predicate(table.where, table.columns, timezone)

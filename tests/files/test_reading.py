@@ -16,26 +16,19 @@ from sparkscore.files.reading import TableReading, read_piece
 MAX_BYTES = 1 << 20
 
 
-<<<<<<< HEAD
-def read(path: Path, schema: pa.Schema) -> list[dict[str, object]]:
-    return [row for batch in batches_of(path, schema) for row in batch.to_pylist()]
-
-
-def batches_of(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
-=======
 def read(path: Path, schema: pa.Schema, where: Predicate | None = None) -> list[dict[str, object]]:
->>>>>>> property
+    return [row for batch in batches_of(path, schema, where) for row in batch.to_pylist()]
+
+
+def batches_of(
+    path: Path, schema: pa.Schema, where: Predicate | None = None
+) -> list[pa.RecordBatch]:
     reading = TableReading(
         schema=schema,
         outputs=tuple(schema.names),
         physical={name: name for name in schema.names},
-<<<<<<< HEAD
-        where=None,
-        max_bytes=MAX_BYTES,
-=======
         where=where,
-        max_bytes=1 << 20,
->>>>>>> property
+        max_bytes=MAX_BYTES,
     )
     piece = FilePiece(path=str(path), start=0, end=1 << 62, partition={}, deleted=None)
     return list(read_piece(piece, reading))
@@ -124,7 +117,6 @@ def test_a_file_with_a_broken_page_is_named(tmp_path: Path) -> None:
         read(path, pa.schema([("s", pa.int64())]))
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     "column",
     [
@@ -148,7 +140,8 @@ def test_columns_that_are_not_read_make_no_batch_smaller(tmp_path: Path) -> None
     pq.write_table(rows, tmp_path / "f.parquet")
     batches = batches_of(tmp_path / "f.parquet", pa.schema([("s", pa.int64())]))
     assert [batch.num_rows for batch in batches] == [2000]
-=======
+
+
 def test_a_field_is_not_taken_for_the_column_of_the_same_path(tmp_path: Path) -> None:
     table = pa.table({"a.b": [7], "a": [{"b": 1}]})
     pq.write_table(table, tmp_path / "f.parquet")
@@ -168,8 +161,7 @@ def test_dates_beyond_pythons_do_not_hinder_a_filter(
         outputs=("n",),
         physical={"day": "day", "n": "n"},
         where=Compare("day", ">", far[0].as_py()),
-        max_bytes=1 << 20,
+        max_bytes=MAX_BYTES,
     )
     piece = FilePiece(str(tmp_path / "f.parquet"), 0, 1 << 62)
     assert [batch.to_pylist() for batch in read_piece(piece, reading)] == [[{"n": 2}]]
->>>>>>> property
