@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +26,8 @@ class FileStatistics:
 
     n_rows: int = 0
     _nulls: dict[str, int] = field(default_factory=dict)
-    _lows: dict[str, object] = field(default_factory=dict)
-    _highs: dict[str, object] = field(default_factory=dict)
+    _lows: dict[str, Any] = field(default_factory=dict)
+    _highs: dict[str, Any] = field(default_factory=dict)
     _unbounded: set[str] = field(default_factory=set)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -52,15 +53,26 @@ class FileStatistics:
         return json.dumps(facts, allow_nan=False)
 
     def _extend(self, name: str, column: pa.Array) -> None:
-        if not _has_bounds(column):
+        bounds = _bounds(column)
+        if bounds is None:
             self._unbounded.add(name)
             self._lows.pop(name, None)
             self._highs.pop(name, None)
             return
-        found = pc.min_max(column)
-        low, high = found["min"].as_py(), found["max"].as_py()
+        low, high = bounds
         self._lows[name] = min(self._lows.get(name, low), low)
         self._highs[name] = max(self._highs.get(name, high), high)
+
+
+def _bounds(column: pa.Array) -> tuple[Any, Any] | None:
+    """The least and the greatest value; None where there is no order, or Python lacks the value."""
+    if not _has_bounds(column):
+        return None
+    found = pc.min_max(column)
+    try:
+        return found["min"].as_py(), found["max"].as_py()
+    except (OverflowError, ValueError):
+        return None  # A date outside of the years 1 to 9999.
 
 
 def _has_bounds(column: pa.Array) -> bool:

@@ -250,14 +250,16 @@ def test_parquet_files_in_folders_of_partitions_are_left_to_spark(
     assert_same(spark, tmp_path / "table" / "k=1")
 
 
-@pytest.mark.parametrize("partitions", [(), ("day",)])
+@pytest.mark.parametrize(
+    ("partitions", "where"), [((), "day > DATE '2013-10-01'"), (("day",), None)]
+)
 def test_dates_that_python_lacks_are_left_to_spark(
-    partitions: tuple[str, ...], spark: SparkSession, tmp_path: Path
+    partitions: tuple[str, ...], where: str | None, spark: SparkSession, tmp_path: Path
 ) -> None:
     frame = spark.sql("SELECT CAST(1 AS BIGINT) AS id, DATE '+12345-01-01' AS day")
     frame.write.format("delta").partitionBy(*partitions).save(str(tmp_path))
     with pytest.raises(EngineUnfitError, match="years 1 to 9999"):
-        open_files(spark, SourceSpec(str(tmp_path)))
+        open_files(spark, SourceSpec(str(tmp_path), where=where))
 
 
 def test_partitions_from_before_a_widening_are_read(spark: SparkSession, tmp_path: Path) -> None:
