@@ -94,7 +94,8 @@ def _levels(forest: Forest) -> _Levels | None:
     n_trees = len(forest.root)
     depth = np.zeros(n_trees, np.int64)
     leaves: list[np.ndarray] = [np.empty(0, np.int64)] * n_trees
-    nodes, trees = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    nodes: list[np.ndarray] = [np.empty(0, np.int64)]
+    trees: list[np.ndarray] = [np.empty(0, np.int64)]
     tree, child = np.arange(n_trees), forest.root.reshape(-1, 1)
     while len(tree):
         is_leaf = child < 0
