@@ -99,9 +99,11 @@ def hard_rows(forest: Forest, seed: int, n_rows: int = 400) -> np.ndarray:
         if not len(ties):
             continue
         tie = rng.choice(ties, n_rows)
+        with np.errstate(over="ignore"):  # The border of missing values is the largest float32.
+            above = np.nextafter(tie, np.float32(np.inf))
         close = [
             tie,
-            np.nextafter(tie, np.float32(np.inf)),
+            above,
             np.nextafter(tie.astype(np.float64), np.inf),
             tie.astype(np.float64) * (1 + 2**-24),
             rng.choice(special, n_rows),
