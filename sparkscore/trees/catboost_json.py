@@ -33,14 +33,12 @@ class CatboostModel:
         scale: One for all outputs.
         bias: (n_outputs,)
         loss: Name of the loss function without its options, such as `RMSE`; empty if none is said.
-        feature_names: For each column of the matrix; empty text for a feature without a name.
     """
 
     forest: Forest
     scale: float
     bias: FloatArray
     loss: str
-    feature_names: tuple[str, ...]
 
 
 def read_catboost(text: str) -> CatboostModel:
@@ -73,13 +71,7 @@ def _read(model: _Json) -> CatboostModel:
         leaf_value = np.array(tree["leaf_values"], np.float64).reshape(-1, len(bias))
         _add_tree(builder, tree["splits"] or [], leaf_value, floats)
     loss = model["model_info"].get("params", {}).get("loss_function", {}).get("type", "")
-    return CatboostModel(
-        builder.build(),
-        float(scale),
-        np.array(bias, np.float64),
-        str(loss),
-        tuple(str(each["feature_id"]) for each in floats),
-    )
+    return CatboostModel(builder.build(), float(scale), np.array(bias, np.float64), str(loss))
 
 
 def _add_tree(

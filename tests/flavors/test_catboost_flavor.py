@@ -68,6 +68,15 @@ class TestRegressorWithCategories(TestRegressor):
         return model.fit(self.example(), TARGET)
 
 
+class TestClassifierOnWords(TestRegressor):
+    def example(self) -> pd.DataFrame:
+        return ROWS.assign(note=["late again", "on time", "late", "early bird"] * 20)
+
+    def model(self) -> object:
+        model = catboost.CatBoostClassifier(text_features=["note"], **SMALL)
+        return model.fit(self.example(), TARGET % 4 > 1)
+
+
 class TestRanker(TestRegressor):
     def model(self) -> object:
         model = catboost.CatBoostRanker(loss_function="QueryRMSE", **SMALL)
@@ -123,6 +132,7 @@ def test_model_that_was_fitted_without_names_takes_columns_in_their_order(tmp_pa
         (TestRegressorThatAnswersExponents, "own exp"),
         (TestRegressorOfOtherTrees, "not symmetric"),
         (TestRegressorWithCategories, "features of categories"),
+        (TestClassifierOnWords, "features of text"),
     ],
 )
 def test_model_that_is_not_compiled_says_why(
