@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import catboost
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.flavors.load import LoadedPredictor
 from sparkscore.package import Package, TrustPolicy
 from sparkscore.trees.bit_vectors import lay_out_bit_vectors
+from sparkscore.trees.catboost_json import read_catboost
 from sparkscore.trees.kernel_cache import load_kernels
 from sparkscore.trees.lightgbm_text import read_lightgbm
 from sparkscore.trees.traversal import lay_out_traversal
@@ -82,6 +84,16 @@ def grown(n_trees: int, **settings: object) -> Callable[[pd.DataFrame, np.ndarra
     return fit
 
 
+def symmetric(n_trees: int, **settings: object) -> Callable[[pd.DataFrame, np.ndarray], object]:
+    """Trains CatBoost, with 6 levels a tree unless told another depth."""
+    params = {"verbose": 0, "thread_count": 1, "allow_writing_files": False, **settings}
+
+    def fit(rows: pd.DataFrame, target: np.ndarray) -> object:
+        return catboost.CatBoostRegressor(iterations=n_trees, **params).fit(rows, target)
+
+    return fit
+
+
 def classes(target: np.ndarray) -> np.ndarray:
     return np.asarray(np.digitize(target, np.quantile(target, [0.3, 0.7])))
 
@@ -93,6 +105,9 @@ CASES = (
     Case("LightGBM 100 x 63, text, nulls", boosted(100), has_text=True),
     Case("xgboost 200 x depth 6", grown(200, max_depth=6)),
     Case("xgboost 100 x depth 9, logistic", grown(100, max_depth=9, objective="reg:logistic")),
+    Case("CatBoost 200 x depth 6", symmetric(200)),
+    Case("CatBoost 1000 x depth 6", symmetric(1000)),
+    Case("CatBoost 200 x depth 10", symmetric(200, depth=10)),
     Case(
         "HistGradientBoosting 100 x 31",
         lambda rows, target: HistGradientBoostingRegressor(max_iter=100).fit(rows, target),
@@ -266,6 +281,11 @@ def splits(model: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield forest.feature, forest.threshold
     elif isinstance(model, xgboost.Booster):
         forest = read_xgboost(model.save_raw("json").decode()).forest
+        yield forest.feature, forest.threshold
+    elif isinstance(model, catboost.CatBoost):
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            model.save_model(file.name, format="json")
+            forest = read_catboost(Path(file.name).read_text("utf-8")).forest
         yield forest.feature, forest.threshold
     elif isinstance(model, HistGradientBoostingRegressor):
         for (tree,) in model._predictors:

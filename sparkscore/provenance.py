@@ -24,6 +24,7 @@ _LIBRARIES = (
     "scikit-learn",
     "lightgbm",
     "xgboost",
+    "catboost",
     "numba",
 )
 

@@ -34,6 +34,7 @@ _EXTRAS = {
     "skops": "sklearn",
     "lightgbm": "lightgbm",
     "xgboost": "xgboost",
+    "catboost": "catboost",
 }
 
 

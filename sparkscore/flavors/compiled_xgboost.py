@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from sparkscore.flavors.compiled_trees import check_equal
-from sparkscore.flavors.frames import float32_matrix
-from sparkscore.package.datatypes import ScalarType
+from sparkscore.flavors.frames import NUMBERS, float32_matrix
 from sparkscore.trees.forest import NotCompiledError
 from sparkscore.trees.links import xgboost_link
 from sparkscore.trees.probes import probe_rows
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sparkscore.package.schema import ColumnSchema
-
-_NUMBERS = (
-    ScalarType.BOOLEAN,
-    ScalarType.INTEGER,
-    ScalarType.LONG,
-    ScalarType.FLOAT,
-    ScalarType.DOUBLE,
-)
 
 
 class Booster(Protocol):
@@ -59,7 +50,7 @@ class CompiledXgboost:
     """
 
     def __init__(self, model: object, schema: ColumnSchema) -> None:
-        others = sorted({str(c.type) for c in schema.columns if c.type not in _NUMBERS})
+        others = sorted({str(c.type) for c in schema.columns if c.type not in NUMBERS})
         if others:
             raise NotCompiledError(f"its signature has columns of the types {', '.join(others)}")
         booster, n_iterations = _used(model)

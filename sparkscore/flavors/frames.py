@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
     from sparkscore.package.signature import Signature
 
+NUMBERS = (
+    ScalarType.BOOLEAN,
+    ScalarType.INTEGER,
+    ScalarType.LONG,
+    ScalarType.FLOAT,
+    ScalarType.DOUBLE,
+)
+"""Types of columns that a matrix has a place for."""
+
 _INTEGERS = (ScalarType.INTEGER, ScalarType.LONG)
 
 

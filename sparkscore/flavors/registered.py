@@ -14,6 +14,7 @@ GENERIC = "python_function"
 
 _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
+    "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",

@@ -37,7 +37,12 @@ from sparkscore.package.trust import TrustPolicy
 if TYPE_CHECKING:
     import pandas as pd
 
-_BY_LIBRARY = {"lightgbm": "lightgbm", "sklearn": "sklearn", "xgboost": "xgboost"}
+_BY_LIBRARY = {
+    "catboost": "catboost",
+    "lightgbm": "lightgbm",
+    "sklearn": "sklearn",
+    "xgboost": "xgboost",
+}
 _MAX_EXAMPLE_ROWS = 10
 
 

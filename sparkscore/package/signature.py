@@ -164,6 +164,9 @@ def _named_arrays(data: object, noun: str) -> Iterator[tuple[str | None, pa.Arra
 
 
 def _prediction_column(predictions: object, input_names: Sequence[str]) -> ColumnSchema:
+    if getattr(predictions, "shape", ())[1:] == (1,):
+        # A matrix of one column is that column, as scoring takes it.
+        predictions = predictions[:, 0]  # type: ignore[index]  # an array
     values = _array(predictions, "predictions")
     # A Series computed from one input column still has that column's name, which says nothing.
     name = getattr(predictions, "name", None)

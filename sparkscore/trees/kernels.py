@@ -1,7 +1,7 @@
 """The compiled inner loops. Imported only by `kernel_cache`, which says where numba caches them.
 
-Nothing checks bounds here: `bit_vectors` and `traversal` lay out arrays whose indices are sound,
-and only they are passed. One thread; the GIL is released.
+Nothing checks bounds here: `bit_vectors`, `oblivious` and `traversal` lay out arrays whose indices
+are sound, and only they are passed. One thread; the GIL is released.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from numba.extending import intrinsic
 
 from sparkscore.trees.bit_vectors import ALL_LEFT, BLOCK_ROWS, LEAVES_PER_PLANE, MISSING
 from sparkscore.trees.forest import ZERO
+from sparkscore.trees.oblivious import HIGHEST_COUNT, LOWEST_RANK
 
 if TYPE_CHECKING:
     from sparkscore.trees.bit_vectors import BitVectors
+    from sparkscore.trees.oblivious import Oblivious
     from sparkscore.trees.traversal import Traversal
 
 TRAVERSAL_ROWS = 2048
@@ -101,6 +103,84 @@ def score_bit_vectors(layout: BitVectors, matrix: _Array, scores: _Array) -> Non
         for output in range(scores.shape[0]):
             for row in range(n):
                 scores[output, start + row] = sums[output, row]
+
+
+@_compiled
+def score_oblivious(layout: Oblivious, matrix: _Array, scores: _Array) -> None:
+    """The same as `score_bit_vectors` for float32 matrices, with one comparison a level."""
+    n_rows = matrix.shape[0]
+    values = np.zeros(BLOCK_ROWS, np.float32)
+    counts = np.zeros(BLOCK_ROWS, np.int32)
+    ranks = np.zeros((layout.column_feature.size, BLOCK_ROWS), np.int8)
+    low = np.zeros(BLOCK_ROWS, np.uint8)
+    high = np.zeros(BLOCK_ROWS, np.uint8)
+    sums = np.zeros((scores.shape[0], BLOCK_ROWS), scores.dtype)
+    for start in range(0, n_rows, BLOCK_ROWS):
+        n = min(BLOCK_ROWS, n_rows - start)
+        _count_thresholds(layout, matrix, start, n, values, counts, ranks)
+        sums[:, :n] = scores[:, start : start + n]
+        for tree in range(layout.tree_output.size):
+            root, end = layout.tree_level[tree], layout.tree_level[tree + 1]
+            middle = max(root, end - 8)
+            _read_bits(ranks, layout.level_column, layout.level_limit, middle, end, low)
+            _read_bits(ranks, layout.level_column, layout.level_limit, root, middle, high)
+            first = np.uint64(layout.tree_leaf[tree])
+            for k in range(layout.leaf_value.shape[1]):
+                output = layout.tree_output[tree] + k
+                if root == middle:
+                    for row in range(n):
+                        sums[output, row] += layout.leaf_value[first + np.uint64(low[row]), k]
+                else:
+                    for row in range(n):
+                        leaf = first + np.uint64(high[row]) * np.uint64(256) + np.uint64(low[row])
+                        sums[output, row] += layout.leaf_value[leaf, k]
+        scores[:, start : start + n] = sums[:, :n]
+
+
+@_compiled
+def _count_thresholds(
+    layout: Oblivious,
+    matrix: _Array,
+    start: int,
+    n: int,
+    values: _Array,
+    counts: _Array,
+    ranks: _Array,
+) -> None:
+    """Ranks of all columns: how many thresholds of the column lie below the value."""
+    for column in range(layout.column_feature.size):
+        feature = layout.column_feature[column]
+        for row in range(n):
+            values[row] = matrix[start + row, feature]
+        table = layout.threshold[layout.column_start[column] : layout.column_start[column + 1]]
+        # No threshold lies below NaN: a missing value that goes left needs nothing more.
+        _count(table, values, counts)
+        if layout.column_missing_right[column]:
+            for row in range(BLOCK_ROWS):
+                is_missing = np.isnan(values[row])
+                counts[row] = np.int32(HIGHEST_COUNT) if is_missing else counts[row]
+        for row in range(BLOCK_ROWS):
+            ranks[column, row] = np.int8(counts[row] + LOWEST_RANK)
+
+
+@_compiled
+def _count(table: _Array, values: _Array, counts: _Array) -> None:
+    """How many thresholds lie below each value of a block, by comparing with every one.
+
+    For the up to 255 float32 of a column that takes no longer than `_search`, and for 64 a third.
+    Four thresholds a pass, so that counts are stored less often.
+    """
+    counts[:] = 0
+    n_passed = table.size - table.size % 4
+    for k in range(0, n_passed, 4):
+        a, b, c, d = table[k], table[k + 1], table[k + 2], table[k + 3]
+        for row in range(BLOCK_ROWS):
+            value = values[row]
+            low = np.int32(a < value) + np.int32(b < value)
+            counts[row] += low + np.int32(c < value) + np.int32(d < value)
+    for k in range(n_passed, table.size):
+        for row in range(BLOCK_ROWS):
+            counts[row] += np.int32(table[k] < values[row])
 
 
 @_compiled
@@ -316,7 +396,8 @@ def apply_softmax_float32(scores: _Array) -> None:
             scores[output, row] /= np.float32(total)
 
 
-_LANES = ir.VectorType(ir.IntType(8), BLOCK_ROWS)
+_BYTE, _WORD, _SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_LANES = ir.VectorType(_BYTE, BLOCK_ROWS)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -349,49 +430,33 @@ def _exits_code(
     context: _Untyped, builder: _Untyped, signature: _Untyped, args: _Untyped
 ) -> _Untyped:
     """Emit the LLVM code of `_find_exits`."""
-    byte, word, size = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-    arrays = [
-        context.make_array(kind)(context, builder, value).data
-        if isinstance(kind, types.Array)
-        else value
-        for kind, value in zip(signature.args, args, strict=True)
-    ]
-    ranks, columns, limits, clears, plane_steps, first_plane, n_planes, planes, bits = arrays
+    ranks, columns, limits, clears, plane_steps, first_plane, n_planes, planes, bits = _pointers(
+        context, builder, signature, args
+    )
     lanes = _LANES.as_pointer()
     all_leaves, zero = (
         ir.Constant(_LANES, [255] * BLOCK_ROWS),
         ir.Constant(_LANES, [0] * BLOCK_ROWS),
     )
 
-    def element(array: _Untyped, index: _Untyped) -> _Untyped:
-        return builder.load(builder.gep(array, [index]))
-
-    def in_all_lanes(value: _Untyped) -> _Untyped:
-        undefined = ir.Constant(_LANES, ir.Undefined)
-        first_lane = ir.Constant(ir.VectorType(word, BLOCK_ROWS), [0] * BLOCK_ROWS)
-        return builder.shuffle_vector(
-            builder.insert_element(undefined, value, word(0)), undefined, first_lane
-        )
-
     kept = cgutils.alloca_once(builder, _LANES)
     exit_plane = cgutils.alloca_once_value(builder, zero)
     exit_leaves = cgutils.alloca_once(builder, _LANES)
     # From the last plane to the first, so that the first one with a leaf left has the last word.
-    with cgutils.for_range(builder, n_planes, intp=size) as loop:
-        plane = builder.sub(builder.sub(n_planes, size(1)), loop.index)
+    with cgutils.for_range(builder, n_planes, intp=_SIZE) as loop:
+        plane = builder.sub(builder.sub(n_planes, _SIZE(1)), loop.index)
         steps = builder.gep(plane_steps, [builder.add(first_plane, plane)])
-        first, last = (builder.sext(element(steps, word(i)), size) for i in (0, 1))
+        first, last = (builder.sext(_element(builder, steps, _WORD(i)), _SIZE) for i in (0, 1))
         builder.store(all_leaves, kept)
-        with cgutils.for_range_slice(builder, first, last, size(1), size) as (step, _):
-            offset = builder.mul(builder.sext(element(columns, step), size), size(BLOCK_ROWS))
-            rank = builder.load(builder.bitcast(builder.gep(ranks, [offset]), lanes), align=1)
-            above = builder.icmp_signed(">", rank, in_all_lanes(element(limits, step)))
-            cleared = builder.and_(builder.sext(above, _LANES), in_all_lanes(element(clears, step)))
+        with cgutils.for_range_slice(builder, first, last, _SIZE(1), _SIZE) as (step, _):
+            above = _above(builder, ranks, columns, limits, step)
+            clear = _in_all_lanes(builder, _element(builder, clears, step))
+            cleared = builder.and_(builder.sext(above, _LANES), clear)
             builder.store(builder.and_(builder.load(kept), builder.not_(cleared)), kept)
         has_leaves = builder.icmp_unsigned("!=", builder.load(kept), zero)
         for slot, value in (
             (exit_leaves, builder.load(kept)),
-            (exit_plane, in_all_lanes(builder.trunc(plane, byte))),
+            (exit_plane, _in_all_lanes(builder, builder.trunc(plane, _BYTE))),
         ):
             builder.store(builder.select(has_leaves, value, builder.load(slot)), slot)
     builder.store(builder.load(exit_plane), builder.bitcast(planes, lanes), align=1)
@@ -403,3 +468,73 @@ def _exits_code(
     first_bit = builder.call(count_zeros, [builder.load(exit_leaves), ir.IntType(1)(1)])
     builder.store(first_bit, builder.bitcast(bits, lanes), align=1)
     return context.get_dummy_value()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read_bits(
+    _typing: _Untyped,
+    ranks: _Untyped,
+    columns: _Untyped,
+    limits: _Untyped,
+    first: _Untyped,
+    end: _Untyped,
+    bits: _Untyped,
+) -> tuple[_Untyped, Callable[..., _Untyped]]:
+    """What the levels from `first` to `end` answer for each row, the first one in the highest bit.
+
+    At most 8 levels. The bits stay in vector registers, as the planes of `_find_exits` do.
+    """
+    return types.void(ranks, columns, limits, first, end, bits), _bits_code
+
+
+def _bits_code(
+    context: _Untyped, builder: _Untyped, signature: _Untyped, args: _Untyped
+) -> _Untyped:
+    """Emit the LLVM code of `_read_bits`."""
+    ranks, columns, limits, first, end, bits = _pointers(context, builder, signature, args)
+    read = cgutils.alloca_once_value(builder, ir.Constant(_LANES, [0] * BLOCK_ROWS))
+    first, end = (
+        context.cast(builder, each, kind, types.int64)
+        for each, kind in zip((first, end), signature.args[3:5], strict=True)
+    )
+    with cgutils.for_range_slice(builder, first, end, _SIZE(1), _SIZE) as (level, _):
+        above = _above(builder, ranks, columns, limits, level)
+        doubled = builder.add(builder.load(read), builder.load(read))
+        builder.store(builder.or_(doubled, builder.zext(above, _LANES)), read)
+    builder.store(builder.load(read), builder.bitcast(bits, _LANES.as_pointer()), align=1)
+    return context.get_dummy_value()
+
+
+def _pointers(
+    context: _Untyped, builder: _Untyped, signature: _Untyped, args: _Untyped
+) -> list[_Untyped]:
+    """The arguments, and for arrays where their data is."""
+    return [
+        context.make_array(kind)(context, builder, value).data
+        if isinstance(kind, types.Array)
+        else value
+        for kind, value in zip(signature.args, args, strict=True)
+    ]
+
+
+def _above(
+    builder: _Untyped, ranks: _Untyped, columns: _Untyped, limits: _Untyped, test: _Untyped
+) -> _Untyped:
+    """Which rows of a block have a rank above the limit of a test."""
+    column = builder.sext(_element(builder, columns, test), _SIZE)
+    first = builder.gep(ranks, [builder.mul(column, _SIZE(BLOCK_ROWS))])
+    rank = builder.load(builder.bitcast(first, _LANES.as_pointer()), align=1)
+    limit = _in_all_lanes(builder, _element(builder, limits, test))
+    return builder.icmp_signed(">", rank, limit)
+
+
+def _element(builder: _Untyped, array: _Untyped, index: _Untyped) -> _Untyped:
+    return builder.load(builder.gep(array, [index]))
+
+
+def _in_all_lanes(builder: _Untyped, value: _Untyped) -> _Untyped:
+    undefined = ir.Constant(_LANES, ir.Undefined)
+    first_lane = ir.Constant(ir.VectorType(_WORD, BLOCK_ROWS), [0] * BLOCK_ROWS)
+    return builder.shuffle_vector(
+        builder.insert_element(undefined, value, _WORD(0)), undefined, first_lane
+    )

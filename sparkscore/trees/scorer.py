@@ -10,9 +10,11 @@ import numpy as np
 from sparkscore.trees.bit_vectors import MAX_LEAVES, BitVectors, lay_out_bit_vectors
 from sparkscore.trees.forest import Forest
 from sparkscore.trees.kernel_cache import load_kernels
+from sparkscore.trees.oblivious import Oblivious, lay_out_oblivious
 from sparkscore.trees.traversal import Traversal, lay_out_traversal
 
-_Kernel = Callable[[BitVectors | Traversal, np.ndarray, np.ndarray], None]
+_Layout = BitVectors | Oblivious | Traversal
+_Kernel = Callable[[_Layout, np.ndarray, np.ndarray], None]
 
 
 class ForestScorer:
@@ -35,8 +37,12 @@ class ForestScorer:
         self.n_outputs = forest.n_outputs
         self.dtype = np.dtype(np.float32 if is_float32 else np.float64)
         self.score_dtype = np.dtype(np.float32 if sums_float32 else np.float64)
-        self._layout: BitVectors | Traversal
-        if forest.n_leaves.max(initial=1) <= MAX_LEAVES:
+        self._layout: _Layout
+        oblivious = lay_out_oblivious(forest) if is_float32 else None
+        if oblivious is not None:
+            self._layout = oblivious
+            kernel = kernels.score_oblivious
+        elif forest.n_leaves.max(initial=1) <= MAX_LEAVES:
             self._layout = lay_out_bit_vectors(forest)
             kernel = kernels.score_bit_vectors
         else:

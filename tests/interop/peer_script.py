@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import catboost
 import lightgbm
 import mlflow
 import numpy as np
@@ -67,6 +68,14 @@ def write(folder: Path) -> None:
         for form in ("ubj", "json"):
             path = folder / f"{name}_{form}"
             mlflow.xgboost.save_model(model, path, signature=of_numbers, model_format=form)
+    quiet = {"iterations": 20, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
+    grown = catboost.CatBoostRegressor(**quiet).fit(numbers, target)
+    for form in ("cbm", "json"):
+        path = folder / f"cat_regressor_{form}"
+        mlflow.catboost.save_model(grown, path, signature=of_numbers, format=form)
+    sorter = catboost.CatBoostClassifier(**quiet).fit(numbers, np.arange(80) // 30)
+    of_labels = infer_signature(numbers, sorter.predict(numbers))
+    mlflow.catboost.save_model(sorter, folder / "cat_classifier", signature=of_labels)
     for how in ("pickle", "cloudpickle"):
         save(linear, folder / how, signature=of_numbers, serialization_format=how)
     for package in list(folder.iterdir()):

@@ -21,6 +21,9 @@ PACKAGES = [
     "xgb_regressor_json",
     "xgb_booster_ubj",
     "xgb_booster_json",
+    "cat_regressor_cbm",
+    "cat_regressor_json",
+    "cat_classifier",
 ]
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import catboost
 import cloudpickle
 import lightgbm
 import numpy as np
@@ -32,6 +33,7 @@ ROWS = pd.DataFrame(
 )
 NUMBERS = ROWS[["age", "income"]].astype("float64")
 TARGET = np.sin(np.arange(80.0))
+FEW_TREES = {"iterations": 20, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
 QUIET = {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 2}
 
 
@@ -75,6 +77,15 @@ def an_xgboost_booster(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     return xgboost.train({"nthread": 1}, xgboost.DMatrix(NUMBERS, TARGET), 20), NUMBERS, {}
 
 
+def a_catboost_regressor(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    return catboost.CatBoostRegressor(**FEW_TREES).fit(NUMBERS, TARGET), NUMBERS, {}
+
+
+def a_catboost_classifier(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    labels = np.array(["early", "noon", "late"])[np.digitize(TARGET, [-0.5, 0.5])]
+    return catboost.CatBoostClassifier(**FEW_TREES).fit(NUMBERS, labels), NUMBERS, {}
+
+
 def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     (folder / "factor.txt").write_text("2.5", "utf-8")
     return Scaler(), ROWS, {"factor": folder / "factor.txt"}
@@ -86,6 +97,8 @@ CASES = {
     "regressor": a_regressor,
     "xgboost_classifier": an_xgboost_classifier,
     "xgboost_booster": an_xgboost_booster,
+    "catboost_regressor": a_catboost_regressor,
+    "catboost_classifier": a_catboost_classifier,
     "python_function": a_python_function,
 }
 

@@ -193,6 +193,7 @@ def test_other_inputs_and_names_are_refused() -> None:
         (np.array(["a", "b"]), "prediction", ScalarType.STRING),
         (np.array(["a", "b"], dtype=object), "prediction", ScalarType.STRING),
         (np.zeros((2, 3)), "prediction", ArrayType(ScalarType.DOUBLE)),
+        (np.zeros((2, 1)), "prediction", ScalarType.DOUBLE),
         (np.zeros((2, 3, 4), "float32"), "prediction", ArrayType(ArrayType(ScalarType.FLOAT))),
         (pd.Series([1.0, 2.0], name="score"), "score", ScalarType.DOUBLE),
         (pd.Series([1.0, 2.0], name="x"), "prediction", ScalarType.DOUBLE),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import catboost
 import deltalake
 import lightgbm
 import numpy as np
@@ -91,6 +92,12 @@ def _pipeline(rows: pd.DataFrame) -> object:
     return make_pipeline(StandardScaler(), LinearRegression()).fit(rows, rows.sum(axis=1))
 
 
+def _three_classes(rows: pd.DataFrame) -> object:
+    options = {"iterations": 5, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
+    labels = np.array(["low", "middle", "high"])[np.digitize(rows["b"], [-0.5, 0.5])]
+    return catboost.CatBoostClassifier(**options).fit(rows, labels)
+
+
 def _booster(rows: pd.DataFrame) -> object:
     settings = {"verbose": -1, "num_threads": 1}
     return lightgbm.train(settings, lightgbm.Dataset(rows, rows.sum(axis=1)), 10)
@@ -154,12 +161,17 @@ def test_a_model_that_looks_beyond_its_row_is_not_certified(
     assert by_name[f"native, one batch of {N_ROWS}"] == "equal"
 
 
-def test_mlflow_scores_the_same_rows_under_the_models_own_names(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("train", "flavor"), [(_pipeline, "sklearn"), (_three_classes, "catboost")]
+)
+def test_mlflow_scores_the_same_rows_under_the_models_own_names(
+    train: Callable[[pd.DataFrame], object], flavor: str, bench: Bench
+) -> None:
     python = Path(os.environ["SPARKSCORE_MLFLOW_PYTHON"])
     rows = bench.rows.rename(columns={"a": "first"})
-    model = _pipeline(rows)
+    model = train(rows)
     signature = infer_signature(rows, model.predict(rows))  # type: ignore[attr-defined]
-    save_model(model, bench.folder / "model", flavor="sklearn", signature=signature)
+    save_model(model, bench.folder / "model", flavor=flavor, signature=signature)
     certificate = bench.certify(
         str(bench.folder / "model"),
         "a IS NOT NULL",

@@ -42,8 +42,8 @@ OURS = {
     "sparkscore.spark.worker",
 }
 FOREIGN = (
-    "alembic", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba", "pandas",
-    "pydantic", "pyspark", "rich", "sklearn", "sqlalchemy", "starlette",
+    "alembic", "catboost", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba",
+    "pandas", "pydantic", "pyspark", "rich", "sklearn", "sqlalchemy", "starlette", "xgboost",
 )  # fmt: skip
 
 

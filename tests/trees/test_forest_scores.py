@@ -1,6 +1,8 @@
-"""Both layouts against a walk in plain Python, over forests that no library would grow."""
+"""All layouts against a walk in plain Python, over forests that no library would grow."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sparkscore.trees.bit_vectors import BLOCK_ROWS, lay_out_bit_vectors
 from sparkscore.trees.forest import NUMERICAL, ZERO, CategorySet, Forest, NotCompiledError
 from sparkscore.trees.forest_builder import ForestBuilder, TreeNodes
 from sparkscore.trees.kernel_cache import load_kernels
+from sparkscore.trees.oblivious import lay_out_oblivious
 from sparkscore.trees.scorer import ForestScorer
 from sparkscore.trees.traversal import lay_out_traversal
 
@@ -59,6 +62,29 @@ def forest_of(seed: int, sizes: list[int], n_values: int = 1) -> Forest:
     return builder.build()
 
 
+def oblivious_forest(seed: int, depths: list[int], n_values: int = 1) -> Forest:
+    """Trees with one test a level, float32 thresholds and leaves in any order."""
+    rng = np.random.default_rng(seed)
+    builder = ForestBuilder(N_FEATURES, n_values + 1)
+    for i, depth in enumerate(depths):
+        n_nodes = (1 << depth) - 1
+        level = np.repeat(np.arange(depth), 1 << np.arange(depth))
+        children = np.arange(1, 2 * n_nodes + 1)
+        leaf = rng.permutation(n_nodes + 1)
+        children[n_nodes - 1 :] = ~leaf if depth else children[n_nodes - 1 :]
+        thresholds = np.where(rng.random(depth) < 0.5, rng.normal(size=depth), [0.5] * depth)
+        nodes = TreeNodes.numerical(
+            feature=rng.integers(0, N_FEATURES, depth)[level],
+            threshold=thresholds.astype(np.float32).astype(np.float64)[level],
+            left=children[::2],
+            right=children[1::2],
+            missing_left=(rng.random(depth) < 0.5)[level],
+        )
+        values = rng.normal(size=(n_nodes + 1, n_values))
+        builder.add_tree(nodes if depth else None, values, i % 2)
+    return builder.build()
+
+
 def walked(forest: Forest, matrix: np.ndarray) -> np.ndarray:
     scores = np.zeros((forest.n_outputs, len(matrix)))
     for row, values in enumerate(matrix):
@@ -95,8 +121,10 @@ def scored(forest: Forest, matrix: np.ndarray, layout: str) -> np.ndarray:
     lay_out, kernel = {
         "bits": (lay_out_bit_vectors, kernels.score_bit_vectors),
         "walk": (lay_out_traversal, kernels.score_traversal),
+        "levels": (lay_out_oblivious, kernels.score_oblivious),
     }[layout]
     laid_out = lay_out(forest)
+    assert laid_out is not None
     scores = np.zeros((forest.n_outputs, len(matrix)))
     kernels.for_arguments(kernel, laid_out, matrix.dtype, scores.dtype)(laid_out, matrix, scores)
     return scores
@@ -137,6 +165,76 @@ def test_feature_with_more_thresholds_than_a_byte_holds_scores_exactly(layout: s
     assert len(np.unique(forest.threshold[forest.feature == 0])) > 255
     matrix = rows(4, 60)
     assert scored(forest, matrix, layout).tobytes() == walked(forest, matrix).tobytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    depths=st.lists(st.integers(0, 10), min_size=1, max_size=5),
+    n_values=st.integers(1, 3),
+)
+def test_any_oblivious_forest_scores_as_a_plain_walk_to_the_bit(
+    seed: int, depths: list[int], n_values: int
+) -> None:
+    forest = oblivious_forest(seed, depths, n_values)
+    matrix = float32_rows(forest, seed, 40)
+    assert scored(forest, matrix, "levels").tobytes() == walked(forest, matrix).tobytes()
+
+
+@pytest.mark.parametrize("depth", [7, 8, 9, 16])
+def test_oblivious_tree_of_any_depth_scores_as_a_plain_walk(depth: int) -> None:
+    forest = oblivious_forest(depth, [depth, 2])
+    matrix = float32_rows(forest, depth, 600)
+    assert scored(forest, matrix, "levels").tobytes() == walked(forest, matrix).tobytes()
+
+
+@pytest.mark.parametrize("n_trees", [15, 80, 400])
+def test_oblivious_forest_of_many_thresholds_scores_as_a_plain_walk(n_trees: int) -> None:
+    forest = oblivious_forest(n_trees, [6] * n_trees)
+    matrix = float32_rows(forest, n_trees, 60)
+    assert scored(forest, matrix, "levels").tobytes() == walked(forest, matrix).tobytes()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 63, BLOCK_ROWS, BLOCK_ROWS + 1, 2049])
+def test_batch_of_any_length_scores_each_row_alike_by_levels(n_rows: int) -> None:
+    forest = oblivious_forest(7, [6, 9])
+    matrix = float32_rows(forest, 8, 2100)
+    whole = scored(forest, matrix, "levels")
+    assert scored(forest, matrix[:n_rows], "levels").tobytes() == whole[:, :n_rows].tobytes()
+
+
+def changed(forest: Forest, name: str, value: object) -> Forest:
+    """The forest with the last node's `name` set."""
+    array = getattr(forest, name).copy()
+    array[-1] = value
+    return replace(forest, **{name: array})
+
+
+def test_only_oblivious_trees_of_float32_are_laid_out_by_their_levels() -> None:
+    forest = oblivious_forest(1, [3, 3])
+    assert lay_out_oblivious(forest) is not None
+    for name, value in (
+        ("feature", (forest.feature[-1] + 1) % N_FEATURES),
+        ("threshold", 7.0),
+        ("missing_left", not forest.missing_left[-1]),
+        ("zero_is_missing", True),
+        ("category_set", 0),
+    ):
+        assert lay_out_oblivious(changed(forest, name, value)) is None
+    one_level = oblivious_forest(1, [1])
+    assert lay_out_oblivious(changed(one_level, "threshold", 0.1)) is None
+    assert lay_out_oblivious(forest_of(2, [3])) is None
+    assert lay_out_oblivious(oblivious_forest(1, [17])) is None
+
+
+def float32_rows(forest: Forest, seed: int, n_rows: int) -> np.ndarray:
+    """Values of which half are thresholds of the forest or right beside one."""
+    rng = np.random.default_rng(seed)
+    with np.errstate(over="ignore"):
+        matrix = rows(seed, n_rows).astype(np.float32)
+    ties = rng.choice([*forest.threshold, 0.0], matrix.shape).astype(np.float32)
+    above = np.nextafter(ties, np.float32(np.inf))
+    return np.choose(rng.integers(0, 4, matrix.shape), [ties, above, matrix, matrix])
 
 
 def test_memory_order_of_the_matrix_changes_no_bit() -> None:
