@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xgboost
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
@@ -103,12 +104,23 @@ def _booster(rows: pd.DataFrame) -> object:
     return lightgbm.train(settings, lightgbm.Dataset(rows, rows.sum(axis=1)), 10)
 
 
+def _grown(rows: pd.DataFrame) -> object:
+    return xgboost.XGBRegressor(n_estimators=10, n_jobs=1).fit(rows, rows.sum(axis=1))
+
+
+def _symmetric(rows: pd.DataFrame) -> object:
+    settings = {"iterations": 10, "verbose": False, "allow_writing_files": False}
+    return catboost.CatBoostRegressor(**settings).fit(rows, rows.sum(axis=1))
+
+
 @pytest.mark.parametrize(
     ("train", "flavor", "where"),
     [
         (_trees, "sklearn", None),
         (_pipeline, "sklearn", "a IS NOT NULL"),
         (_booster, "lightgbm", None),
+        (_grown, "xgboost", None),
+        (_symmetric, "catboost", None),
     ],
 )
 def test_a_model_is_certified_over_all_ways_and_the_version_keeps_it(
