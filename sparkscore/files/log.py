@@ -95,8 +95,8 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
     """The active files of an opened table, in the log's order.
 
     Raises:
-        EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, or a
-            date outside of the years that Python has.
+        EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, a
+            partition is of empty text, or a date is outside of the years that Python has.
     """
     try:
         actions = pa.table(table.get_add_actions()).to_pylist()
@@ -109,6 +109,9 @@ def data_files(table: DeltaTable, root: Path, columns: Sequence[TableColumn]) ->
     for row in actions:
         path = _local_path(root, row["path"])
         partition = dict(row.get("partition") or {})
+        if None in partition.values() and "=/" in row["path"]:
+            # delta-rs writes '' where Spark writes null; Spark reads both as they are written.
+            raise EngineUnfitError(f"a partition may be of empty text: {listed([row['path']])}")
         bounds = _bounds(row, names) | {name: _exactly(v) for name, v in partition.items()}
         yield DataFile(
             path=path,
