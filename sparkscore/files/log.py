@@ -116,8 +116,8 @@ def data_files(
         where: Bounds are given for the columns that it reads, and for no others.
 
     Raises:
-        EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, or a
-            date outside of the years that Python has.
+        EngineUnfitError: A file lies outside of this machine, deleted rows in none of them, a
+            partition is of empty text, or a date is outside of the years that Python has.
     """
     deleted = _deleted_rows(table, root)
     read = frozenset() if where is None else columns_in(where)
@@ -125,6 +125,9 @@ def data_files(
     for row in _actions(table, names):
         path = _local_path(root, row["path"])
         partition = row.get("partition") or {}
+        if None in partition.values() and "=/" in row["path"]:
+            # delta-rs writes '' where Spark writes null; Spark reads both as they are written.
+            raise EngineUnfitError(f"a partition may be of empty text: {listed([row['path']])}")
         bounds = _bounds(row, names)
         bounds |= {name: _exactly(value) for name, value in partition.items() if name in read}
         yield DataFile(

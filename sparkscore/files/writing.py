@@ -178,12 +178,15 @@ class _OpenFile:
 
 def _parquet_writer(path: Path, schema: pa.Schema, varied: frozenset[str]) -> pq.ParquetWriter:
     repeated = [name for name in schema.names if name not in varied]
+    # Bounds of floats would leave out NaN, and Spark then leaves out such rows of `x > 5`.
+    bounded = [f.name for f in schema if not pa.types.is_floating(f.type)]
     return pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=repeated or False,
+        write_statistics=bounded or False,
         column_encoding=_encodings(schema, varied) or None,
         store_schema=False,
     )

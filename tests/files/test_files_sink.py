@@ -5,6 +5,7 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparkscore.errors import EngineUnfitError, RunKeyConflictError
@@ -189,3 +190,21 @@ def test_folder_whose_name_deltalake_decodes_is_left_to_spark(tmp_path: Path) ->
         FilesSink(other.request.target).refuse_unfit(other.plan)
     with pytest.raises(EngineUnfitError, match=r"a%20b"):
         read_snapshot(tmp_path / "a%20b", None)
+
+
+def test_files_have_bounds_of_all_columns_but_floats(target: Path) -> None:
+    write(attempt(target, (1, 1, float("nan")), (2, 1, 0.5)))
+    (path,) = target.rglob("*.parquet")
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    bounded = {name for name, column in columns.items() if column.is_stats_set}
+    assert {"id", "run_id"} <= bounded
+    assert "prediction" in columns
+    assert "prediction" not in bounded
+
+
+def test_partition_of_empty_text_is_left_to_spark(tmp_path: Path) -> None:
+    rows = pa.table({"id": [1, 2], "part": pa.array(["", "a"])})
+    deltalake.write_deltalake(tmp_path, rows, partition_by=["part"])
+    with pytest.raises(EngineUnfitError, match=r"empty text.*part=/"):
+        read_snapshot(tmp_path, None).files(None)

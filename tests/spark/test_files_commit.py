@@ -245,6 +245,16 @@ def test_all_rows_rejected_is_a_commit_without_files(
     assert committed(target) == data_files(target) == []
 
 
+def test_spark_finds_nan_above_every_bound(
+    spark: SparkSession, third: ModelFacts, target: Path, tmp_path: Path
+) -> None:
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "x": [float("nan"), 3.0]})
+    deltalake.write_deltalake(tmp_path / "nan", rows)
+    score(spark, third, tmp_path / "nan", request(target))
+    found = spark.read.format("delta").load(str(target)).where("prediction > 5")
+    assert [row["id"] for row in found.collect()] == [1]
+
+
 MAPPED_BEFORE_FEATURES = (
     "USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id', "
     "'delta.minReaderVersion'='2', 'delta.minWriterVersion'='5')"
