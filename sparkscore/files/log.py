@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ _READABLE = frozenset(
 
 _MAX_READER_VERSION = 3
 _ACTIONS_AT_ONCE = 10_000
+_COMMIT = re.compile(r"\d{20}\.json")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,20 @@ class TableSnapshot:
 def is_delta_table(root: Path) -> bool:
     """Whether a Delta log lies in the folder."""
     return (root / "_delta_log").is_dir()
+
+
+def commits(root: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Version and commit information of each commit that the log still has, the newest first.
+
+    `DeltaTable.history` counts versions back from the newest one, and is wrong where another
+    writer has just committed, or a commit says nothing of itself.
+    """
+    paths = (root / "_delta_log").glob("*.json")
+    for path in sorted((p for p in paths if _COMMIT.fullmatch(p.name)), reverse=True):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if '"commitInfo"' in line and "commitInfo" in (action := json.loads(line)):
+                    yield int(path.stem), action["commitInfo"]
 
 
 def read_snapshot(root: Path, version: int | None) -> TableSnapshot:

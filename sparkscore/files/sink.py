@@ -25,7 +25,7 @@ from deltalake.transaction import (
 
 from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
 from sparkscore.files.copying import Replaced, replaced_files
-from sparkscore.files.log import check_folder, is_delta_table
+from sparkscore.files.log import check_folder, commits, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -84,6 +84,7 @@ class FilesSink:
 
         Raises:
             RunKeyConflictError: The key was committed with other inputs.
+            EngineUnfitError: The log cannot be read without Spark.
         """
         table = self._table()
         return None if table is None else self._found_in(table, identity)
@@ -214,10 +215,10 @@ class FilesSink:
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
         if table.transaction_version(identity.app_id) is None:
             return None
-        for entry in table.history():
+        for version, entry in commits(self.root):
             if app_id_of(entry.get("userMetadata")) == identity.app_id:
                 found = HistoryEntry(
-                    version=int(entry["version"]),
+                    version=version,
                     operation=str(entry["operation"]),
                     user_metadata=str(entry["userMetadata"]),
                     metrics=entry.get("operationMetrics") or {},

@@ -12,7 +12,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from sparkscore.errors import TargetError, TargetUnwritableError, shown
+from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
+from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
@@ -46,6 +47,7 @@ from sparkscore.spark.failures import (
     is_conflict,
     is_unwritable,
 )
+from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import detail_of, is_path, located, quoted, table_identifier
 
 if TYPE_CHECKING:
@@ -73,12 +75,22 @@ class DeltaSink:
         """The target's catalog name or absolute path."""
         return located(self.spark, self.target)
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether the table, or its place, is a folder of this process's own file system."""
+        is_local = is_path(self.uri) and urlsplit(self.uri).scheme in ("", "file")
+        return is_local and not is_connect(self.spark)
+
     def find(self, identity: RunIdentity) -> Commit | None:
         """The commit that this logical run made before, or None.
 
         Raises:
             RunKeyConflictError: The key was committed with other inputs.
         """
+        if self._is_here:
+            # The log alone, without a Spark job for each of the three times that a run asks.
+            with suppress(EngineUnfitError):
+                return FilesSink(self.uri).find(identity)
         row = self._commit_row(identity.app_id)
         if row is None:
             return None

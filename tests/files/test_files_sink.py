@@ -208,3 +208,15 @@ def test_partition_of_empty_text_is_left_to_spark(tmp_path: Path) -> None:
     deltalake.write_deltalake(tmp_path, rows, partition_by=["part"])
     with pytest.raises(EngineUnfitError, match=r"empty text.*part=/"):
         read_snapshot(tmp_path, None).files(None)
+
+
+def test_version_of_a_commit_is_that_of_its_file(target: Path) -> None:
+    first = write(attempt(target, (1, 1, 0.5)))
+    log = target / "_delta_log"
+    # A commit that says nothing of itself, as Delta allows, has no entry in a history.
+    (log / f"{1:020}.json").write_text('{"txn": {"appId": "other", "version": 1}}\n')
+    second = write(attempt(target, (2, 1, 0.5), run_key="next"))
+    assert (first.version, second.version) == (0, 2)
+    again = FilesSink(str(target)).find(attempt(target, (1, 1, 0.5)).plan.identity)
+    assert again is not None
+    assert again.version == 0
