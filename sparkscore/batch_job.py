@@ -142,7 +142,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
     """A plan as plain values, for `score plan` and for the run's artifacts."""
     plan = prepared.plan
     return {
-        "model": _model_facts(plan),
+        "model": plan.model.as_facts(),
         "source": {
             "uri": plan.source.uri,
             "format": plan.source.format,
@@ -361,7 +361,7 @@ def _result(
         ended=dt.datetime.now(dt.UTC).isoformat(),
         run_id=outcome.commit.run_id,
         batch_id=plan.identity.run_key,
-        model=_model_facts(plan),
+        model=plan.model.as_facts(),
         input={
             "uri": plan.source.uri,
             "version_from": plan.source.version,
@@ -384,16 +384,6 @@ def _message(outcome: Outcome) -> str:
         return f"already scored at table version {outcome.commit.version}"
     rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
     return f"scored {outcome.n_scored} rows at table version {outcome.commit.version}{rejected}"
-
-
-def _model_facts(plan: ScoringPlan) -> dict[str, object]:
-    model = plan.model
-    return {
-        "name": model.name,
-        "version": model.version,
-        "uri": model.uri,
-        "digest": model.digest,
-    }
 
 
 def _now_ms() -> int:

@@ -115,7 +115,7 @@ def certify(
     with tempfile.TemporaryDirectory(prefix="certify-", dir=request.scratch) as scratch:
         rows = _Sampled.of(workspace, uri, request, Path(scratch), announce)
         certificate = Certificate(
-            model=_model_facts(rows.plan),
+            model=rows.plan.model.as_facts(),
             sample=_sample_facts(rows),
             runtime=rows.runtime,
             checks=tuple(_checks(workspace, rows, request, announce)),
@@ -341,16 +341,6 @@ def _mlflow(rows: _Sampled, taken: pa.RecordBatch, python: Path) -> pa.Table:
         raise _MlflowRefusedError(f"MLflow does not score it: {shown(said[-1])}")
     columns = prediction_columns(pq.read_table(answers), declared, inputs.num_rows)
     return pa.table([taken.column(rows.row), *columns], names=rows.expected.column_names)
-
-
-def _model_facts(plan: ScoringPlan) -> dict[str, object]:
-    model = plan.model
-    return {
-        "name": model.name,
-        "version": model.version,
-        "uri": model.uri,
-        "digest": model.digest,
-    }
 
 
 def _sample_facts(rows: _Sampled) -> dict[str, object]:

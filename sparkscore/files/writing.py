@@ -100,7 +100,7 @@ class ScoreWriter:
         """
         with _target_errors(self.layout.folder):
             for partition in list(self._open):
-                self._finished.append(self._open.pop(partition).finish())
+                self._finish(partition)
         return self._finished
 
     def abort(self) -> None:
@@ -113,10 +113,13 @@ class ScoreWriter:
     def _file_of(self, partition: tuple[str | None, ...]) -> _OpenFile:
         if partition not in self._open:
             if len(self._open) == _MAX_OPEN_FILES:
-                oldest = next(iter(self._open))
-                self._finished.append(self._open.pop(oldest).finish())
+                self._finish(next(iter(self._open)))
             self._open[partition] = self._new_file(partition)
         return self._open[partition]
+
+    def _finish(self, partition: tuple[str | None, ...]) -> None:
+        self._finished.append(self._open[partition].finish())
+        del self._open[partition]  # Not before: what fails to finish is there to be aborted.
 
     def _new_file(self, partition: tuple[str | None, ...]) -> _OpenFile:
         values = dict(zip(self.layout.partition_by, partition, strict=True))

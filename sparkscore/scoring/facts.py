@@ -28,6 +28,15 @@ class ModelFacts:
         """How messages call the model."""
         return repr(self.name) + (f" version {self.version}" if self.version is not None else "")
 
+    def as_facts(self) -> dict[str, object]:
+        """Which model this is, as plain values."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "uri": self.uri,
+            "digest": self.digest,
+        }
+
     @property
     def predictions(self) -> pa.Schema:
         """The prediction columns that the signature declares; see `prediction_schema`."""

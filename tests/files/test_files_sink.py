@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import deltalake
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparkscore.errors import EngineUnfitError, RunKeyConflictError
+from sparkscore.errors import EngineUnfitError, RunKeyConflictError, TargetUnwritableError
 from sparkscore.files.log import read_snapshot
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import ScoreWriter, file_prefix, new_attempt
@@ -220,3 +221,18 @@ def test_version_of_a_commit_is_that_of_its_file(target: Path) -> None:
     again = FilesSink(str(target)).find(attempt(target, (1, 1, 0.5)).plan.identity)
     assert again is not None
     assert again.version == 0
+
+
+def test_disk_that_fills_is_named_and_nothing_stays(target: Path) -> None:
+    one = attempt(target, *((i, 1, i / 3) for i in range(20_000)))
+    writer = ScoreWriter(FilesSink(str(target)).layout(one.plan), file_prefix("full", 0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        writer.write(one.scores.combine_chunks().to_batches()[0])
+        with pytest.raises(TargetUnwritableError, match=r"(?s)target .*scores.*File too large"):
+            writer.finish()
+        writer.abort()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert data_files(target) == set()
