@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from sparkscore.files.log import is_delta_table
 from sparkscore.scoring.target import SCORE_FILE
 
 _ACTIONS = ("add", "remove")
+_SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
+"""Names of data files that Spark's own writer makes."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file of ours below `root` that the table's log does not name; age since its last write."""
+    """A data file below a table's folder that no commit names; age since its last write."""
 
     path: Path
     n_bytes: int
@@ -29,7 +32,7 @@ class Leftover:
 
 
 def leftovers(root: Path) -> list[Leftover]:
-    """The files that the files engine wrote below a table's folder and never committed.
+    """The data files that a job wrote below a table's folder and never committed.
 
     A file of an earlier version is none of them: the log still names it.
 
@@ -47,14 +50,15 @@ def leftovers(root: Path) -> list[Leftover]:
     now = time.time()
     found = []
     for path in sorted(root.rglob("*.parquet")):
-        if SCORE_FILE.fullmatch(path.name) and path.relative_to(root).as_posix() not in known:
+        is_data = SCORE_FILE.fullmatch(path.name) or _SPARK_FILE.fullmatch(path.name)
+        if is_data and path.relative_to(root).as_posix() not in known:
             facts = path.stat()
             found.append(Leftover(path, facts.st_size, now - facts.st_mtime))
     return found
 
 
 def remove_leftovers(found: list[Leftover]) -> None:
-    """Remove the files; one that is gone already is no error.
+    """Remove the files, with Hadoop's checksums of them; one that is gone already is no error.
 
     Raises:
         TargetUnwritableError: One cannot be removed; those before it are.
@@ -62,6 +66,7 @@ def remove_leftovers(found: list[Leftover]) -> None:
     for leftover in found:
         try:
             leftover.path.unlink(missing_ok=True)
+            leftover.path.with_name(f".{leftover.path.name}.crc").unlink(missing_ok=True)
         except OSError as exc:
             raise TargetUnwritableError(
                 f"{shown(str(leftover.path))} cannot be removed: {exc}; change the owner or "

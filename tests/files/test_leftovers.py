@@ -70,6 +70,9 @@ def test_only_files_of_ours_that_no_version_names_are_leftovers(
     logged(table)
     assert leftovers(table) == []
     lost = [score_file(table), score_file(table / "day=2")]
+    by_spark = table / f"part-00000-{uuid.uuid4()}-c000.snappy.parquet"
+    lost.append(lost[0].rename(by_spark))
+    lost[0] = score_file(table)
     (table / "of-somebody-else.parquet").write_bytes(b"x")
     assert sorted(left.path for left in leftovers(table)) == sorted(lost)
     assert deltalake.DeltaTable(table).to_pyarrow_table().num_rows == 2
@@ -84,13 +87,15 @@ def test_command_lists_and_removes_what_is_old_enough(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, young = score_file(table, age_h=30), score_file(table, age_h=1)
+    checksum = old.with_name(f".{old.name}.crc")
+    checksum.touch()
     before = deltalake.DeltaTable(table).to_pyarrow_table()
     for flags, status in (((), "left"), (("--remove",), "removed")):
         assert main(["score", "clean", str(table), *flags, "-o", "json"]) == 0
         (row,) = json.loads(capsys.readouterr().out)
         assert (row["file"], row["status"]) == (old.name, status)
         assert row["bytes"] > 0
-    assert (old.exists(), young.exists()) == (False, True)
+    assert (old.exists(), checksum.exists(), young.exists()) == (False, False, True)
     assert deltalake.DeltaTable(table).to_pyarrow_table().equals(before)
     assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 0
     assert not young.exists()
