@@ -42,10 +42,10 @@ def _close_to(
     """Each threshold itself, the next number of `dtype` on either side, or one somewhat away."""
     n_rows = len(thresholds)
     scale = np.abs(thresholds) * 0.05 + 1e-3
-    with np.errstate(over="ignore"):
-        rounded = thresholds.astype(dtype)
     low, high = np.array([-np.inf, np.inf]).astype(dtype)
-    lower, upper = np.nextafter(rounded, low), np.nextafter(rounded, high)
+    with np.errstate(over="ignore"):  # A threshold may be the largest number of all.
+        rounded = thresholds.astype(dtype)
+        lower, upper = np.nextafter(rounded, low), np.nextafter(rounded, high)
     with np.errstate(over="ignore", invalid="ignore"):  # A threshold may be infinite.
         away = thresholds + scale * rng.normal(size=n_rows)
     close: np.ndarray = np.choose(rng.integers(0, 4, n_rows), [thresholds, lower, upper, away])
