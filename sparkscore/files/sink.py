@@ -51,6 +51,7 @@ _WRITABLE = frozenset(
     {"appendOnly", "changeDataFeed", "deletionVectors", "invariants", "timestampNtz"}
 )
 """Table features whose demands on a writer are met here; what of them is used is checked too."""
+_ID_RETENTION = "delta.setTransactionRetentionDuration"
 _ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
 
 
@@ -213,7 +214,9 @@ class FilesSink:
         return tuple(table.metadata().partition_columns)
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
-        if table.transaction_version(identity.app_id) is None:
+        is_known = table.transaction_version(identity.app_id) is not None
+        # A table may forget ids after a time; its history then still tells of the run.
+        if not is_known and _ID_RETENTION not in table.metadata().configuration:
             return None
         for version, entry in commits(self.root):
             if app_id_of(entry.get("userMetadata")) == identity.app_id:

@@ -236,3 +236,15 @@ def test_disk_that_fills_is_named_and_nothing_stays(target: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert data_files(target) == set()
+
+
+def test_run_is_found_after_the_table_has_forgotten_its_id(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    commit = write(one)
+    table = deltalake.DeltaTable(target)
+    table.alter.set_table_properties({"delta.setTransactionRetentionDuration": "interval 0 hours"})
+    app_id = one.plan.identity.app_id
+    assert deltalake.DeltaTable(target).transaction_version(app_id) is None
+    assert FilesSink(str(target)).find(one.plan.identity) == commit
+    other = attempt(target, (1, 1, 0.5), run_key="other").plan.identity
+    assert FilesSink(str(target)).find(other) is None
