@@ -174,7 +174,7 @@ def clean(target: Path, *, older_than: float, remove: bool, output: Output) -> N
         remove_leftovers(found)
     rows = [
         {
-            "file": str(each.path.relative_to(target)),
+            "file": str(each.path.relative_to(target.resolve())),
             "bytes": each.n_bytes,
             "hours": each.age_s / _HOUR_S,
             "status": "removed" if remove else "left",

@@ -6,15 +6,15 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparkscore.errors import TargetError, TargetUnwritableError, shown
-from sparkscore.files.log import is_delta_table
+from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
+from sparkscore.files.log import is_delta_table, local_path
 from sparkscore.scoring.target import SCORE_FILE
 
 _ACTIONS = ("add", "remove")
@@ -41,8 +41,9 @@ def leftovers(root: Path) -> list[Leftover]:
     """
     if not root.is_dir():
         raise TargetError(f"target {shown(str(root))} is no folder of this machine")
+    root = root.resolve()
     try:
-        known = set(_logged(root / "_delta_log")) if is_delta_table(root) else set()
+        known = set(_logged(root)) if is_delta_table(root) else set()
     except (OSError, ValueError, pa.ArrowException) as exc:
         raise TargetError(
             f"the log of target {shown(str(root))} cannot be read: {exc}; nothing was removed"
@@ -51,7 +52,7 @@ def leftovers(root: Path) -> list[Leftover]:
     found = []
     for path in sorted(root.rglob("*.parquet")):
         is_data = SCORE_FILE.fullmatch(path.name) or _SPARK_FILE.fullmatch(path.name)
-        if is_data and path.relative_to(root).as_posix() not in known:
+        if is_data and path.resolve() not in known:
             facts = path.stat()
             found.append(Leftover(path, facts.st_size, now - facts.st_mtime))
     return found
@@ -74,22 +75,24 @@ def remove_leftovers(found: list[Leftover]) -> None:
             ) from exc
 
 
-def _logged(log: Path) -> Iterator[str]:
-    """Paths below the table of every file that any commit or checkpoint names."""
+def _logged(root: Path) -> Iterator[Path]:
+    """Every file of this machine that any commit or checkpoint of the table names."""
+    log = root / "_delta_log"
     for path in log.glob("*.json"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            yield from _named_by(json.loads(line))
+            yield from _named_by(json.loads(line), root)
     checkpoints = [*log.glob("*.checkpoint*.parquet"), *log.glob("_sidecars/*.parquet")]
     for path in checkpoints:
         file = pq.ParquetFile(path)
         columns = [f"{action}.path" for action in _ACTIONS if action in file.schema_arrow.names]
         for batch in file.iter_batches(columns=columns):
             for row in batch.to_pylist():
-                yield from _named_by(row)
+                yield from _named_by(row, root)
 
 
-def _named_by(action: dict[str, dict[str, str] | None]) -> Iterator[str]:
+def _named_by(action: dict[str, dict[str, str] | None], root: Path) -> Iterator[Path]:
     for kind in _ACTIONS:
         named = action.get(kind)
         if named is not None:
-            yield unquote(named["path"])
+            with suppress(EngineUnfitError):  # It lies elsewhere, and so is none of the folder's.
+                yield Path(local_path(root, named["path"])).resolve()

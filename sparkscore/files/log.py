@@ -140,7 +140,7 @@ def data_files(
     read = frozenset() if where is None else columns_in(where)
     names = {c.physical: c.column.name for c in columns if c.column.name in read}
     for row in _actions(table, names):
-        path = _local_path(root, row["path"])
+        path = local_path(root, row["path"])
         partition = row.get("partition") or {}
         if None in partition.values() and "=/" in row["path"]:
             # delta-rs writes '' where Spark writes null; Spark reads both as they are written.
@@ -257,7 +257,7 @@ def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
     return deleted
 
 
-def _local_path(root: Path, logged: str) -> str:
+def local_path(root: Path, logged: str) -> str:
     """Where a file lies that the log names by an encoded path or URI."""
     parts = urlsplit(logged)
     if parts.scheme not in ("", "file"):

@@ -108,8 +108,6 @@ class _CatboostPredictor:
         self._model = model
         self._schema = schema
         self._needs_frame = _why_a_frame(model, schema)
-        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
-        self._n_threads = threads_of_task()
 
     def compiled(self) -> Predictor:
         """The same from compiled trees; see `Compilable`."""
@@ -126,7 +124,9 @@ class _CatboostPredictor:
             data: object = float32_matrix(batch, self._schema)
         else:
             data = pandas_frame(batch, self._schema)
-        return self._model.predict(data, thread_count=self._n_threads)
+        # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
+        # Not when it is loaded: a daemon may have loaded it for workers that have more cores.
+        return self._model.predict(data, thread_count=threads_of_task())
 
 
 def _why_a_frame(model: _CatboostModel, schema: ColumnSchema) -> str | None:

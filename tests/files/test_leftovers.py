@@ -78,6 +78,17 @@ def test_only_files_of_ours_that_no_version_names_are_leftovers(
     assert deltalake.DeltaTable(table).to_pyarrow_table().num_rows == 2
 
 
+def test_file_that_the_log_names_by_its_whole_path_is_no_leftover(table: Path) -> None:
+    named = score_file(table)
+    add = {"path": named.as_uri(), "partitionValues": {}, "size": 1, "modificationTime": 0}
+    line = json.dumps({"add": {**add, "dataChange": True}})
+    (table / "_delta_log" / f"{9:020}.json").write_text(line + "\n")
+    assert leftovers(table) == []
+    link = table.with_name("link")
+    link.symlink_to(table)
+    assert leftovers(link) == []
+
+
 def test_leftovers_of_a_table_that_never_came_to_be_are_found(tmp_path: Path) -> None:
     lost = score_file(tmp_path / "scores")
     assert [left.path for left in leftovers(tmp_path / "scores")] == [lost]
