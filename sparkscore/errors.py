@@ -262,7 +262,7 @@ class TemporaryError(SparkscoreError):
 
 
 class StoreUnavailableError(TemporaryError, ConnectionError):
-    """A tracking, registry or artifact store did not answer."""
+    """A tracking, registry, artifact or object store did not answer."""
 
     code = "STORE_UNAVAILABLE"
 

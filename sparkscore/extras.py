@@ -11,6 +11,7 @@ _EXTRAS = {
     "lightgbm": "lightgbm",
     "numba": "trees",
     "numpy": "spark",
+    "obstore": "s3",
     "pandas": "spark",
     "pyarrow": "spark",
     "pyspark": "spark",

@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 from sparkscore.conf import JobSettings, Resolved, Settings, load_job, load_settings
 from sparkscore.conf.settings import masked
-from sparkscore.errors import ConfigError, SignatureMismatchError, shown
+from sparkscore.errors import (
+    ConfigError,
+    EngineUnfitError,
+    SignatureMismatchError,
+    TargetError,
+    shown,
+)
 from sparkscore.names import parse_model_uri
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import Registry
@@ -24,6 +30,7 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.files.filesystem import TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.scoring.batch import BatchLimits
@@ -247,6 +254,28 @@ class Workspace:
         from sparkscore.spark.files_engine import files_sink
 
         return files_sink(self.spark, uri)
+
+    def table_path(self, uri: str) -> TablePath:
+        """A table's folder as Python reaches it without a session: a path, or a store's URI.
+
+        Raises:
+            TargetError: It is of a scheme or a store that only Spark can reach.
+            InvalidNameError: The URI holds credentials.
+        """
+        from sparkscore.files.filesystem import check_place, local_folder, store_path
+        from sparkscore.files.s3_settings import s3_store
+
+        given = self.settings.spark.conf.items()
+        hadoop = {name.removeprefix("spark.hadoop."): value for name, value in given}
+        try:
+            check_place(uri, "target")
+            store = s3_store(uri, hadoop, os.environ)
+        except EngineUnfitError as exc:
+            raise TargetError(
+                f"target {shown(uri)} cannot be reached without Spark, since {exc.reason}; "
+                "VACUUM removes from there what killed jobs left"
+            ) from exc
+        return local_folder(uri) if store is None else store_path(store, uri)
 
     def spark_engine(self, name: str) -> SparkEngine:
         """The engine that Spark feeds: `arrow` or `pandas`."""

@@ -151,7 +151,7 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
 
 
 @command.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target")
 @click.option(
     "--older-than",
     type=click.FloatRange(min=0),
@@ -162,19 +162,22 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
 )
 @click.option("--remove", is_flag=True, help="Remove them; otherwise they are only listed.")
 @output_option
-def clean(target: Path, *, older_than: float, remove: bool, output: Output) -> None:
+def clean(target: str, *, older_than: float, remove: bool, output: Output) -> None:
     """List files that killed jobs left in the folder of a score table, or remove them.
 
-    They are in no commit, and no reader sees them. VACUUM would remove them as well.
+    They are in no commit, and no reader sees them. VACUUM would remove them as well. TARGET is a
+    path, or a URI such as s3a://BUCKET/FOLDER.
     """
+    from sparkscore.files.filesystem import below
     from sparkscore.files.leftovers import leftovers, remove_leftovers
 
-    found = [each for each in leftovers(target) if each.age_s >= older_than * _HOUR_S]
+    root = open_workspace({}).table_path(target)
+    found = [each for each in leftovers(root) if each.age_s >= older_than * _HOUR_S]
     if remove:
         remove_leftovers(found)
     rows = [
         {
-            "file": str(each.path.relative_to(target.resolve())),
+            "file": below(root.resolve() if isinstance(root, Path) else root, each.path),
             "bytes": each.n_bytes,
             "hours": each.age_s / _HOUR_S,
             "status": "removed" if remove else "left",

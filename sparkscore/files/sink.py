@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
@@ -23,9 +23,21 @@ from deltalake.transaction import (
     create_table_with_add_actions,
 )
 
-from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
+from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, listed, shown
+from sparkscore.files.commit_probe import PROBE_FILE, check_commits
 from sparkscore.files.copying import Replaced, replaced_files
-from sparkscore.files.log import check_folder, commits, is_delta_table
+from sparkscore.files.filesystem import (
+    S3Store,
+    StorePath,
+    TablePath,
+    below,
+    check_place,
+    local_folder,
+    storage_options,
+    store_errors,
+    store_path,
+)
+from sparkscore.files.log import check_folder, commits, delta_table, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -35,6 +47,7 @@ from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
 from sparkscore.scoring.target import (
     N_TRIES,
+    SCORE_FILE,
     TXN_VERSION,
     HistoryEntry,
     app_id_of,
@@ -65,20 +78,22 @@ class WrittenScores:
 
 @dataclass(frozen=True)
 class FilesSink:
-    """A score table in a folder of this machine's file system.
+    """A score table in a folder of this machine's file system, or below a prefix of a store.
 
     Attributes:
-        uri: Its absolute path or file: URI.
+        uri: Its absolute path, file: URI or the store's URI.
         timezone: Spark's session time zone, in which a predicate's times are meant.
+        store: Where it lies; None: on this machine.
     """
 
     uri: str
     timezone: str = "UTC"
+    store: S3Store | None = field(default=None, repr=False)
 
     @property
-    def root(self) -> Path:
+    def root(self) -> TablePath:
         """The table's folder."""
-        return Path(urlsplit(self.uri).path if urlsplit(self.uri).scheme else self.uri)
+        return local_folder(self.uri) if self.store is None else store_path(self.store, self.uri)
 
     def find(self, identity: RunIdentity) -> Commit | None:
         """The commit that this logical run made before, or None.
@@ -86,9 +101,12 @@ class FilesSink:
         Raises:
             RunKeyConflictError: The key was committed with other inputs.
             EngineUnfitError: The log cannot be read without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
         """
-        table = self._table()
-        return None if table is None else self._found_in(table, identity)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            return None if table is None else self._found_in(table, identity)
 
     def refuse_unfit(self, plan: ScoringPlan) -> None:
         """Refuse what only Spark can do with this target.
@@ -96,10 +114,13 @@ class FilesSink:
         Raises:
             EngineUnfitError: The mode, the predicate, the place or the table is such.
         """
-        if urlsplit(self.uri).scheme not in ("", "file"):
-            raise EngineUnfitError(f"the target lies in {urlsplit(self.uri).scheme}")
+        check_place(self.uri, "target")
         if plan.request.mode is WriteMode.MERGE:
             raise EngineUnfitError("it does not merge")
+        with store_errors(self.root, "target", TargetUnwritableError):
+            self._refuse_unfit_table(plan)
+
+    def _refuse_unfit_table(self, plan: ScoringPlan) -> None:
         schema = score_schema(plan)
         predicate = self.predicate(plan)
         table = self._table()
@@ -127,8 +148,14 @@ class FilesSink:
             TargetUnwritableError: Its location refuses writes.
             TargetError: Something else than a Delta table is there.
         """
-        check_local_path(self.root)
-        table = self._table()
+        if isinstance(self.root, Path):
+            check_local_path(self.root)
+        else:
+            with store_errors(self.root, "target", TargetUnwritableError):
+                _check_prefix(self.root)
+                check_commits(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
         if table is not None:
             self._check_table(table, plan, schema)
 
@@ -149,7 +176,7 @@ class FilesSink:
         schema = score_schema(plan)
         keys = plan.request.keys
         return FileLayout(
-            folder=str(self.root),
+            folder=self.root,
             schema=schema,
             partition_by=self._partition_by(self._table(), plan),
             varied=frozenset(
@@ -164,7 +191,12 @@ class FilesSink:
             RunKeyConflictError: The table knows the run's id with other inputs.
             TargetBusyError: Other commits won every try.
             TargetError: The table has changed in a way that does not admit these files.
+            StoreUnavailableError: The store does not answer; the commit may have landed.
         """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            return self._written(scores, plan, facts)
+
+    def _written(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
         metadata = user_metadata(plan, facts, scores.attempt)
         for _ in range(N_TRIES):
             table = self._table()
@@ -192,19 +224,27 @@ class FilesSink:
         return commit
 
     def clean(self, attempt: str) -> None:
-        """Remove the files of an attempt that are in no commit, and folders made for them."""
+        """Remove the files of an attempt that are in no commit, and folders made for them.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; `score clean` finds them later.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            self._remove_uncommitted(attempt)
+
+    def _remove_uncommitted(self, attempt: str) -> None:
         table = self._table()
         kept = set() if table is None else _active_paths(table)
         for path in self.root.rglob(f"*{attempt}*.parquet"):
-            if path.relative_to(self.root).as_posix() not in kept:
+            if below(self.root, path) not in kept:
                 path.unlink(missing_ok=True)
-        if table is None and self.root.is_dir():
+        if table is None and isinstance(self.root, Path) and self.root.is_dir():
             _remove_empty(self.root)
 
     def _table(self) -> DeltaTable | None:
         check_folder(self.root)
         try:
-            return DeltaTable(self.root) if is_delta_table(self.root) else None
+            return delta_table(self.root) if is_delta_table(self.root) else None
         except DeltaError as exc:
             raise EngineUnfitError(f"the log of the target cannot be read here: {exc}") from exc
 
@@ -240,14 +280,16 @@ class FilesSink:
         schema = _delta_schema(score_schema(plan))
         partition_by = list(self._partition_by(table, plan))
         predicate = self.predicate(plan)
-        adds = [_add(self.root, file) for file in scores.files]
+        adds = [_add(file) for file in scores.files]
         if table is None:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if isinstance(self.root, Path):
+                self.root.mkdir(parents=True, exist_ok=True)
             create_table_with_add_actions(
                 str(self.root),
                 schema,
                 adds,
                 partition_by=partition_by,
+                storage_options=storage_options(self.root),
                 commit_properties=_properties(plan, metadata, scores.files, Replaced()),
             )
             return
@@ -256,7 +298,7 @@ class FilesSink:
             layout = self.layout(plan)
             for one in replaced_files(table, self.root, predicate):
                 replaced = replaced.plus(one, layout, predicate, scores.attempt)
-            adds += [_add(self.root, file) for file in replaced.copies]
+            adds += [_add(file) for file in replaced.copies]
         table.create_write_transaction(
             [*adds, *replaced.removals],
             "append",
@@ -310,12 +352,12 @@ def _properties(
     )
 
 
-def _add(root: Path, file: WrittenFile) -> AddAction:
+def _add(file: WrittenFile) -> AddAction:
     return AddAction(
         path=file.path,
         size=file.n_bytes,
         partition_values=file.partition,
-        modification_time=int((root / file.path).stat().st_mtime * 1000),
+        modification_time=file.modified_ms,
         data_change=True,
         stats=file.statistics,
     )
@@ -373,6 +415,21 @@ def _type_names(schema: Schema) -> dict[str, str]:
 def _active_paths(table: DeltaTable) -> set[str]:
     """Paths of the table's files below its folder."""
     return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
+
+
+def _check_prefix(root: StorePath) -> None:
+    """Refuse a prefix of a store that holds other files than a Delta table's.
+
+    Raises:
+        TargetError: It does.
+    """
+    if is_delta_table(root):
+        return
+    found = (path.name for path in root.rglob("*"))
+    if any(not (SCORE_FILE.fullmatch(name) or PROBE_FILE.fullmatch(name)) for name in found):
+        raise TargetError(
+            f"target {shown(str(root))} holds files and no Delta table; name another folder"
+        )
 
 
 def _remove_empty(folder: Path) -> None:

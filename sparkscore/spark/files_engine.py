@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from sparkscore.errors import EngineUnfitError
+from sparkscore.errors import EngineUnfitError, StoreUnavailableError
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
@@ -31,6 +31,7 @@ from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import is_path, located
+from sparkscore.spark.store_settings import refuse_other_committers, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,8 +97,9 @@ class FilesEngine:
     ) -> Outcome:
         """Score and commit, or find that it was done before.
 
-        Files that are in no commit when it ends are removed, whatever happened; what an attempt
-        writes that Spark still runs then is left to VACUUM, and no reader sees it.
+        Files that are in no commit when it ends are removed, unless a store did not answer to the
+        commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
+        sees it.
 
         Raises:
             EngineUnfitError: See `refuse_unfit`.
@@ -127,14 +129,20 @@ class FilesEngine:
             attempt=attempt,
         )
         shipped = time.perf_counter()
+        may_land = False
         try:
             results = self._score(job, source, sink)
             scored = time.perf_counter()
             files = tuple(file for result in results for file in result.files)
-            commit = sink.write(WrittenScores(files, attempt), plan, facts)
+            try:
+                commit = sink.write(WrittenScores(files, attempt), plan, facts)
+            except StoreUnavailableError:
+                may_land = True  # A commit that was sent and not answered needs its files.
+                raise
             ended = time.perf_counter()
         finally:
-            sink.clean(attempt)
+            if not may_land:
+                sink.clean(attempt)
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
         seconds = {
@@ -166,12 +174,15 @@ def files_sink(spark: SparkSession, target: str) -> FilesSink:
     """The score table at a path, as this session understands it.
 
     Raises:
-        EngineUnfitError: It is a table of the catalog.
+        EngineUnfitError: It is a table of the catalog, or lies where only Spark can write.
     """
     uri = located(spark, target)
     if not is_path(uri):
         raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
-    return FilesSink(uri, spark.conf.get("spark.sql.session.timeZone") or "UTC")
+    store = store_of(spark, uri, "target")
+    if store is not None:
+        refuse_other_committers(spark)
+    return FilesSink(uri, spark.conf.get("spark.sql.session.timeZone") or "UTC", store)
 
 
 def _names_read(plan: ScoringPlan, source: FilesSource) -> list[str]:
@@ -190,6 +201,7 @@ def _reading(plan: ScoringPlan, source: FilesSource, max_bytes: int) -> TableRea
         physical={c.column.name: c.in_files for c in columns},
         where=source.where,
         max_bytes=max_bytes,
+        store=source.store,
     )
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from sparkscore.errors import EngineUnfitError, listed
+from sparkscore.errors import EngineUnfitError, SourceError, listed
 from sparkscore.files.facts import DataFile
+from sparkscore.files.filesystem import (
+    S3Store,
+    TablePath,
+    local_folder,
+    store_errors,
+    store_path,
+)
 from sparkscore.files.log import is_delta_table, read_snapshot
 from sparkscore.files.predicate import Predicate
 from sparkscore.files.schema import TableColumn
@@ -18,6 +25,7 @@ from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceTable
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import is_path, located, open_source
+from sparkscore.spark.store_settings import store_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,12 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Exactly the rows that `table` names, as files of this machine.
+    """Exactly the rows that `table` names, as files of this machine or of a store.
 
     Attributes:
         files: Those that can hold a row that the filter selects.
         columns: How the table's columns are called in the files.
         partition_by: Columns whose values stand in the log instead of the files.
+        store: Where the files are; None: on this machine.
     """
 
     table: SourceTable
@@ -38,6 +47,7 @@ class FilesSource:
     columns: tuple[TableColumn, ...]
     partition_by: tuple[str, ...]
     where: Predicate | None
+    store: S3Store | None = None
 
     def column(self, name: str) -> TableColumn:
         """The column of this name.
@@ -64,21 +74,24 @@ def open_files(spark: SparkSession, spec: SourceSpec) -> FilesSource:
     Raises:
         SourceError: There is no such table or version.
         EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
+        StoreUnavailableError: The store that it lies in does not answer.
     """
     if is_connect(spark):
         raise EngineUnfitError("the workers of a Connect session may not see these files")
     uri = located(spark, spec.uri)
     if not is_path(uri):
         raise EngineUnfitError(f"the source {spec.uri!r} is a table of the catalog")
-    if urlsplit(uri).scheme not in ("", "file"):
-        raise EngineUnfitError(f"the source lies in {urlsplit(uri).scheme}")
-    root = Path(urlsplit(uri).path if urlsplit(uri).scheme else uri)
-    if spec.format != "parquet" and is_delta_table(root):
-        return _delta_files(spark, spec, uri, root)
+    store = store_of(spark, uri, "source")
+    root = local_folder(uri) if store is None else store_path(store, uri)
+    with store_errors(root, "source", SourceError):
+        if spec.format != "parquet" and is_delta_table(root):
+            return replace(_delta_files(spark, spec, uri, root), store=store)
+    if not isinstance(root, Path):
+        raise EngineUnfitError(f"the source is no Delta table, and lies in {urlsplit(uri).scheme}")
     return _parquet_files(spark, spec, root)
 
 
-def _delta_files(spark: SparkSession, spec: SourceSpec, uri: str, root: Path) -> FilesSource:
+def _delta_files(spark: SparkSession, spec: SourceSpec, uri: str, root: TablePath) -> FilesSource:
     snapshot = read_snapshot(root, spec.version)
     table = SourceTable(
         uri=uri,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
@@ -18,10 +19,14 @@ import pyarrow.compute as pc
 from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Predicate, evaluate
+from sparkscore.files.prefetch import read_ahead
 from sparkscore.files.reading import TableReading, read_piece
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 from sparkscore.spark.worker import ScoringTask, score_rows
+
+_AHEAD_BYTES = 64 * 2**20
+"""Decoded rows that wait for the model, beside the row group that is on its way."""
 
 Report = dict[str, Any]
 """What `score_rows` tells of a batch."""
@@ -119,8 +124,9 @@ def _score_task(
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     try:
-        with task:
-            for batch in reading.each(_batches(job, pieces)):
+        with task, ExitStack() as opened:
+            batches = opened.enter_context(_batches(job, pieces))
+            for batch in reading.each(batches):
                 scores, report = score_rows(job.scoring, batch, threads)
                 with writing:
                     writer.write(_score_rows(job, batch, scores))
@@ -148,7 +154,18 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
         yield merged | {"n_batches": len(group)}
 
 
-def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
+@contextmanager
+def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The rows of the pieces; those of a store are read ahead, while the model scores."""
+    batches = _rows(job, pieces)
+    if job.reading.store is None:  # The page cache reads ahead by itself.
+        yield batches
+        return
+    with read_ahead(batches, _AHEAD_BYTES) as ahead:
+        yield ahead
+
+
+def _rows(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
     for piece in pieces:
         for batch in read_piece(piece, job.reading):
             if batch.num_rows > 0:
