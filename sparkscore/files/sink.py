@@ -175,10 +175,12 @@ class FilesSink:
         """How the run's files are to be written."""
         schema = score_schema(plan)
         keys = plan.request.keys
+        with store_errors(self.root, "target", TargetUnwritableError):
+            partition_by = self._partition_by(self._table(), plan)
         return FileLayout(
             folder=self.root,
             schema=schema,
-            partition_by=self._partition_by(self._table(), plan),
+            partition_by=partition_by,
             varied=frozenset(
                 f.name for f in schema if f.name in keys or pa.types.is_floating(f.type)
             ),
@@ -418,11 +420,16 @@ def _active_paths(table: DeltaTable) -> set[str]:
 
 
 def _check_prefix(root: StorePath) -> None:
-    """Refuse a prefix of a store that holds other files than a Delta table's.
+    """Refuse a prefix of a store that is a file, or holds other files than a Delta table's.
 
     Raises:
-        TargetError: It does.
+        TargetUnwritableError: It is a file.
+        TargetError: It holds files.
     """
+    if root.is_file():
+        raise TargetUnwritableError(
+            f"target {shown(str(root))} cannot be a table: it is a file and no folder"
+        )
     if is_delta_table(root):
         return
     found = (path.name for path in root.rglob("*"))
