@@ -29,6 +29,9 @@ _UNKNOWN_KEY = (
 class S3Server:
     """Buckets in memory behind HTTP; all threads and processes of this machine may ask.
 
+    It answers from a thread of this process: a call that holds Python's lock while it waits, as
+    `DeltaTable.history` does, would wait for good.
+
     Attributes:
         access_key: The only one that is served.
         ignores_conditions: Whether a put overwrites what it was told not to, as old stores do.
