@@ -61,7 +61,7 @@ class PreparedJob:
 def prepare(
     workspace: Workspace, job: JobSettings, run_key: str | None, announce: Announce
 ) -> PreparedJob:
-    """Pin the model, open the source and plan; nothing is written.
+    """Pin the model, open the source and plan; no table is changed.
 
     Args:
         workspace: What the settings name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import EngineUnfitError, TargetUnwritableError, shown
@@ -18,6 +19,7 @@ PROBE_FILE = re.compile(r"_sparkscore-probe-[0-9a-f]{32}")
 """Names of the objects that are put to ask; what is left of them belongs to nobody."""
 
 
+@lru_cache(maxsize=64)  # An error is not kept, and asked for again.
 def check_commits(root: StorePath) -> None:
     """Refuse a store that would let a later commit overwrite an earlier one.
 

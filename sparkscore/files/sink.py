@@ -111,13 +111,19 @@ class FilesSink:
     def refuse_unfit(self, plan: ScoringPlan) -> None:
         """Refuse what only Spark can do with this target.
 
+        A store is asked by an object that is put and removed, once a process.
+
         Raises:
-            EngineUnfitError: The mode, the predicate, the place or the table is such.
+            EngineUnfitError: The mode, the predicate, the place, the store or the table is such.
+            TargetUnwritableError: The store refuses the credentials, or to write there.
+            StoreUnavailableError: The store does not answer.
         """
         check_place(self.uri, "target")
         if plan.request.mode is WriteMode.MERGE:
             raise EngineUnfitError("it does not merge")
         with store_errors(self.root, "target", TargetUnwritableError):
+            if isinstance(self.root, StorePath):
+                check_commits(self.root)
             self._refuse_unfit_table(plan)
 
     def _refuse_unfit_table(self, plan: ScoringPlan) -> None:
@@ -153,7 +159,6 @@ class FilesSink:
         else:
             with store_errors(self.root, "target", TargetUnwritableError):
                 _check_prefix(self.root)
-                check_commits(self.root)
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
         if table is not None:

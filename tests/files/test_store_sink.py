@@ -186,7 +186,17 @@ def test_store_that_would_overwrite_a_commit_is_left_to_spark(
     s3_server.ignores_conditions = True
     one = at(root, (1, 1, 0.5))
     with pytest.raises(EngineUnfitError, match=r"ignores 'If-None-Match'.*--engine arrow"):
-        sink_of(one, root).check(one.plan, score_schema(one.plan))
+        sink_of(one, root).refuse_unfit(one.plan)
+    assert list(root.rglob("*")) == []
+
+
+def test_store_is_asked_once_and_nothing_stays_of_it(root: StorePath, s3_server: S3Server) -> None:
+    one = at(root, (1, 1, 0.5))
+    for _ in range(2):
+        sink_of(one, root).refuse_unfit(one.plan)
+    puts = [path for method, path in s3_server.requests if method == "PUT"]
+    assert len(puts) == 2
+    assert "_sparkscore-probe-" in puts[0]
     assert list(root.rglob("*")) == []
 
 
