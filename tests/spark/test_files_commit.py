@@ -20,9 +20,9 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
-from sparkscore.spark.delta import DeltaSink
+from sparkscore.spark.delta import DeltaSink, files_sink
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.spark.files_engine import FilesEngine, files_sink
+from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_contract import ROWS, TRUST, X, request
 from sparkscore.testing.models import DyingOnce, Refusing, SeenAsText, Third, packaged
 
