@@ -40,6 +40,7 @@ from sparkscore.scoring.target import (
     skipped_error,
     user_metadata,
 )
+from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.failures import (
     OUTSIDE_PREDICATE_SIGN,
     SPARK_FAILURES,
@@ -250,7 +251,8 @@ def files_sink(spark: SparkSession, target: str) -> FilesSink:
     uri = located(spark, target)
     if not is_path(uri):
         raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
-    return FilesSink(uri, spark.conf.get("spark.sql.session.timeZone") or "UTC")
+    timezone = spark.conf.get("spark.sql.session.timeZone") or "UTC"
+    return FilesSink(uri, timezone, JvmLogWriter(spark))
 
 
 @contextmanager
