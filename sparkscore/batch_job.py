@@ -29,6 +29,7 @@ from sparkscore.workspace import Workspace
 if TYPE_CHECKING:
     from sparkscore.conf import JobSettings
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.engine import Crossing
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
@@ -53,7 +54,7 @@ class PreparedJob:
     engine: SparkEngine | FilesEngine
     sink: DeltaSink | FilesSink
     engine_reason: str
-    crossing: str
+    crossing: Crossing
     run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
 
@@ -153,7 +154,8 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         "engine": {
             "name": prepared.engine.name,
             "reason": prepared.engine_reason,
-            "crossing": prepared.crossing,
+            "crossing": prepared.crossing.columns,
+            "writing": prepared.crossing.scores,
         },
         "run_key": plan.identity.run_key,
         "columns": [
@@ -209,7 +211,7 @@ def _planned_for_files(
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
-    crossing = engine.crossing(plan, source)
+    crossing = engine.crossing(plan, source, sink)
     return PreparedJob(plan, engine, sink, "asked for by name", crossing, run, {})
 
 
@@ -225,7 +227,8 @@ def _planned_for_spark(
     source = engine.open(_spec(job))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, engine.crossing(plan, source), run, {})
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(plan, engine, sink, reason, crossing, run, {})
 
 
 def _spec(job: JobSettings) -> SourceSpec:

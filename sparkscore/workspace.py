@@ -251,7 +251,7 @@ class Workspace:
         Raises:
             EngineUnfitError: It is a table of the catalog.
         """
-        from sparkscore.spark.files_engine import files_sink
+        from sparkscore.spark.delta import files_sink
 
         return files_sink(self.spark, uri)
 

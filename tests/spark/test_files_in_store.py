@@ -31,7 +31,8 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
-from sparkscore.spark.files_engine import FilesEngine, files_sink
+from sparkscore.spark.delta import files_sink
+from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.spark.store_settings import store_of
 from sparkscore.testing.engine_contract import TRUST, X
 from sparkscore.testing.models import DyingOnce, Refusing, Third, packaged
