@@ -7,9 +7,9 @@ import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import EngineUnfitError, TargetUnwritableError, shown
+from sparkscore.errors import EngineUnfitError, TargetUnwritableError
 from sparkscore.extras import missing_extra
-from sparkscore.files.filesystem import StorePath
+from sparkscore.files.filesystem import StorePath, store_error
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -29,6 +29,7 @@ def check_commits(root: StorePath) -> None:
     Raises:
         EngineUnfitError: The store takes both.
         TargetUnwritableError: The store refuses writes.
+        StoreUnavailableError: The store does not answer.
         MissingExtraError: The library that asks is not installed.
     """
     store = root.store
@@ -51,11 +52,7 @@ def check_commits(root: StorePath) -> None:
         finally:
             obstore.delete(bucket, key)
     except BaseError as exc:
-        text = store.without_secrets(str(exc)).splitlines()[0]
-        raise TargetUnwritableError(
-            f"target {shown(str(root))} cannot be written with the credentials of "
-            f"{store.credentials}: {text}; grant them to put and delete objects there"
-        ) from exc
+        raise store_error(root, "target", TargetUnwritableError, exc) from exc
     raise EngineUnfitError(
         f"the store at {store.endpoint} ignores 'If-None-Match', so that of two commits one could "
         "overwrite the other"

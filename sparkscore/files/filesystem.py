@@ -7,6 +7,7 @@ reads and writes both; what lies on this machine stays a `Path`.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
 
 _N_TRIES = 3
+_MAX_SHOWN_CHARS = 300
+_TERMINAL_MARKS = re.compile("\x1b\\[[0-9;]*m|↳")
+"""Colours and arrows in what deltalake says."""
 _REFUSED = (
     "ACCESS_DENIED",
     "EXPIRED_TOKEN",
@@ -39,9 +43,9 @@ _REFUSED = (
     "INVALID_CLIENT_TOKEN_ID",
     "SIGNATURE_DOES_NOT_MATCH",
     "UNRECOGNIZED_CLIENT",
-    "403",
+    "403 Forbidden",
+    "HTTP response code 403",
     "AccessDenied",
-    "Forbidden",
 )
 """What the libraries call an answer of a store that does not know a key, or does not trust it."""
 
@@ -204,8 +208,15 @@ TablePath = Path | StorePath
 
 
 def local_folder(uri: str) -> Path:
-    """The folder that a path or a file: URI names."""
-    return Path(urlsplit(uri).path if urlsplit(uri).scheme else uri)
+    """The folder that a path or a file: URI names.
+
+    Raises:
+        EngineUnfitError: It is a URI of another kind.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file"):
+        raise EngineUnfitError(f"a table lies in {parts.scheme}")
+    return Path(parts.path if parts.scheme else uri)
 
 
 def store_path(store: S3Store, uri: str) -> StorePath:
@@ -296,8 +307,9 @@ def store_error(
         exc: The library's; no key that may stand in its text is shown.
     """
     store, place = path.store, _place(path.store)
-    text = (store.without_secrets(str(exc)).splitlines() or [type(exc).__name__])[0]
-    if any(sign in text for sign in _REFUSED):
+    plain = _TERMINAL_MARKS.sub("", store.without_secrets(str(exc)))
+    text = " ".join(plain.split())[:_MAX_SHOWN_CHARS] or type(exc).__name__
+    if any(sign in plain for sign in _REFUSED):
         return error(
             f"{noun} {shown(str(path))}: the store at {place} refuses the credentials of "
             f"{store.credentials}: {text}; check them, and that they may read and write there"
@@ -309,7 +321,13 @@ def store_error(
 
 
 def _check_bucket(root: StorePath, noun: str, error: type[SparkscoreError]) -> None:
-    if not StorePath(root.store, root.bucket).is_dir():
+    if root.is_dir():
+        return
+    try:
+        is_there = StorePath(root.store, root.bucket).is_dir()
+    except OSError:
+        return  # It is there, and of it only some prefixes may be listed.
+    if not is_there:
         raise error(
             f"{noun} {shown(str(root))}: the store at {_place(root.store)} has no bucket "
             f"{root.bucket!r}; create it, or check the name and the endpoint"

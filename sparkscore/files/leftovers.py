@@ -53,6 +53,8 @@ def _leftovers(root: TablePath) -> list[Leftover]:
     try:
         known = set(_logged(root)) if is_delta_table(root) else set()
     except (OSError, ValueError, pa.ArrowException) as exc:
+        if isinstance(root, StorePath) and isinstance(exc, OSError):
+            raise  # The store's answer, and not what the log holds.
         raise TargetError(
             f"the log of target {shown(str(root))} cannot be read: {exc}; nothing was removed"
         ) from exc

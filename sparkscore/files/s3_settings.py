@@ -25,9 +25,9 @@ _DEMANDS = (
     "assumed.role.arn",
     "proxy.host",
     "requester.pays.enabled",
-    "access.point.arn",
+    "accesspoint.arn",
 )
-"""What Hadoop's client would do and is not done here; `accesspoint` settings have other names."""
+"""What Hadoop's client would do and is not done here."""
 _ANONYMOUS = "AnonymousAWSCredentialsProvider"
 _PROVIDERS = (
     "SimpleAWSCredentialsProvider",
@@ -112,11 +112,12 @@ def _is_anonymous(found: Mapping[str, str], environ: Mapping[str, str]) -> bool:
 
 def _endpoint(found: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """Scheme, host and port; None for Amazon's own, which the region tells."""
-    by_name = (environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    given = found.get("endpoint") or next(filter(None, by_name), None)
-    if given is None or urlsplit(_with_scheme(given, found)).netloc == f"s3.{_AMAZON}":
-        return None  # The host that Spark names where nobody named one.
-    parts = urlsplit(_with_scheme(given, found))
+    named = [found.get("endpoint"), *map(environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))]
+    # Spark itself names Amazon's common host where nobody has named one.
+    given = [name for name in named if name and not name.endswith(f"s3.{_AMAZON}")]
+    if not given:
+        return None
+    parts = urlsplit(_with_scheme(given[0], found))
     if parts.path.strip("/"):
         raise EngineUnfitError(f"the endpoint of the store has a path: {parts.path!r}")
     return f"{parts.scheme}://{parts.netloc}"

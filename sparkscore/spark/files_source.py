@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from sparkscore.errors import EngineUnfitError, SourceError, listed
+from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
 from sparkscore.files.filesystem import (
     S3Store,
@@ -86,6 +86,8 @@ def open_files(spark: SparkSession, spec: SourceSpec) -> FilesSource:
     with store_errors(root, "source", SourceError):
         if spec.format != "parquet" and is_delta_table(root):
             return replace(_delta_files(spark, spec, uri, root), store=store)
+        if not isinstance(root, Path) and not (root.is_dir() or root.is_file()):
+            raise SourceError(f"nothing is at source {shown(spec.uri)}; check --source")
     if not isinstance(root, Path):
         raise EngineUnfitError(f"the source is no Delta table, and lies in {urlsplit(uri).scheme}")
     return _parquet_files(spark, spec, root)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SERVER_ERROR = "500 Internal Server Error"
+_FORBIDDEN = "403 Forbidden"
+_NO_RIGHT = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>No</Message></Error>"
 _UNKNOWN_KEY = (
     b"<?xml version='1.0'?><Error><Code>InvalidAccessKeyId</Code><Message>The AWS Access Key Id "
     b"you provided does not exist in our records.</Message></Error>"
@@ -36,6 +38,8 @@ class S3Server:
         access_key: The only one that is served.
         ignores_conditions: Whether a put overwrites what it was told not to, as old stores do.
         loses_answers_to: End of a path; the next put there is done, and its answer is an error.
+        refuses: Part of a path; puts there are answered as to somebody without the right.
+        refuses_bucket: Whether nobody may look at a bucket itself, as where rights go by prefix.
         rival: End of a path, and what another writer puts there just before the next put.
         requests: Method and path of each request, in order.
     """
@@ -43,6 +47,8 @@ class S3Server:
     access_key: str = "test-key"
     ignores_conditions: bool = False
     loses_answers_to: str | None = None
+    refuses: str | None = None
+    refuses_bucket: bool = False
     rival: tuple[str, bytes] | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
     _app: WSGIApplication = field(
@@ -92,7 +98,8 @@ class S3Server:
         """An empty bucket of a name of its own; a server that erred is sound again."""
         from pyarrow.fs import S3FileSystem
 
-        self.ignores_conditions, self.loses_answers_to, self.rival = False, None, None
+        self.ignores_conditions = self.refuses_bucket = False
+        self.loses_answers_to = self.refuses = self.rival = None
         name, store = f"b{uuid.uuid4().hex}", self.store
         S3FileSystem(
             access_key=store.access_key,
@@ -108,7 +115,11 @@ class S3Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append((method, path))
         if f"Credential={self.access_key}/" not in environ.get("HTTP_AUTHORIZATION", ""):
-            return _error(start, "403 Forbidden", _UNKNOWN_KEY)
+            return _error(start, _FORBIDDEN, _UNKNOWN_KEY)
+        if self.refuses_bucket and method == "HEAD" and path.count("/") == 1:
+            return _error(start, _FORBIDDEN, b"")
+        if method == "PUT" and self.refuses is not None and self.refuses in path:
+            return _error(start, _FORBIDDEN, _NO_RIGHT)
         if method != "PUT":
             return self._app(environ, start)
         if self.ignores_conditions:

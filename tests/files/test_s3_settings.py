@@ -73,6 +73,8 @@ def test_region_of_amazons_own_store_must_be_known_and_that_of_others_need_not()
     for endpoint in ({}, {"fs.s3a.endpoint": "s3.amazonaws.com"}):
         with pytest.raises(EngineUnfitError, match=r"AWS_REGION.*endpoint\.region"):
             found(endpoint, KEYS)
+    here = {**HERE, "AWS_ENDPOINT_URL": "http://env:9000/"}
+    assert found({"fs.s3a.endpoint": "s3.amazonaws.com"}, here).endpoint == "http://env:9000"
     assert found({"fs.s3a.endpoint": "https://minio"}, KEYS).region == "us-east-1"
     assert found({}, {**KEYS, "AWS_DEFAULT_REGION": "x"}).region == "x"
 

@@ -229,6 +229,27 @@ def test_credentials_that_are_wrong_are_named_and_not_shown(root: StorePath) -> 
         writer.finish()
 
 
+def test_store_that_takes_no_commit_from_this_key_is_named_and_its_files_go(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    before = names(root)
+    s3_server.refuses = "/_delta_log/"
+    with pytest.raises(TargetUnwritableError, match="refuses the credentials"):
+        write(at(root, (2, 1, 0.5), run_key="next"), sink)
+    s3_server.refuses = None
+    assert names(root) == before == committed(root)
+
+
+def test_key_that_may_not_look_at_the_bucket_itself_is_enough(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    s3_server.refuses_bucket = True
+    write(at(root, (1, 1, 0.5)), sink_of(at(root), root))
+    assert names(root) == committed(root)
+
+
 def test_store_that_does_not_answer_is_worth_another_try(root: StorePath) -> None:
     down = StorePath(replace(root.store, endpoint="http://127.0.0.1:9"), root.path)
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL") as caught:

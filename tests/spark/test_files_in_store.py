@@ -224,6 +224,18 @@ def test_bucket_that_is_not_there_is_named(
         score(spark, third, source, asked(missing))
 
 
+def test_source_that_is_not_there_or_no_delta_table_is_named(
+    spark: SparkSession, bucket: StorePath
+) -> None:
+    root = bucket / "rows"
+    with pytest.raises(SourceError, match=r"nothing is at source 's3a://.*/rows'"):
+        FilesEngine(spark).open(SourceSpec(uri(root)))
+    with root.store.filesystem.open_output_stream(f"{root.path}/rows.parquet") as file:
+        file.write(b"rows")
+    with pytest.raises(EngineUnfitError, match="no Delta table, and lies in s3a"):
+        FilesEngine(spark).open(SourceSpec(uri(root)))
+
+
 def test_credentials_that_are_wrong_are_named(
     spark: SparkSession, source: StorePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
