@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -290,6 +293,43 @@ def test_what_a_killed_job_left_is_listed_and_removed(root: StorePath) -> None:
     assert leftovers(root) == []
     assert before | {"of-somebody-else.parquet"} < names(root)
     assert table(root).to_pyarrow_table().num_rows == 3
+
+
+_KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from sparkscore.files.s3_settings import s3_store
+from sparkscore.files.sink import FilesSink
+from sparkscore.files.writing import ScoreWriter, file_prefix
+from sparkscore.testing.sink_contract import attempt
+
+one = attempt(Path("unused"), *((i, 1, i / 3) for i in range(50_000)))
+sink = FilesSink(sys.argv[1], store=s3_store(sys.argv[1], {}, os.environ))
+for index in range(2):
+    writer = ScoreWriter(sink.layout(one.plan), file_prefix("e" * 32, index, 0))
+    for batch in one.scores.to_batches():
+        writer.write(batch)
+    if index == 0:
+        writer.finish()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
+    root: StorePath,
+) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    before = names(root)
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert committed(root) == before
+    (left,) = leftovers(root)
+    assert left.path.name.startswith(f"part-00000-{'e' * 32}")
+    assert names(root) - before == {left.path.name}
+    remove_leftovers([left])
+    assert names(root) == before
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
