@@ -24,8 +24,10 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
+    from sparkscore.package.environment import Mismatch
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -224,6 +226,37 @@ class Workspace:
             folder=pinned.folder,
             signature=signature,
         )
+
+    def environment(self, model: ModelFacts) -> BuiltEnvironment:
+        """The environment that a model's package asks for, built if it is new.
+
+        Raises:
+            PackageFormatError: The package's files do not say what it needs.
+            EnvironmentBuildError: It cannot be built.
+        """
+        from sparkscore.environments.build import build_environment
+        from sparkscore.package import open_package
+
+        cache = self.settings.cache.folder / "environments"
+        return build_environment(open_package(model.folder), cache, self.announce)
+
+    def environment_mismatches(self, model: ModelFacts) -> list[Mismatch]:
+        """Each way in which the session's workers are not what a model's package asks for.
+
+        Raises:
+            PackageFormatError: The package's files do not parse.
+        """
+        from sparkscore.package import open_package
+        from sparkscore.package.environment import check_environment, names_needed
+        from sparkscore.spark.worker_libraries import worker_libraries
+
+        package = open_package(model.folder)
+        found = [
+            mismatch
+            for here in worker_libraries(self.spark, names_needed(package))
+            for mismatch in check_environment(package, here.python, here.versions)
+        ]
+        return list(dict.fromkeys(found))
 
     @property
     def files_engine(self) -> FilesEngine:
