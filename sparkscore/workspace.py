@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +30,11 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.filesystem import TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
+    from sparkscore.package.environment import Mismatch
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -232,6 +234,37 @@ class Workspace:
             signature=signature,
         )
 
+    def environment(self, model: ModelFacts) -> BuiltEnvironment:
+        """The environment that a model's package asks for, built if it is new.
+
+        Raises:
+            PackageFormatError: The package's files do not say what it needs.
+            EnvironmentBuildError: It cannot be built.
+        """
+        from sparkscore.environments.build import build_environment
+        from sparkscore.package import open_package
+
+        cache = self.settings.cache.folder / "environments"
+        return build_environment(open_package(model.folder), cache, self.announce)
+
+    def environment_mismatches(self, model: ModelFacts) -> list[Mismatch]:
+        """Each way in which the session's workers are not what a model's package asks for.
+
+        Raises:
+            PackageFormatError: The package's files do not parse.
+        """
+        from sparkscore.package import open_package
+        from sparkscore.package.environment import check_environment, names_needed
+        from sparkscore.spark.worker_libraries import worker_libraries
+
+        package = open_package(model.folder)
+        found = [
+            mismatch
+            for here in worker_libraries(self.spark, names_needed(package))
+            for mismatch in check_environment(package, here.python, here.versions)
+        ]
+        return list(dict.fromkeys(found))
+
     @property
     def files_engine(self) -> FilesEngine:
         """The engine in which Python reads and writes the data files."""
@@ -276,6 +309,16 @@ class Workspace:
                 "VACUUM removes from there what killed jobs left"
             ) from exc
         return local_folder(uri) if store is None else store_path(store, uri)
+
+    def check_clients(self, uris: Iterable[str], reason: str) -> None:
+        """Refuse places that Spark shall open, for the reason, and has no client for.
+
+        Raises:
+            ConfigError: There is such a one.
+        """
+        from sparkscore.spark.store_settings import check_clients
+
+        check_clients(self.spark, uris, reason)
 
     def spark_engine(self, name: str) -> SparkEngine:
         """The engine that Spark feeds: `arrow` or `pandas`."""

@@ -73,7 +73,7 @@ def load_predictor(
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
     loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
     predictor, runtime = _choose_runtime(loaded, tree_runtime)
-    return LoadedPredictor(predictor, runtime, _n_outputs(description.signature))
+    return LoadedPredictor(predictor, runtime, n_outputs(description.signature))
 
 
 def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predictor, Runtime]:
@@ -91,7 +91,8 @@ def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predi
     return compiled, compiled.runtime if isinstance(compiled, NamesRuntime) else COMPILED_TREES
 
 
-def _n_outputs(signature: Signature) -> int:
+def n_outputs(signature: Signature) -> int:
+    """How many prediction columns a signature declares."""
     outputs = signature.outputs
     return len(outputs.columns) if isinstance(outputs, ColumnSchema) else 1
 

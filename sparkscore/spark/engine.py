@@ -12,6 +12,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
+from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
@@ -29,7 +30,7 @@ from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scor
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
 
@@ -57,6 +58,7 @@ class SparkEngine:
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
+        environment: Where the model lives; None: in the workers.
     """
 
     spark: SparkSession
@@ -66,6 +68,7 @@ class SparkEngine:
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
+    environment: BuiltEnvironment | None = None
 
     @property
     def application_id(self) -> str | None:
@@ -117,6 +120,8 @@ class SparkEngine:
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
+        if self.environment is not None:
+            task = replace(task, environment=ship_environment(self.spark, self.environment))
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started

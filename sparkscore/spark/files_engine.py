@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
+from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
@@ -25,7 +26,7 @@ from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, score_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,7 @@ class FilesEngine:
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
+        environment: Where the model lives; None: in the workers.
     """
 
     spark: SparkSession
@@ -58,6 +60,7 @@ class FilesEngine:
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
+    environment: BuiltEnvironment | None = None
 
     name: ClassVar[str] = "files"
 
@@ -112,6 +115,8 @@ class FilesEngine:
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
+        if self.environment is not None:
+            task = replace(task, environment=ship_environment(self.spark, self.environment))
         ask_for_preload(self.spark, task)
         tasks = plan_tasks(source.files, self._n_slots())
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
