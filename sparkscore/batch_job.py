@@ -274,6 +274,7 @@ def _planned_for_spark(
     name: str,
     reason: str,
 ) -> PreparedJob:
+    workspace.check_clients((job.source.uri, job.target.uri), reason)
     engine = replace(workspace.spark_engine(name), environment=environment)
     sink = workspace.delta_sink(job.target.uri)
     source = engine.open(_spec(job))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sparkscore.errors import EngineUnfitError
+from sparkscore.errors import ConfigError, EngineUnfitError, shown
 from sparkscore.files.filesystem import S3_SCHEMES, S3Store, check_place
 from sparkscore.files.s3_settings import hadoop_names, s3_store
+from sparkscore.spark.failures import SPARK_FAILURES
+from sparkscore.spark.shipping import is_connect
 
 if TYPE_CHECKING:
+    from py4j.java_gateway import JavaObject
     from pyspark.sql import SparkSession
 
+_JARS = {
+    **dict.fromkeys(S3_SCHEMES, "org.apache.hadoop:hadoop-aws"),
+    **dict.fromkeys(("abfs", "abfss"), "org.apache.hadoop:hadoop-azure"),
+    "gs": "com.google.cloud.bigdataoss:gcs-connector",
+}
 _LOG_STORES = tuple(f"spark.delta.logStore.{scheme}.impl" for scheme in S3_SCHEMES)
 
 
@@ -48,6 +57,35 @@ def refuse_other_committers(spark: SparkSession) -> None:
             )
     if os.environ.get("AWS_S3_LOCKING_PROVIDER"):
         raise EngineUnfitError("AWS_S3_LOCKING_PROVIDER is set: commits go through another lock")
+
+
+def check_clients(spark: SparkSession, uris: Iterable[str], reason: str) -> None:
+    """Refuse places for which this Spark has no client; its own error is a page of Java.
+
+    Args:
+        spark: The session; a Connect server's clients are its own affair.
+        uris: Paths, URIs or names of the catalog.
+        reason: Why Spark shall open them.
+
+    Raises:
+        ConfigError: It has none for one of them.
+    """
+    if is_connect(spark):
+        return
+    for uri in uris:
+        scheme = urlsplit(uri).scheme
+        if "://" not in uri or scheme == "file":
+            continue
+        jvm: JavaObject = spark.sparkContext._jvm
+        try:
+            hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+            jvm.org.apache.hadoop.fs.FileSystem.getFileSystemClass(scheme, hadoop)
+        except SPARK_FAILURES as exc:
+            raise ConfigError(
+                f"Spark has no client for {shown(uri)} ({reason}); start it with the jars of one, "
+                f"such as {_JARS.get(scheme, 'those that the store names')}, by --packages or "
+                "spark.jars.packages"
+            ) from exc
 
 
 def _hadoop_settings(spark: SparkSession, names: tuple[str, ...]) -> dict[str, str]:

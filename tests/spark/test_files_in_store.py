@@ -17,6 +17,7 @@ import pytest
 from sparkscore.batch_job import PreparedJob, plan_facts, prepare, run_batch_job
 from sparkscore.cli import main
 from sparkscore.errors import (
+    ConfigError,
     EngineUnfitError,
     PredictionError,
     SourceError,
@@ -335,6 +336,22 @@ def test_auto_takes_files_for_a_store(tmp_path: Path, job: dict[str, object]) ->
     engine = plan_facts(prepared(tmp_path, job))["engine"]
     assert isinstance(engine, dict)
     assert engine["name"] == "files"
+
+
+@pytest.mark.parametrize(
+    ("key", "uri", "said"),
+    [
+        ("source.uri", "gs://b/rows", "the source lies in gs.*gcs-connector"),
+        ("target.uri", "abfss://b@host/rows", "the target lies in abfss.*hadoop-azure"),
+    ],
+)
+def test_place_that_nobody_here_reaches_is_named_with_the_reason(
+    key: str, uri: str, said: str, tmp_path: Path, job: dict[str, object]
+) -> None:
+    local = tmp_path / "local"
+    deltalake.write_deltalake(local, pa.table({"id": pa.array([1], pa.int64()), "x": [1.0]}))
+    with pytest.raises(ConfigError, match=f"(?s)Spark has no client for '{uri}'.*{said}"):
+        prepared(tmp_path, {**job, "source.uri": str(local), key: uri})
 
 
 def test_run_does_not_depend_on_hadoops_name_for_the_store(
