@@ -27,10 +27,9 @@ def check_commits(root: StorePath) -> None:
     known to do so and is not asked.
 
     Raises:
-        EngineUnfitError: The store takes both.
+        EngineUnfitError: The store takes both, or the library that asks is not installed.
         TargetUnwritableError: The store refuses writes.
         StoreUnavailableError: The store does not answer.
-        MissingExtraError: The library that asks is not installed.
     """
     store = root.store
     if store.endpoint is None:
@@ -39,7 +38,8 @@ def check_commits(root: StorePath) -> None:
         import obstore
         from obstore.exceptions import AlreadyExistsError, BaseError
     except ModuleNotFoundError as exc:
-        raise missing_extra(exc, f"writing to {store.endpoint}") or exc from exc
+        # Not the error itself: where Spark has a client of its own, the job needs no extra.
+        raise EngineUnfitError(str(missing_extra(exc, f"writing to {store.endpoint}"))) from exc
     probe = root / f"_sparkscore-probe-{uuid.uuid4().hex}"
     key = probe.path.partition("/")[2]
     try:

@@ -193,6 +193,15 @@ def test_store_that_would_overwrite_a_commit_is_left_to_spark(
     assert list(root.rglob("*")) == []
 
 
+def test_library_that_asks_the_store_is_named_where_it_is_missing(
+    root: StorePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    one = at(root, (1, 1, 0.5))
+    with pytest.raises(EngineUnfitError, match=r"'obstore', which is not.*sparkscore\[s3\]"):
+        sink_of(one, root).refuse_unfit(one.plan)
+
+
 def test_store_is_asked_once_and_nothing_stays_of_it(root: StorePath, s3_server: S3Server) -> None:
     one = at(root, (1, 1, 0.5))
     for _ in range(2):
