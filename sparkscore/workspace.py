@@ -21,7 +21,7 @@ from sparkscore.errors import (
 )
 from sparkscore.names import parse_model_uri
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.registry import Registry
+from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.outbox import OutboxRunStore
@@ -208,6 +208,15 @@ class Workspace:
         """
         return self._session[0]
 
+    def pinned(self, uri: str) -> PinnedModel:
+        """The package that a URI names now; its bytes are verified.
+
+        Raises:
+            InvalidNameError: The URI does not parse.
+            ModelError: There is no such model, or its package is not intact.
+        """
+        return self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
+
     def model(self, uri: str) -> ModelFacts:
         """The model that a URI names now, pinned to its digest; its bytes are verified.
 
@@ -218,7 +227,7 @@ class Workspace:
         """
         from sparkscore.scoring.facts import ModelFacts
 
-        pinned = self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
+        pinned = self.pinned(uri)
         signature = pinned.package.description.signature
         if signature is None:
             raise SignatureMismatchError(

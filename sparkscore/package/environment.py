@@ -218,10 +218,15 @@ def check_environment(
     return found
 
 
+def requirement_lines(package: Package) -> list[str]:
+    """What requirements.txt says, line by line, without remarks."""
+    return [line for _, line in _lines(package.folder / REQUIREMENTS)]
+
+
 def names_needed(package: Package) -> tuple[str, ...]:
     """The libraries that requirements.txt names, however it does."""
     names = []
-    for _, line in _lines(package.folder / REQUIREMENTS):
+    for line in requirement_lines(package):
         try:
             names.append(Requirement(line).name)
         except InvalidRequirement:
