@@ -33,6 +33,8 @@ S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
 
 _N_TRIES = 3
+_DELAYED_OPEN = 21
+"""The release of pyarrow from which on a file need not be there before its first bytes are."""
 _MAX_SHOWN_CHARS = 300
 _TERMINAL_MARKS = re.compile("\x1b\\[[0-9;]*m|↳")
 """Colours and arrows in what deltalake says."""
@@ -345,8 +347,12 @@ def _key(uri: str) -> str:
 
 @lru_cache(maxsize=8)
 def _s3_filesystem(store: S3Store) -> S3FileSystem:
+    from pyarrow import __version__ as arrow
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
+    # One request for a small file, where there would be three; closing it tells of a refusal.
+    is_known = int(arrow.partition(".")[0]) >= _DELAYED_OPEN
+    delayed = {"allow_delayed_open": True} if is_known else {}
     scheme, _, host = (store.endpoint or "https://").partition("://")
     return S3FileSystem(
         access_key=store.access_key,
@@ -356,7 +362,6 @@ def _s3_filesystem(store: S3Store) -> S3FileSystem:
         region=store.region,
         scheme=scheme,
         endpoint_override=host or None,
-        # One request for a small file, where there would be three; closing it tells of a refusal.
-        allow_delayed_open=True,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_N_TRIES),
+        **delayed,
     )
