@@ -28,7 +28,7 @@ from sparkscore.scoring.facts import ModelFacts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sparkscore.flavors.python_function import PythonContext
+    from sparkscore.flavors.python_model import PythonContext
 
 INPUTS = ColumnSchema(
     (

@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.frames import column_inputs, record_batch
-from sparkscore.flavors.python_function import PythonContext
+from sparkscore.flavors.python_model import PythonContext
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.testing.flavor_contract import assert_same
 

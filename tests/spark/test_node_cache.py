@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
-from sparkscore.flavors.python_function import ModelWithArtifacts
+from sparkscore.flavors.python_model import PythonParts
 from sparkscore.package import TrustPolicy, pack, seal
 from sparkscore.package.node_folder import node_folder
 from sparkscore.scoring.facts import ModelFacts
@@ -255,7 +255,7 @@ def test_package_larger_than_all_memory_is_refused_but_for_what_a_model_may_map(
 def test_array_that_a_model_maps_is_in_memory_once_for_all_workers(tmp_path: Path) -> None:
     n_kib = 32 * 1024
     np.save(tmp_path / "weights.npy", np.ones(n_kib * 1024 // 8))
-    with_weights = ModelWithArtifacts(Mapped(), {"weights": tmp_path / "weights.npy"})
+    with_weights = PythonParts(Mapped(), {"weights": tmp_path / "weights.npy"})
     model = packaged(with_weights, tmp_path / "package")
     (tmp_path / "packed.tar").write_bytes(pack(model.folder))
     command = [sys.executable, "-W", "error", "-c", HOLD_MAPPED, model.digest]
