@@ -1,8 +1,8 @@
 """Python code that a package brings along, importable for as long as its model needs it.
 
 Two packages may bring modules of one name and of different content, and one worker may have both.
-So a package's folder is on `sys.path`, and its modules are in `sys.modules`, only while the model
-is loaded and while it is asked; in between, its modules are kept here. What is imported late, in
+So a package's modules can be found, and are in `sys.modules`, only while the model is loaded and
+while it is asked; in between, they are kept here. What is imported late, in
 `predict`, is found as it was while loading. A process has one list of modules: such models wait
 for each other, and a thread that a model leaves behind must not import.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.machinery import all_suffixes
+from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +35,7 @@ class PackageCode:
         self._package = package.resolve()
         self._path = None if folder is None else str(folder.resolve())
         self._names = set() if folder is None else set(_top_level_names(folder))
+        self._folders = {name for name in self._names if self._is_mere_folder(name)}
         self._modules: dict[str, ModuleType] = {}
         self._hidden: dict[str, ModuleType] = {}
         self._before: set[str] = set()
@@ -43,6 +44,15 @@ class PackageCode:
     def brings(self, module: str) -> bool:
         """Whether a module of this name lies in the folder."""
         return module.partition(".")[0] in self._names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Where a module of this package is, as importlib asks its finders."""
+        if path is not None or name not in self._names - self._folders:
+            return None
+        assert self._path is not None
+        return PathFinder.find_spec(name, [self._path], target)
 
     @contextmanager
     def importable(self) -> Iterator[None]:
@@ -71,7 +81,9 @@ class PackageCode:
         # Files beside the sealed ones would be taken for a package that was tampered with.
         self._wrote_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         if self._path is not None:
-            sys.path.insert(0, self._path)
+            sys.meta_path.insert(0, self)
+            # Mere folders are found by it, and last, as Python has it.
+            sys.path.append(self._path)
 
     def _leave(self) -> None:
         new = sys.modules.keys() - self._before
@@ -79,21 +91,24 @@ class PackageCode:
         self._modules = self._take(own | (self._modules.keys() & sys.modules.keys()))
         sys.modules.update(self._hidden)
         sys.dont_write_bytecode = self._wrote_no_bytecode
-        if self._path is not None and self._path in sys.path:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if self._path in sys.path:
             sys.path.remove(self._path)
 
     def _of_others(self) -> set[str]:
         """Modules of the process that stand in the way of this package's own."""
-        top = {name for name in self._names if name in sys.modules and self._replaces(name)}
+        top = {
+            name
+            for name in self._names & sys.modules.keys()
+            if name not in self._folders or getattr(sys.modules[name], "__file__", None) is None
+        }
         return {name for name in sys.modules if name.partition(".")[0] in top} if top else set()
 
-    def _replaces(self, name: str) -> bool:
-        """Whether our module of this name would be found first: a mere folder comes last."""
+    def _is_mere_folder(self, name: str) -> bool:
         assert self._path is not None
-        is_mere_folder = not any(
-            Path(self._path, name + ending).is_file() for ending in _module_endings()
-        )
-        return not is_mere_folder or getattr(sys.modules[name], "__file__", None) is None
+        spec = PathFinder.find_spec(name, [self._path])
+        return spec is None or spec.origin is None
 
     def _holds(self, module: ModuleType) -> bool:
         file = getattr(module, "__file__", None)
@@ -144,9 +159,3 @@ def _top_level_names(folder: Path) -> Iterator[str]:
         is_kept = name in sys.stdlib_module_names or name in _FOUNDATION
         if name.isidentifier() and not is_kept and (path.is_dir() or endings):
             yield name
-
-
-def _module_endings() -> Iterator[str]:
-    for suffix in all_suffixes():
-        yield suffix
-        yield f"/__init__{suffix}"
