@@ -258,9 +258,8 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
-    record = {
-        key: facts[key] for key in ("model", "source", "target", "engine", "runtime", "run_key")
-    }
+    keys = ("model", "source", "target", "engine", "runtime", "run_key", "params")
+    record = {key: facts[key] for key in keys if key != "params" or facts[key]}
     show_record(record, Output.TABLE)
     click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)

@@ -23,26 +23,18 @@ class PythonContext:
 class PythonModel:
     """A model in Python: a subclass has `predict`, and `load_context` where it opens files.
 
-    No base class is needed: any object with `predict`, or a function, is a model too. `predict`
-    may leave out `context`, `params` or both. A class that lives in a module of its own is pickled
-    by name, so that module must be installed where the package is loaded, or come along by
-    `code_paths=`.
+    `predict(self, context, model_input, params)` answers one prediction for each row, in order; it
+    may leave out `context`, `params` or both. `context` is a `PythonContext`. `model_input` is a
+    pandas DataFrame, or a list where the argument is annotated as `list[...]`. `params` has a
+    value for each param of the signature, and is None where it declares none.
+
+    No base class is needed: any object with `predict`, or a function, is a model too. A class that
+    lives in a module of its own is pickled by name, so that module must be installed where the
+    package is loaded, or come along by `code_paths=`.
     """
 
     def load_context(self, context: PythonContext) -> None:
         """Open what the model needs; called once, after it was loaded."""
-
-    def predict(
-        self, context: PythonContext, model_input: object, params: Mapping[str, object] | None
-    ) -> object:
-        """One prediction for each row of `model_input`, in order.
-
-        Args:
-            context: Artifacts and configuration.
-            model_input: A pandas DataFrame; lists where the argument is annotated as `list[...]`.
-            params: A value for each param of the signature; None where it declares none.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no method predict")
 
 
 @dataclass(frozen=True)

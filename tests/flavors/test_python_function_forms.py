@@ -161,10 +161,8 @@ class Scaled(PythonModel):
         self.base = float(Path(context.artifacts["base"]).read_text("utf-8"))
 
     def predict(
-        self, context: PythonContext, model_input: object, params: Mapping[str, object] | None
+        self, context: PythonContext, model_input: pd.DataFrame, params: Mapping[str, float]
     ) -> object:
-        assert isinstance(model_input, pd.DataFrame)
-        assert params is not None
         added = context.model_config["added"]
         assert isinstance(added, int)
         assert isinstance(params["factor"], float)
@@ -303,6 +301,12 @@ def test_nothing_is_run_without_trust(
             {"m.py": "import sparkscore\nsparkscore.set_model(7)"},
             PackageFormatError,
             "makes a int, which has no method predict",
+        ),
+        (
+            {"model_code_path": "m.py"},
+            {"m.py": "import sparkscore\nsparkscore.set_model(sparkscore.PythonModel())"},
+            PackageFormatError,
+            "makes a PythonModel, which has no method predict",
         ),
         (
             {"model_code_path": "m.py", "code": "code"},

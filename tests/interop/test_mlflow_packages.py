@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +29,25 @@ PACKAGES = [
 ]
 
 
-def ours(folder: Path, name: str, trust: TrustPolicy) -> np.ndarray:
+PYTHON = [
+    "python_class",
+    "python_words",
+    "python_doubled",
+    "python_plain",
+    "python_script",
+    "python_loader",
+]
+
+
+def ours(
+    folder: Path, name: str, trust: TrustPolicy, params: Mapping[str, object] | None = None
+) -> np.ndarray:
     package = open_package(folder / name)
     assert package.description.signature is not None
     rows = pd.read_parquet(folder / f"{name}.parquet")
     batch = record_batch(rows, column_inputs(package.description.signature))
-    return np.asarray(load_predictor(package, trust).predict(batch))
+    loaded = load_predictor(package, trust)
+    return np.asarray((loaded.with_params(params) if params else loaded).predict(batch))
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -51,6 +66,26 @@ def test_pickled_package_of_mlflow_scores_the_same_if_trusted(
         ours(written_by_mlflow, name, TrustPolicy())
     expected = np.load(written_by_mlflow / f"{name}.npy")
     assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_pickle=True)), expected)
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_function_of_mlflow_scores_the_same_if_trusted(
+    written_by_mlflow: Path, name: str
+) -> None:
+    with pytest.raises(UntrustedCodeError):
+        ours(written_by_mlflow, name, TrustPolicy())
+    expected = np.load(written_by_mlflow / f"{name}.npy")
+    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_pickle=True)), expected)
+    assert not {"mlflow", "factors", "own_loader"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("name", ["python_class", "python_script", "python_loader"])
+def test_python_function_of_mlflow_takes_params_as_there(
+    written_by_mlflow: Path, name: str
+) -> None:
+    expected = np.load(written_by_mlflow / f"{name}-params.npy")
+    trust = TrustPolicy(allow_pickle=True)
+    assert_same(ours(written_by_mlflow, name, trust, {"factor": 0.5}), expected)
 
 
 def test_package_of_mlflow_can_be_copied_sealed_and_compared(
