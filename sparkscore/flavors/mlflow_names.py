@@ -10,14 +10,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
 
-from sparkscore.flavors.python_model import PythonContext, PythonModel, script_run, set_model
+from sparkscore.flavors.python_model import (
+    PythonContext,
+    PythonModel,
+    ScriptRun,
+    script_run,
+    set_model,
+)
 
-_SET_MODEL_HERE = ("mlflow.models.model", "__mlflow_model__")
-"""Where MLflow's own `set_model` leaves the model (release 3.17)."""
+_OWN_CONFIG = ("mlflow.models.model_config", "__mlflow_model_config__")
+_OWN_MODEL = ("mlflow.models.model", "__mlflow_model__")
+"""Where MLflow's own `ModelConfig` looks, and where its `set_model` puts the model (3.17)."""
 
 
 @contextmanager
@@ -35,14 +43,38 @@ def mlflow_importable() -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def take_mlflow_model() -> object:
-    """What a call of MLflow's own `set_model` has set since the last time; None without one."""
-    module_name, attribute = _SET_MODEL_HERE
-    module = sys.modules.get(module_name)
-    model: object = getattr(module, attribute, None)
-    if module is not None:
-        setattr(module, attribute, None)
-    return model
+@contextmanager
+def script_running(run: ScriptRun, script: bytes) -> Iterator[None]:
+    """Let a script get the configuration of its run, and leave the model there that it sets.
+
+    Args:
+        run: Is given the model, whichever library's `set_model` the script calls.
+        script: Its text. Where it names MLflow and MLflow is installed, MLflow's own functions do
+            the same; they are found only then, since importing MLflow takes seconds.
+    """
+    token = script_run.set(run)
+    is_mlflows = b"mlflow" in script and not _stands_in() and find_spec("mlflow") is not None
+    if is_mlflows:
+        _set(_OWN_CONFIG, dict(run.config) or "")
+        _set(_OWN_MODEL, None)
+    try:
+        yield
+        if is_mlflows and run.model is None:
+            run.model = getattr(sys.modules[_OWN_MODEL[0]], _OWN_MODEL[1])
+    finally:
+        script_run.reset(token)
+        if is_mlflows:
+            _set(_OWN_CONFIG, None)
+            _set(_OWN_MODEL, None)
+
+
+def _set(place: tuple[str, str], value: object) -> None:
+    setattr(import_module(place[0]), place[1], value)
+
+
+def _stands_in() -> bool:
+    """Whether `import mlflow` finds the names that are known here."""
+    return sys.modules.get("mlflow") is _modules()["mlflow"]
 
 
 class FunctionModel:
@@ -56,11 +88,13 @@ class FunctionModel:
 
 
 class ModelConfig:
-    """The configuration that a script's package holds; beside a package, the script's own."""
+    """The configuration that a script's package holds; where its author runs it, its own."""
 
     def __init__(self, *, development_config: Mapping[str, object] | None = None) -> None:
         run = script_run.get()
-        self._values = (run.config if run else None) or development_config or {}
+        self._values = (development_config if run is None else run.config) or {}
+        if not self._values:
+            raise ValueError("the package has no configuration; save it with model_config=")
 
     def get(self, key: str) -> object:
         """The value of a key."""

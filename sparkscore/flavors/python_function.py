@@ -20,13 +20,12 @@ from sparkscore.errors import PackageFormatError, SignatureMismatchError, UsageE
 from sparkscore.flavors import portable, python_model
 from sparkscore.flavors.base import FlavorConf, SavedFlavor
 from sparkscore.flavors.frames import column_inputs, pandas_frame
-from sparkscore.flavors.mlflow_names import mlflow_importable, take_mlflow_model
+from sparkscore.flavors.mlflow_names import mlflow_importable, script_running
 from sparkscore.flavors.python_model import (
     LoaderModule,
     PythonContext,
     PythonParts,
     ScriptRun,
-    script_run,
 )
 from sparkscore.package.layout import resolve_inside
 from sparkscore.package.trust import admit_code, load_cloudpickle, running_code
@@ -215,22 +214,16 @@ def _run_script(
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    take_mlflow_model()  # An earlier script's, which did not take it.
-    token = script_run.set(run)
-    try:
-        with running_code(path):
-            # Listed, since dataclasses and type hints look for the module of their class.
-            sys.modules[_SCRIPT_MODULE] = module
-            spec.loader.exec_module(module)
-    finally:
-        script_run.reset(token)
-    model = take_mlflow_model() if run.model is None else run.model
-    if model is None:
+    with running_code(path), script_running(run, path.read_bytes()):
+        # Listed, since dataclasses and type hints look for the module of their class.
+        sys.modules[_SCRIPT_MODULE] = module
+        spec.loader.exec_module(module)
+    if run.model is None:
         raise PackageFormatError(
             f"{path} has set no model; it must call sparkscore.set_model(model) or "
             "mlflow.models.set_model(model)"
         )
-    return model
+    return run.model
 
 
 def _call_loader(

@@ -304,6 +304,12 @@ def test_nothing_is_run_without_trust(
         ),
         (
             {"model_code_path": "m.py"},
+            {"m.py": "import mlflow\nmlflow.models.ModelConfig(development_config={'a': 1})"},
+            PackageFormatError,
+            "no configuration; save it with model_config=",
+        ),
+        (
+            {"model_code_path": "m.py"},
             {"m.py": "import sparkscore\nsparkscore.set_model(sparkscore.PythonModel())"},
             PackageFormatError,
             "makes a PythonModel, which has no method predict",

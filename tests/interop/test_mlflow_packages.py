@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +88,40 @@ def test_python_function_of_mlflow_takes_params_as_there(
     expected = np.load(written_by_mlflow / f"{name}-params.npy")
     trust = TrustPolicy(allow_pickle=True)
     assert_same(ours(written_by_mlflow, name, trust, {"factor": 0.5}), expected)
+
+
+BESIDE_MLFLOW = """
+import sys
+import mlflow
+import numpy as np
+import pandas as pd
+from pathlib import Path
+from sparkscore.flavors import load_predictor
+from sparkscore.flavors.frames import column_inputs, record_batch
+from sparkscore.package import TrustPolicy, open_package
+
+for name in sys.argv[2:]:
+    package = open_package(Path(sys.argv[1], name))
+    rows = pd.read_parquet(package.folder.with_suffix(".parquet"))
+    batch = record_batch(rows, column_inputs(package.description.signature))
+    loaded = load_predictor(package, TrustPolicy(allow_pickle=True))
+    np.save(package.folder.with_suffix(".beside.npy"), np.asarray(loaded.predict(batch)))
+assert isinstance(sys.modules["mlflow"].__version__, str), "MLflow's own names must stay"
+"""
+
+
+def test_where_mlflow_is_installed_its_own_names_serve(written_by_mlflow: Path) -> None:
+    python = os.environ["SPARKSCORE_MLFLOW_PYTHON"]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [python, "-W", "ignore", "-c", BESIDE_MLFLOW, str(written_by_mlflow), *PYTHON]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in PYTHON:
+        expected = np.load(written_by_mlflow / f"{name}.npy")
+        assert_same(np.load(written_by_mlflow / f"{name}.beside.npy"), expected)
 
 
 def test_package_of_mlflow_can_be_copied_sealed_and_compared(
