@@ -48,7 +48,7 @@ _JOB_OPTIONS = (
 _TRUST_OPTIONS = (
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
-    click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
+    click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
 )
 _JOB_KEYS = {
     "source": "source.uri",
@@ -74,8 +74,8 @@ def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
     settings: dict[str, object] = {}
     if flags["on_invalid"] is not None:
         settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_pickle"]:
-        settings["trust.allow_pickle"] = True
+    if flags["trust_code"]:
+        settings["trust.allow_code"] = True
     if flags["trust"]:
         settings["trust.types"] = flags["trust"]
     if flags.get("preload"):
@@ -245,7 +245,7 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column", "param"}
+    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "param"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()

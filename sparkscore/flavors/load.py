@@ -111,7 +111,7 @@ def load_predictor(
     code = package_code(package.folder, conf, f"MLmodel flavors.{name}")
     defaults = resolved_params(description.signature.params, {})
     # A library's model may do without the code; one that cannot says so below.
-    with importable(code if trust.allow_pickle else None):
+    with importable(code if trust.allow_code else None):
         try:
             loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
         except MissingExtraError as exc:

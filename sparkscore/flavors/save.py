@@ -111,7 +111,7 @@ def save_model(
         policy = trust or TrustPolicy()
         if name == GENERIC or has_code:
             # Whoever saves code of their own trusts it; whoever loads it is asked again.
-            policy = replace(policy, allow_pickle=True)
+            policy = replace(policy, allow_code=True)
         _finish(partial, description, input_example, policy)
         seal(partial)
         partial.rename(folder)

@@ -52,11 +52,12 @@ class TrustPolicy:
     """What the operator allows a package to load.
 
     Attributes:
-        allow_pickle: Whether pickles, which can run any code, are loaded at all.
+        allow_code: Whether code that a package brings is run at all: pickles, which can run any,
+            scripts, modules.
         types: Further type names, or `prefix.*`, that skops files may hold.
     """
 
-    allow_pickle: bool = False
+    allow_code: bool = False
     types: tuple[str, ...] = ()
 
     def allows(self, type_name: str) -> bool:
@@ -113,7 +114,7 @@ def load_cloudpickle(path: Path, trust: TrustPolicy, compression: str | None = N
             f"{path}: compression {shown(compression)} is unknown; known are {listed(_DECOMPRESS)}"
         )
     data = _read(path)
-    if not trust.allow_pickle:
+    if not trust.allow_code:
         asked = "" if compression else f"; it asks for {listed(_globals(data))}"
         admit_code(f"{path} is a pickle{asked}; loading it runs what it says", trust)
     import cloudpickle
@@ -139,10 +140,10 @@ def admit_code(what: str, trust: TrustPolicy) -> None:
     Raises:
         UntrustedCodeError: Says how to allow it.
     """
-    if not trust.allow_pickle:
+    if not trust.allow_code:
         raise UntrustedCodeError(
             f"{what}, which can be any code. If you trust who made it, allow it by the setting "
-            "trust.allow_pickle or the flag --trust-pickle"
+            "trust.allow_code or the flag --trust-code"
         )
 
 

@@ -42,7 +42,7 @@ from sparkscore.testing.models import (
 )
 
 ODD_LONG = 9223372036854775707
-TRUST = TrustPolicy(allow_pickle=True)
+TRUST = TrustPolicy(allow_code=True)
 LIMITS = BatchLimits()
 _YEAR_1 = dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC)
 _YEAR_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)

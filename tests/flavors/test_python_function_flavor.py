@@ -16,7 +16,7 @@ from sparkscore.package import TrustPolicy, open_package
 from sparkscore.testing.flavor_contract import FlavorContract
 
 ROWS = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "n": pd.array([1, None, 3, 2**62 + 1], "Int64")})
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 
 class Doubler:
@@ -77,7 +77,7 @@ def test_artifacts_travel_with_the_package(tmp_path: Path) -> None:
 
 def test_loading_asks_for_trust_and_says_what_the_pickle_wants(tmp_path: Path) -> None:
     package = save_model(Doubler(), tmp_path / "p", input_example=ROWS)
-    with pytest.raises(UntrustedCodeError, match=r"asks for .*trust\.allow_pickle.*--trust-pickle"):
+    with pytest.raises(UntrustedCodeError, match=r"asks for .*trust\.allow_code.*--trust-code"):
         load_predictor(package, TrustPolicy())
 
 

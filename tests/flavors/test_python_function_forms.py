@@ -31,7 +31,7 @@ from sparkscore.package.signature import infer_signature
 ROWS = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
 WORDS = pd.DataFrame({"x": [1.0, 2.0], "word": ["a", "b"]})
 PARAMS = infer_signature(ROWS, [1.0], {"factor": 2.0})
-CODE = TrustPolicy(allow_pickle=True)
+CODE = TrustPolicy(allow_code=True)
 
 SCRIPT = """
 from dataclasses import dataclass
@@ -268,7 +268,7 @@ def test_nothing_is_run_without_trust(
 ) -> None:
     ran = tmp_path / "ran"
     package = code_package(tmp_path / "p", flavor, {file: MARK.format(str(ran))})
-    allowing = r"trust\.allow_pickle or the flag --trust-pickle"
+    allowing = r"trust\.allow_code or the flag --trust-code"
     with pytest.raises(UntrustedCodeError, match=rf"(?s){said}.*{allowing}"):
         load_predictor(package, TrustPolicy())
     assert not ran.exists()
@@ -390,9 +390,9 @@ def test_library_model_that_needs_its_code_asks_for_trust(
     )
     monkeypatch.undo()
     monkeypatch.delitem(sys.modules, "own_steps")
-    with pytest.raises(UntrustedCodeError, match=r"its own module 'own_steps'.*--trust-pickle"):
+    with pytest.raises(UntrustedCodeError, match=r"its own module 'own_steps'.*--trust-code"):
         load_predictor(package, trust)
-    loaded = load_predictor(package, TrustPolicy(allow_pickle=True, types=trust.types))
+    loaded = load_predictor(package, TrustPolicy(allow_code=True, types=trust.types))
     batch = record_batch(ROWS, column_inputs(PARAMS))
     assert pd.Series(loaded.predict(batch)).tolist() == [2.0, 4.0, 6.0]
 

@@ -67,7 +67,7 @@ def test_pickled_package_of_mlflow_scores_the_same_if_trusted(
     with pytest.raises(UntrustedCodeError):
         ours(written_by_mlflow, name, TrustPolicy())
     expected = np.load(written_by_mlflow / f"{name}.npy")
-    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_pickle=True)), expected)
+    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_code=True)), expected)
 
 
 @pytest.mark.parametrize("name", PYTHON)
@@ -77,7 +77,7 @@ def test_python_function_of_mlflow_scores_the_same_if_trusted(
     with pytest.raises(UntrustedCodeError):
         ours(written_by_mlflow, name, TrustPolicy())
     expected = np.load(written_by_mlflow / f"{name}.npy")
-    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_pickle=True)), expected)
+    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_code=True)), expected)
     assert not {"mlflow", "factors", "own_loader"} & sys.modules.keys()
 
 
@@ -86,7 +86,7 @@ def test_python_function_of_mlflow_takes_params_as_there(
     written_by_mlflow: Path, name: str
 ) -> None:
     expected = np.load(written_by_mlflow / f"{name}-params.npy")
-    trust = TrustPolicy(allow_pickle=True)
+    trust = TrustPolicy(allow_code=True)
     assert_same(ours(written_by_mlflow, name, trust, {"factor": 0.5}), expected)
 
 
@@ -104,7 +104,7 @@ for name in sys.argv[2:]:
     package = open_package(Path(sys.argv[1], name))
     rows = pd.read_parquet(package.folder.with_suffix(".parquet"))
     batch = record_batch(rows, column_inputs(package.description.signature))
-    loaded = load_predictor(package, TrustPolicy(allow_pickle=True))
+    loaded = load_predictor(package, TrustPolicy(allow_code=True))
     np.save(package.folder.with_suffix(".beside.npy"), np.asarray(loaded.predict(batch)))
 assert isinstance(sys.modules["mlflow"].__version__, str), "MLflow's own names must stay"
 """

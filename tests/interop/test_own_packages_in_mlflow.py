@@ -206,7 +206,7 @@ def test_own_package_predicts_the_same_in_mlflow(read_by_mlflow: Path, name: str
     assert package.description.signature is not None
     rows = pd.read_parquet(read_by_mlflow / f"{name}.parquet")
     batch = record_batch(rows, column_inputs(package.description.signature))
-    got = load_predictor(package, TrustPolicy(allow_pickle=True)).predict(batch)
+    got = load_predictor(package, TrustPolicy(allow_code=True)).predict(batch)
     expected = np.load(read_by_mlflow / f"{name}.npy", allow_pickle=True)
     assert_same(np.asarray(got), expected)
 
@@ -215,7 +215,7 @@ def test_own_package_predicts_the_same_in_mlflow(read_by_mlflow: Path, name: str
 def test_own_package_takes_params_in_mlflow_as_here(read_by_mlflow: Path, name: str) -> None:
     package = open_package(read_by_mlflow / name)
     batch = record_batch(DOUBLES, column_inputs(SIGNATURE))
-    loaded = load_predictor(package, TrustPolicy(allow_pickle=True)).with_params(PARAMS)
+    loaded = load_predictor(package, TrustPolicy(allow_code=True)).with_params(PARAMS)
     expected = np.load(read_by_mlflow / f"{name}.params.npy")
     assert_same(np.asarray(loaded.predict(batch)), expected)
 

@@ -59,7 +59,7 @@ def first_scores(target: str) -> list[object]:
 
 
 def test_params_of_file_and_flags_reach_the_model_and_the_record(run: Run, job: Path) -> None:
-    args = ("score", "batch", "--job", str(job), "--trust-pickle")
+    args = ("score", "batch", "--job", str(job), "--trust-code")
     answer = run(*args, "--run-key", "k1", "--param", "word=0123")
     assert answer.exit_code == 0, answer.stderr
     assert first_scores("scores") == [4.0, 4.375, 4.75]
@@ -79,7 +79,7 @@ def test_params_of_file_and_flags_reach_the_model_and_the_record(run: Run, job: 
     ],
 )
 def test_param_that_does_not_fit_ends_with_2(run: Run, job: Path, param: str, said: str) -> None:
-    answer = run("score", "batch", "--job", str(job), "--trust-pickle", "--param", param)
+    answer = run("score", "batch", "--job", str(job), "--trust-code", "--param", param)
     assert (answer.exit_code, answer.result["error"]["code"]) == (2, "CONFIG_INVALID")
     assert said in answer.result["error"]["message"]
     assert not Path("scores").exists()

@@ -48,7 +48,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace of its own that trusts pickles."""
     folder = tmp_path_factory.mktemp("workspace")
     overrides = {
-        "trust.allow_pickle": "true",
+        "trust.allow_code": "true",
         "tracking.uri": f"sqlite:///{folder}/store.db",
         "artifacts.uri": str(folder / "artifacts"),
         "cache.folder": str(folder / "cache"),

@@ -26,7 +26,7 @@ from sparkscore.testing.models import (
     packaged,
 )
 
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 LOAD = """
 import json, sys
@@ -41,7 +41,7 @@ def open_packed():
     reads.append(1)
     return Path(packed).open("rb")
 
-models = [loaded_model(digest, TrustPolicy(allow_pickle=True), open_packed) for _ in range(3)]
+models = [loaded_model(digest, TrustPolicy(allow_code=True), open_packed) for _ in range(3)]
 print(json.dumps({"reads": len(reads), "n_loads": models[-1][0].n_loads,
                   "slow": [seconds > 0 for _, seconds in models]}))
 """
@@ -56,7 +56,7 @@ from sparkscore.spark.node_cache import loaded_model
 digest, max_bytes = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes),) * 2)
 try:
-    loaded_model(digest, TrustPolicy(allow_pickle=True), io.BytesIO)
+    loaded_model(digest, TrustPolicy(allow_code=True), io.BytesIO)
 except ModelTooLargeError as exc:
     print(exc)
 """
@@ -67,7 +67,7 @@ from sparkscore.package import TrustPolicy
 from sparkscore.spark.node_cache import loaded_model
 
 digest, packed = sys.argv[1:]
-model, _ = loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: Path(packed).open("rb"))
+model, _ = loaded_model(digest, TrustPolicy(allow_code=True), lambda: Path(packed).open("rb"))
 print("loaded", flush=True)
 sys.stdin.readline()
 file = re.escape(str(next(model.package.folder.rglob("*.npy"))))
