@@ -13,6 +13,7 @@ from sparkscore.extras import missing_extra
 
 if TYPE_CHECKING:
     from sparkscore.api import score, spark_udf
+    from sparkscore.direct import load_model, log_model
     from sparkscore.flavors import (
         LoaderModule,
         PythonModel,
@@ -31,7 +32,9 @@ __all__ = [
     "Workspace",
     "__version__",
     "infer_signature",
+    "load_model",
     "load_predictor",
+    "log_model",
     "save_model",
     "score",
     "set_model",
@@ -43,7 +46,9 @@ _ROOMS = {
     "PythonModel": "sparkscore.flavors",
     "Workspace": "sparkscore.workspace",
     "infer_signature": "sparkscore.package.signature",
+    "load_model": "sparkscore.direct",
     "load_predictor": "sparkscore.flavors",
+    "log_model": "sparkscore.direct",
     "save_model": "sparkscore.flavors",
     "score": "sparkscore.api",
     "set_model": "sparkscore.flavors",

@@ -179,6 +179,12 @@ def test_result_type_of_several_predictions_is_refused(
         sparkscore.spark_udf(spark, thirds, "double", workspace=workspace)
 
 
+def test_frame_gives_the_same_signature_as_its_rows(frame: DataFrame, longs: DataFrame) -> None:
+    for each in (frame, longs):
+        rows = each.toArrow()
+        assert sparkscore.infer_signature(each, each) == sparkscore.infer_signature(rows, rows)
+
+
 def test_params_are_given_to_the_model(
     spark: SparkSession, frame: DataFrame, times: str, workspace: Workspace
 ) -> None:
