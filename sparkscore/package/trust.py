@@ -160,7 +160,7 @@ def running_code(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except SparkscoreError:
+    except (SparkscoreError, MemoryError):  # Whoever loads tells what does not fit.
         raise
     except ModuleNotFoundError as exc:
         raise _missing(path, exc) from exc
