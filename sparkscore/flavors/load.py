@@ -111,7 +111,8 @@ def load_predictor(
     code = package_code(package.folder, conf, f"MLmodel flavors.{name}")
     defaults = resolved_params(description.signature.params, {})
     # A library's model may do without the code; one that cannot says so below.
-    with importable(code if trust.allow_code else None):
+    trusted = code if trust.allow_code else None
+    with importable(trusted):
         try:
             loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
         except MissingExtraError as exc:
@@ -121,7 +122,7 @@ def load_predictor(
     if defaults and isinstance(predictor, Parametric) and predictor.takes_params:
         predictor = predictor.with_params(defaults)
     n_outputs = _n_outputs(description.signature)
-    return LoadedPredictor(predictor, runtime, n_outputs, code, defaults)
+    return LoadedPredictor(predictor, runtime, n_outputs, trusted, defaults)
 
 
 def _ask_for_code(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
 import pandas as pd
 import pytest
 import yaml
+from sklearn.linear_model import LinearRegression
 
 import sparkscore
 from sparkscore.errors import (
@@ -150,7 +152,7 @@ def test_class_in_the_code_folder_is_pickled_by_name(
 
     package = save_model(own_models.Model(), tmp_path / "p", input_example=ROWS, code_paths=code)
     code[0].write_text("raise AssertionError('the author\\'s own file is not asked')", "utf-8")
-    monkeypatch.delitem(sys.modules, "own_models")
+    del sys.modules["own_models"]
     assert predicted(package) == [2.0, 4.0, 6.0]
 
 
@@ -389,12 +391,39 @@ def test_library_model_that_needs_its_code_asks_for_trust(
         trust=trust,
     )
     monkeypatch.undo()
-    monkeypatch.delitem(sys.modules, "own_steps")
+    del sys.modules["own_steps"]
     with pytest.raises(UntrustedCodeError, match=r"its own module 'own_steps'.*--trust-code"):
         load_predictor(package, trust)
     loaded = load_predictor(package, TrustPolicy(allow_code=True, types=trust.types))
     batch = record_batch(ROWS, column_inputs(PARAMS))
     assert pd.Series(loaded.predict(batch)).tolist() == [2.0, 4.0, 6.0]
+
+
+class Importing:
+    """A flavor's predictor that imports a module when it is asked, as libraries do."""
+
+    def predict(self, batch: object) -> object:  # noqa: ARG002
+        import late_steps  # type: ignore[import-not-found]  # of the package
+
+        return late_steps
+
+
+def test_code_that_is_not_trusted_cannot_be_imported_later_either(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    code = written(tmp_path / "source", {"late_steps.py": MARK.format(str(ran))})
+    model = LinearRegression().fit(ROWS, [1.0, 2.0, 3.0])
+    package = save_model(model, tmp_path / "p", input_example=ROWS, code_paths=code)
+    batch = record_batch(ROWS, column_inputs(PARAMS))
+    for trust, is_found in ((TrustPolicy(), False), (CODE, True)):
+        loaded = load_predictor(package, trust)
+        assert pd.Series(loaded.predict(batch)).round(9).tolist() == [1.0, 2.0, 3.0]
+        late = replace(loaded, predictor=Importing())
+        if is_found:
+            late.predict(batch)
+        else:
+            with pytest.raises(ModuleNotFoundError, match="late_steps"):
+                late.predict(batch)
+        assert ran.exists() == is_found
 
 
 @pytest.mark.parametrize(
