@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import EngineUnfitError, SparkscoreError, StoreUnavailableError
+from sparkscore.environments.remote import load_remotely
+from sparkscore.errors import (
+    EngineUnfitError,
+    EnvironmentMismatchError,
+    SparkscoreError,
+    StoreUnavailableError,
+)
 from sparkscore.flavors import load_predictor
 from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
@@ -30,7 +36,9 @@ from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
     from sparkscore.conf import JobSettings
+    from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.engine import Crossing
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
@@ -55,7 +63,8 @@ class PreparedJob:
     engine: SparkEngine | FilesEngine
     sink: DeltaSink | FilesSink
     engine_reason: str
-    crossing: str
+    crossing: Crossing
+    environment: BuiltEnvironment | None
     run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
 
@@ -83,7 +92,12 @@ def prepare(
     announce("Opening Spark")
     workspace.spark  # noqa: B018 - opened here, so that its time is told from the plan's
     opened = time.perf_counter()
-    prepared = _planned(workspace, job, model, run_key)
+    environment = None
+    if job.env_manager == "virtualenv":
+        environment = workspace.environment(model)
+    else:
+        _check_environment(workspace, model, announce)
+    prepared = _planned(workspace, job, model, run_key, environment)
     planned = time.perf_counter()
     table = prepared.plan.source
     announce(f"Planned {model.label} over {table.uri} version {table.version}")
@@ -155,8 +169,10 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         "engine": {
             "name": prepared.engine.name,
             "reason": prepared.engine_reason,
-            "crossing": prepared.crossing,
+            "crossing": prepared.crossing.columns,
+            "writing": prepared.crossing.scores,
         },
+        "environment": None if prepared.environment is None else prepared.environment.key,
         "run_key": plan.identity.run_key,
         "params": _resolved_params(plan),
         "columns": [
@@ -179,41 +195,77 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
 def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
     """Who would score the model on this machine, and why; the model is loaded to find out."""
     package = open_package(prepared.plan.model.folder)
+    engine, built = prepared.engine, prepared.environment
     try:
-        loaded = load_predictor(package, prepared.engine.trust, prepared.engine.tree_runtime)
+        if built is None:
+            loaded = load_predictor(package, engine.trust, engine.tree_runtime)
+        else:
+            loaded = load_remotely(
+                built.python, built.source, package, engine.trust, engine.tree_runtime
+            )
     except SparkscoreError as exc:
         return {"name": "unknown", "reason": f"the model cannot be loaded here: {exc}"}
     return {"name": loaded.runtime.name, "reason": loaded.runtime.reason}
 
 
 def _planned(
-    workspace: Workspace, job: JobSettings, model: ModelFacts, run_key: str | None
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
 ) -> PreparedJob:
     """The job planned for the engine that is asked for, or for the fastest that can do it."""
     wanted = job.engine or workspace.settings.scoring.engine
     reason = "asked for by name"
     if wanted in ("auto", "files"):
         try:
-            prepared = _planned_for_files(workspace, job, model, run_key)
+            prepared = _planned_for_files(workspace, job, model, run_key, environment)
         except EngineUnfitError as exc:
             if wanted == "files":
                 raise
             wanted, reason = "arrow", f"auto: not the files engine, since {exc.reason}"
         else:
             return prepared if wanted == "files" else replace(prepared, engine_reason=_WHY_FILES)
-    return _planned_for_spark(workspace, job, model, run_key, wanted, reason)
+    return _planned_for_spark(workspace, job, model, run_key, environment, wanted, reason)
+
+
+def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announce) -> None:
+    """Tell of workers whose libraries are not those of the package, or refuse them.
+
+    Raises:
+        EnvironmentMismatchError: There are such, and the settings do not admit that.
+    """
+    policy = workspace.settings.scoring.environment_check
+    if policy == "off":
+        return
+    lines = [f"\n  {mismatch}" for mismatch in workspace.environment_mismatches(model)]
+    if not lines:
+        return
+    text = f"model {model.label} was made with other libraries than its workers have:"
+    if policy == "fail":
+        raise EnvironmentMismatchError(
+            f"{text}{''.join(lines)}\nInstall those, score in an environment of the model's own "
+            "(--env-manager virtualenv), or set scoring.environment_check=warn"
+        )
+    announce(text + "".join(lines))
 
 
 def _planned_for_files(
-    workspace: Workspace, job: JobSettings, model: ModelFacts, run_key: str | None
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
 ) -> PreparedJob:
-    engine, sink = workspace.files_engine, workspace.files_sink(job.target.uri)
+    engine = replace(workspace.files_engine, environment=environment)
+    sink = workspace.files_sink(job.target.uri)
     source = engine.open(_spec(job))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
-    crossing = engine.crossing(plan, source)
-    return PreparedJob(plan, engine, sink, "asked for by name", crossing, run, {})
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(plan, engine, sink, "asked for by name", crossing, environment, run, {})
 
 
 def _planned_for_spark(
@@ -221,14 +273,17 @@ def _planned_for_spark(
     job: JobSettings,
     model: ModelFacts,
     run_key: str | None,
+    environment: BuiltEnvironment | None,
     name: str,
     reason: str,
 ) -> PreparedJob:
-    engine, sink = workspace.spark_engine(name), workspace.delta_sink(job.target.uri)
+    engine = replace(workspace.spark_engine(name), environment=environment)
+    sink = workspace.delta_sink(job.target.uri)
     source = engine.open(_spec(job))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, engine.crossing(plan, source), run, {})
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(plan, engine, sink, reason, crossing, environment, run, {})
 
 
 def _spec(job: JobSettings) -> SourceSpec:
@@ -274,6 +329,7 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
         "on_invalid": plan.request.on_invalid.value,
         "tree_runtime": prepared.engine.tree_runtime.value,
+        "environment": "" if prepared.environment is None else prepared.environment.key,
     }
     params = _resolved_params(plan)
     if params:

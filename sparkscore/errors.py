@@ -25,6 +25,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   ├── PredictionError             PREDICTION_FAILED
 │   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
+│   ├── EnvironmentBuildError       ENVIRONMENT_UNUSABLE
+│   ├── EnvironmentMismatchError    ENVIRONMENT_MISMATCH     install what it names
 │   └── NotCertifiedError           NOT_CERTIFIED
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
@@ -221,6 +223,18 @@ class ModelTooLargeError(ModelError, MemoryError):
     """The model, or what it needs for a single row, does not fit into a worker's memory."""
 
     code = "MODEL_TOO_LARGE"
+
+
+class EnvironmentBuildError(ModelError):
+    """The environment that a package needs cannot be made, or does not start."""
+
+    code = "ENVIRONMENT_UNUSABLE"
+
+
+class EnvironmentMismatchError(ModelError):
+    """The libraries that would score are not those that the package was made with."""
+
+    code = "ENVIRONMENT_MISMATCH"
 
 
 class NotCertifiedError(ModelError):

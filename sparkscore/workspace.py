@@ -15,7 +15,7 @@ from sparkscore.conf.settings import masked
 from sparkscore.errors import ConfigError, SignatureMismatchError, shown
 from sparkscore.names import parse_model_uri
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.registry import Registry
+from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.outbox import OutboxRunStore
@@ -24,8 +24,10 @@ from sparkscore.tracking import Tracking
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
+    from sparkscore.package.environment import Mismatch
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -199,6 +201,15 @@ class Workspace:
         """
         return self._session[0]
 
+    def pinned(self, uri: str) -> PinnedModel:
+        """The package that a URI names now; its bytes are verified.
+
+        Raises:
+            InvalidNameError: The URI does not parse.
+            ModelError: There is no such model, or its package is not intact.
+        """
+        return self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
+
     def model(self, uri: str) -> ModelFacts:
         """The model that a URI names now, pinned to its digest; its bytes are verified.
 
@@ -209,7 +220,7 @@ class Workspace:
         """
         from sparkscore.scoring.facts import ModelFacts
 
-        pinned = self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
+        pinned = self.pinned(uri)
         signature = pinned.package.description.signature
         if signature is None:
             raise SignatureMismatchError(
@@ -224,6 +235,37 @@ class Workspace:
             folder=pinned.folder,
             signature=signature,
         )
+
+    def environment(self, model: ModelFacts) -> BuiltEnvironment:
+        """The environment that a model's package asks for, built if it is new.
+
+        Raises:
+            PackageFormatError: The package's files do not say what it needs.
+            EnvironmentBuildError: It cannot be built.
+        """
+        from sparkscore.environments.build import build_environment
+        from sparkscore.package import open_package
+
+        cache = self.settings.cache.folder / "environments"
+        return build_environment(open_package(model.folder), cache, self.announce)
+
+    def environment_mismatches(self, model: ModelFacts) -> list[Mismatch]:
+        """Each way in which the session's workers are not what a model's package asks for.
+
+        Raises:
+            PackageFormatError: The package's files do not parse.
+        """
+        from sparkscore.package import open_package
+        from sparkscore.package.environment import check_environment, names_needed
+        from sparkscore.spark.worker_libraries import worker_libraries
+
+        package = open_package(model.folder)
+        found = [
+            mismatch
+            for here in worker_libraries(self.spark, names_needed(package))
+            for mismatch in check_environment(package, here.python, here.versions)
+        ]
+        return list(dict.fromkeys(found))
 
     @property
     def files_engine(self) -> FilesEngine:
@@ -244,7 +286,7 @@ class Workspace:
         Raises:
             EngineUnfitError: It is a table of the catalog.
         """
-        from sparkscore.spark.files_engine import files_sink
+        from sparkscore.spark.delta import files_sink
 
         return files_sink(self.spark, uri)
 

@@ -55,25 +55,35 @@ def test_auto_takes_files_where_it_can(folder: Path) -> None:
     assert engine_facts(prepared(folder, where="word = 'a'")) == {
         "name": "files",
         "reason": "auto: Python reads and writes the files itself, so that no row crosses the JVM",
-        "crossing": "nothing: Python reads the files, and the JVM sees their names and reports",
+        "crossing": "nothing crosses: Python reads the files",
+        "writing": "Python writes the files, and the JVM sees their names and reports",
     }
 
 
 @pytest.mark.parametrize(
-    ("keys", "reason"),
+    ("keys", "reason", "writing"),
     [
-        ({"mode": "merge"}, "it does not merge"),
-        ({"where": "word LIKE 'a%'"}, "the filter \"word LIKE 'a%'\" is more than it reads"),
+        (
+            {"mode": "merge"},
+            "it does not merge",
+            "they cross back, and Spark writes the files: it does not merge",
+        ),
+        (
+            {"where": "word LIKE 'a%'"},
+            "the filter \"word LIKE 'a%'\" is more than it reads",
+            "Python writes the files, and no score crosses back",
+        ),
     ],
 )
 def test_auto_takes_arrow_for_the_rest_and_says_why(
-    keys: dict[str, object], reason: str, folder: Path
+    keys: dict[str, object], reason: str, writing: str, folder: Path
 ) -> None:
     facts = engine_facts(prepared(folder, **keys))
     assert isinstance(facts, dict)
     assert facts["name"] == "arrow"
     assert str(facts["reason"]).startswith(f"auto: not the files engine, since {reason}")
     assert facts["crossing"] == "one by one: fewer than 4 columns are doubles"
+    assert facts["writing"] == writing
 
 
 def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:

@@ -29,7 +29,7 @@ _COMMANDS = {
     "config": "Settings in force, and where each came from.",
     "demo": "Play the whole way on real data, in one folder.",
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
-    "env": 'Print what a shell needs before spark-submit: eval "$(sparkscore env)".',
+    "env": "What a shell needs before spark-submit; environments that models ask for.",
     "experiments": "Experiments of the tracking store.",
     "models": "Registered models: register, show, verify, move aliases.",
     "outbox": "Records that wait for the tracking store.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record, utc
+from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.records import ModelVersion
 
@@ -46,12 +48,25 @@ def list_models(output: Output) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("model")
 @output_option
-def show_model(name: str, output: Output) -> None:
-    """All versions of a model, highest number first."""
-    versions = open_workspace().registry.versions(parse_model_name(name))
-    show([_row(version) for version in versions], _VERSION_COLUMNS, output)
+def show_model(model: str, output: Output) -> None:
+    """All versions of a model by its NAME; or one model by URI or folder, and how to score it."""
+    if "/" not in model and not model.startswith("models:") and not Path(model).is_dir():
+        versions = open_workspace().registry.versions(parse_model_name(model))
+        show([_row(version) for version in versions], _VERSION_COLUMNS, output)
+        return
+    pinned = open_workspace().pinned(model)
+    named = {"model": model, "name": pinned.name, "version": pinned.version}
+    facts = named | describe(pinned.package)
+    columns = signature_rows(pinned.package.description.signature)
+    if output is not Output.TABLE:
+        show_record(facts | {"signature": columns, "score": _how_to_score(model)}, output)
+        return
+    show_record(facts, output)
+    click.echo()
+    show(columns, ("part", "name", "type", "needed"), output)
+    click.echo(f"\nScore a table with it:\n  {_how_to_score(model)}")
 
 
 @command.command("register")
@@ -98,6 +113,11 @@ def verify(uri: str, output: Output) -> None:
         "verified": True,
     }
     show_record(record, output)
+
+
+def _how_to_score(model: str) -> str:
+    uri = shlex.quote(model)
+    return f"sparkscore score batch --model {uri} --source TABLE --target SCORES --key COLUMN"
 
 
 def _row(version: ModelVersion) -> dict[str, object]:

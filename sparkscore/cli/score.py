@@ -41,6 +41,11 @@ _JOB_OPTIONS = (
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
+    click.option(
+        "--env-manager",
+        type=click.Choice(["local", "virtualenv"]),
+        help="virtualenv: score in an environment made from the package's own requirements.",
+    ),
     click.option("--experiment", help="Experiment that the run is recorded in."),
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),

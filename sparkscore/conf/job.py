@@ -60,6 +60,8 @@ class JobSettings(Frozen):
     """None: tracking.experiment of the settings."""
     engine: Engine | None = None
     """None: scoring.engine of the settings."""
+    env_manager: Literal["local", "virtualenv"] = "local"
+    """`virtualenv`: the model lives in an environment of its own, made from its package's needs."""
 
 
 def load_job(

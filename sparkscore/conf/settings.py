@@ -133,6 +133,8 @@ class ScoringSettings(Frozen):
     """Bounds a worker's memory where rows are wide."""
     on_invalid: Literal["fail", "reject"] = "fail"
     """A row the model cannot take stops the job; setting rows aside is for a person to decide."""
+    environment_check: Literal["warn", "fail", "off"] = "warn"
+    """Another release of a library seldom changes a score, and a job must not stop for the rest."""
     tree_runtime: TreeRuntime = "auto"
     """Compiled trees serve only where they are equal to the library to the bit, and are faster."""
 

@@ -7,7 +7,6 @@ are copied.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from deltalake.transaction import RemoveAction
 
 from sparkscore.errors import EngineUnfitError
+from sparkscore.files.change import RemovedFile
 from sparkscore.files.facts import DataFile
 from sparkscore.files.log import data_files
 from sparkscore.files.planning import FilePiece
@@ -37,11 +36,13 @@ class GivingWay:
 
     Attributes:
         path: Below the table's folder.
+        logged: The same as the log has it, encoded.
         is_cut: Whether some of its rows stay.
     """
 
     file: DataFile
     path: str
+    logged: str
     is_cut: bool
     columns: tuple[TableColumn, ...]
 
@@ -50,7 +51,7 @@ class GivingWay:
 class Replaced:
     """What a replace removes, and the copies of what it may not remove."""
 
-    removals: tuple[RemoveAction, ...] = ()
+    removals: tuple[RemovedFile, ...] = ()
     copies: tuple[WrittenFile, ...] = ()
     n_removed_rows: int = 0
     n_removed_bytes: int = 0
@@ -61,13 +62,10 @@ class Replaced:
         """This and one file more, whose other rows are copied to files of the attempt."""
         index = len(self.removals)
         copies = _copied(one, layout, predicate, f"part-{index:05d}-{attempt}-kept")
-        removal = RemoveAction(
-            one.path,
-            data_change=True,
-            deletion_timestamp=time.time_ns() // 1_000_000,
-            size=one.file.n_bytes,
-            partition_values={k: serialized(v) for k, v in one.file.partition.items()},
-        )
+        partition = {
+            layout.in_files(name): serialized(value) for name, value in one.file.partition.items()
+        }
+        removal = RemovedFile(one.path, one.logged, one.file.n_bytes, partition)
         return Replaced(
             removals=(*self.removals, removal),
             copies=(*self.copies, *copies),
@@ -83,9 +81,10 @@ def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Itera
         EngineUnfitError: One has a deletion vector, or too much would have to be copied.
         SourceError: A file that has to be read cannot be.
     """
-    columns = table_columns(table.schema().to_json())
+    mode = table.metadata().configuration.get("delta.columnMapping.mode")
+    columns = table_columns(table.schema().to_json(), by_id=mode == "id")
     n_copied = 0
-    for file in data_files(table, root, columns, predicate):
+    for logged, file in data_files(table, root, columns, predicate):
         truths = possible(predicate, file.bounds)
         if True not in truths:
             continue
@@ -98,7 +97,8 @@ def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Itera
         n_copied += file.n_bytes if is_cut else 0
         if n_copied > _MAX_COPIED_BYTES:
             raise EngineUnfitError("the replaced rows share large files with rows that stay")
-        yield GivingWay(file, str(Path(file.path).relative_to(root)), is_cut, columns)
+        path = str(Path(file.path).relative_to(root))
+        yield GivingWay(file, path, logged, is_cut, columns)
 
 
 def _counted(

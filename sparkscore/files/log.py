@@ -67,7 +67,7 @@ class TableSnapshot:
         """
         found = data_files(self.table, self.root, self.columns, where)
         return tuple(
-            file for file in found if where is None or True in possible(where, file.bounds)
+            file for _, file in found if where is None or True in possible(where, file.bounds)
         )
 
 
@@ -123,8 +123,8 @@ def check_folder(root: Path) -> None:
 
 def data_files(
     table: DeltaTable, root: Path, columns: Sequence[TableColumn], where: Predicate | None
-) -> Iterator[DataFile]:
-    """The active files of an opened table, in the log's order.
+) -> Iterator[tuple[str, DataFile]]:
+    """The active files of an opened table, in the log's order, each after its path in the log.
 
     Args:
         table: The log.
@@ -147,13 +147,16 @@ def data_files(
             raise EngineUnfitError(f"a partition may be of empty text: {listed([row['path']])}")
         bounds = _bounds(row, names)
         bounds |= {name: _exactly(value) for name, value in partition.items() if name in read}
-        yield DataFile(
-            path=path,
-            n_bytes=row["size_bytes"],
-            n_rows=row["num_records"],
-            partition=partition,
-            bounds=bounds,
-            deleted=deleted.pop(path, None),
+        yield (
+            row["path"],
+            DataFile(
+                path=path,
+                n_bytes=row["size_bytes"],
+                n_rows=row["num_records"],
+                partition=partition,
+                bounds=bounds,
+                deleted=deleted.pop(path, None),
+            ),
         )
     if deleted:
         raise EngineUnfitError(

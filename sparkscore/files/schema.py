@@ -125,7 +125,7 @@ def _doubt(metadata: Mapping[str, object], delta_type: object) -> str | None:
         return f"is {metadata[_CHAR_TYPE]}, which Spark pads with spaces"
     if _COLLATIONS in metadata:
         return "has a collation"
-    if _PHYSICAL_NAME in metadata and _has_names_inside(delta_type):
+    if _PHYSICAL_NAME in metadata and has_names_inside(delta_type):
         return "is a struct whose fields have other names in the files"
     for change in _type_changes(metadata, delta_type):
         before, after = str(change["fromType"]), str(change["toType"])
@@ -153,7 +153,8 @@ def _is_widened_here(before: str, after: str) -> bool:
     return have is not None and want is not None and is_readable_as(have, want)
 
 
-def _has_names_inside(delta_type: object) -> bool:
+def has_names_inside(delta_type: object) -> bool:
+    """Whether a type has fields, which may have other names in the files."""
     return "struct" in json.dumps(delta_type)
 
 

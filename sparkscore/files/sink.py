@@ -7,7 +7,6 @@ that each finds the other's runs.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,18 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import (
-    AddAction,
-    CommitProperties,
-    Transaction,
-    create_table_with_add_actions,
-)
 
-from sparkscore.errors import EngineUnfitError, TargetError, listed, shown
+from sparkscore.errors import EngineUnfitError, TargetError, shown
+from sparkscore.files import rust_log
+from sparkscore.files.change import LogWriter, LostRaceError, TableChange
 from sparkscore.files.copying import Replaced, replaced_files
+from sparkscore.files.demands import (
+    WRITABLE,
+    check_demands,
+    check_new_table,
+    features_of,
+    mapped_columns,
+)
 from sparkscore.files.log import check_folder, commits, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
@@ -35,7 +37,6 @@ from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
 from sparkscore.scoring.target import (
     N_TRIES,
-    TXN_VERSION,
     HistoryEntry,
     app_id_of,
     busy_error,
@@ -47,12 +48,7 @@ from sparkscore.scoring.target import (
     user_metadata,
 )
 
-_WRITABLE = frozenset(
-    {"appendOnly", "changeDataFeed", "deletionVectors", "invariants", "timestampNtz"}
-)
-"""Table features whose demands on a writer are met here; what of them is used is checked too."""
 _ID_RETENTION = "delta.setTransactionRetentionDuration"
-_ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,12 @@ class FilesSink:
     Attributes:
         uri: Its absolute path or file: URI.
         timezone: Spark's session time zone, in which a predicate's times are meant.
+        log_writer: Commits to tables that ask more of a writer than `deltalake` gives.
     """
 
     uri: str
     timezone: str = "UTC"
+    log_writer: LogWriter | None = None
 
     @property
     def root(self) -> Path:
@@ -111,13 +109,16 @@ class FilesSink:
                     f"knows {PARTITION_TYPES}"
                 )
         if table is None:
-            _check_new_table(schema)
+            check_new_table(schema)
             return
-        _check_writable(table, plan)
+        self._check_writable(table, plan)
         known = {column.name for column in table.schema().fields}
         if predicate is not None and columns_in(predicate) <= known:
-            for _ in replaced_files(table, self.root, predicate):
-                pass  # Each file that gives way is looked at, and refused if it cannot be.
+            has_row_ids = "rowTracking" in features_of(table)
+            # Each file that gives way is looked at, and refused if it cannot be.
+            for one in replaced_files(table, self.root, predicate):
+                if one.is_cut and has_row_ids:
+                    raise EngineUnfitError("the target tracks rows, and some that stay would move")
 
     def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
@@ -148,13 +149,15 @@ class FilesSink:
         """How the run's files are to be written."""
         schema = score_schema(plan)
         keys = plan.request.keys
+        table = self._table()
         return FileLayout(
             folder=str(self.root),
             schema=schema,
-            partition_by=self._partition_by(self._table(), plan),
+            partition_by=self._partition_by(table, plan),
             varied=frozenset(
                 f.name for f in schema if f.name in keys or pa.types.is_floating(f.type)
             ),
+            mapped={} if table is None else mapped_columns(table),
         )
 
     def write(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
@@ -175,10 +178,12 @@ class FilesSink:
                 if table.transaction_version(plan.identity.app_id) is not None:
                     raise skipped_error(plan.identity, self.uri)
                 self._check_table(table, plan, score_schema(plan))
-                _check_writable(table, plan)
+                self._check_writable(table, plan)
             try:
                 self._commit(table, scores, plan, metadata)
                 break
+            except LostRaceError:
+                continue
             except DeltaError as exc:
                 if not self._has_moved(table, exc):
                     raise TargetError(
@@ -238,32 +243,63 @@ class FilesSink:
         self, table: DeltaTable | None, scores: WrittenScores, plan: ScoringPlan, metadata: str
     ) -> None:
         schema = _delta_schema(score_schema(plan))
-        partition_by = list(self._partition_by(table, plan))
+        partition_by = self._partition_by(table, plan)
         predicate = self.predicate(plan)
-        adds = [_add(self.root, file) for file in scores.files]
         if table is None:
             self.root.mkdir(parents=True, exist_ok=True)
-            create_table_with_add_actions(
-                str(self.root),
-                schema,
-                adds,
-                partition_by=partition_by,
-                commit_properties=_properties(plan, metadata, scores.files, Replaced()),
-            )
+            change = self._change(0, scores.files, Replaced(), plan, metadata)
+            rust_log.create_table(str(self.root), change, schema, partition_by)
             return
         replaced = Replaced()
         if predicate is not None:
             layout = self.layout(plan)
             for one in replaced_files(table, self.root, predicate):
                 replaced = replaced.plus(one, layout, predicate, scores.attempt)
-            adds += [_add(self.root, file) for file in replaced.copies]
-        table.create_write_transaction(
-            [*adds, *replaced.removals],
-            "append",
-            schema,
-            partition_by,
-            commit_properties=_properties(plan, metadata, scores.files, replaced),
+        change = self._change(table.version(), scores.files, replaced, plan, metadata)
+        log_writer = self._log_writer_for(table)
+        if log_writer is None:
+            rust_log.commit(table, change, schema, partition_by)
+        else:
+            log_writer.commit(str(self.root), change)
+
+    def _change(
+        self,
+        version: int,
+        written: Sequence[WrittenFile],
+        replaced: Replaced,
+        plan: ScoringPlan,
+        metadata: str,
+    ) -> TableChange:
+        files = [*written, *replaced.copies]
+        return TableChange(
+            version=version,
+            app_id=plan.identity.app_id,
+            user_metadata=metadata,
+            added=tuple((file, _written_ms(self.root / file.path)) for file in files),
+            removed=replaced.removals,
+            predicate=plan.request.replace_where,
+            is_replace=plan.request.mode is WriteMode.REPLACE,
+            metrics=_metrics(plan, files, replaced),
         )
+
+    def _log_writer_for(self, table: DeltaTable) -> LogWriter | None:
+        """What commits to the table; None: `deltalake`."""
+        return None if features_of(table) <= WRITABLE else self.log_writer
+
+    def _check_writable(self, table: DeltaTable, plan: ScoringPlan) -> None:
+        """Refuse a table that asks of its writers what is not done here.
+
+        Raises:
+            EngineUnfitError: It does; what it asks is named.
+        """
+        writable, log_writer = WRITABLE, self._log_writer_for(table)
+        if log_writer is not None:
+            log_writer.refuse_unfit()
+            writable = WRITABLE | log_writer.features
+        unknown = sorted(features_of(table) - writable)
+        if unknown:
+            raise EngineUnfitError(f"the target has table features that it cannot write: {unknown}")
+        check_demands(table, plan)
 
     def _has_moved(self, table: DeltaTable | None, exc: DeltaError) -> bool:
         """Whether a commit failed since another one was faster."""
@@ -275,93 +311,28 @@ class FilesSink:
         return newest.version() != table.version()
 
 
-def _properties(
-    plan: ScoringPlan, metadata: str, written: Sequence[WrittenFile], replaced: Replaced
-) -> CommitProperties:
-    """The transaction's id, and what DESCRIBE HISTORY shows of it."""
-    files = [*written, *replaced.copies]
-    n_copied = sum(file.n_rows for file in replaced.copies)
+def _metrics(plan: ScoringPlan, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:
+    """What DESCRIBE HISTORY shows of a commit."""
     metrics = {
         "numFiles": len(files),
         "numOutputRows": sum(file.n_rows for file in files),
         "numOutputBytes": sum(file.n_bytes for file in files),
     }
-    is_replace = plan.request.mode is WriteMode.REPLACE
-    if is_replace:
-        metrics |= {
-            "numRemovedFiles": len(replaced.removals),
-            "numRemovedBytes": replaced.n_removed_bytes,
-            "numCopiedRows": n_copied,
-            "numDeletedRows": replaced.n_removed_rows - n_copied,
-        }
-    parameters = {"mode": "Overwrite" if is_replace else "Append", "partitionBy": "[]"}
-    if plan.request.replace_where is not None:
-        parameters["predicate"] = json.dumps([plan.request.replace_where])
-    return CommitProperties(
-        custom_metadata={
-            "userMetadata": metadata,
-            "operationMetrics": {name: str(value) for name, value in metrics.items()},
-            "operationParameters": parameters,
-            "isBlindAppend": not is_replace,
-        },
-        # Each lost race is looked at: the winner may have been this very run.
-        max_commit_retries=0,
-        app_transactions=[Transaction(plan.identity.app_id, TXN_VERSION, _now_ms())],
-    )
-
-
-def _add(root: Path, file: WrittenFile) -> AddAction:
-    return AddAction(
-        path=file.path,
-        size=file.n_bytes,
-        partition_values=file.partition,
-        modification_time=int((root / file.path).stat().st_mtime * 1000),
-        data_change=True,
-        stats=file.statistics,
-    )
-
-
-def _check_new_table(schema: pa.Schema) -> None:
-    odd = [name for name in schema.names if _ODD_CHARACTERS.intersection(name)]
-    if odd:
-        raise EngineUnfitError(
-            f"the new target's columns {listed(odd)} need names of their own in the files"
-        )
-    naive = [f.name for f in schema if "timestamp[us]" in str(f.type)]
-    if naive:
-        raise EngineUnfitError(f"the new target's columns {listed(naive)} have no time zone")
-
-
-def _check_writable(table: DeltaTable, plan: ScoringPlan) -> None:
-    """Refuse a table that asks of its writers what is not done here.
-
-    Raises:
-        EngineUnfitError: It does; what it asks is named.
-    """
-    configuration = table.metadata().configuration
-    unknown = sorted(set(table.protocol().writer_features or ()) - _WRITABLE)
-    if unknown:
-        raise EngineUnfitError(f"the target has table features that it cannot write: {unknown}")
-    constraints = [name for name in configuration if name.startswith("delta.constraints.")]
-    if constraints:
-        raise EngineUnfitError(f"the target has constraints: {listed(constraints)}")
-    if configuration.get("delta.columnMapping.mode", "none") != "none":
-        raise EngineUnfitError("the target maps its columns to other names in the files")
-    is_append_only = configuration.get("delta.appendOnly", "false") == "true"
-    if is_append_only and plan.request.mode is not WriteMode.APPEND:
-        raise EngineUnfitError("the target admits nothing but appends")
-    for column in json.loads(table.schema().to_json())["fields"]:
-        demands = [key for key in column["metadata"] if key.startswith(("delta.", "CURRENT_"))]
-        if demands:
-            raise EngineUnfitError(f"the target's column {column['name']!r} has {listed(demands)}")
-        if not column["nullable"] and column["name"] not in plan.request.keys:
-            raise EngineUnfitError(f"the target's column {column['name']!r} is NOT NULL")
+    if plan.request.mode is not WriteMode.REPLACE:
+        return metrics
+    n_copied = sum(file.n_rows for file in replaced.copies)
+    return metrics | {
+        "numRemovedFiles": len(replaced.removals),
+        "numRemovedBytes": replaced.n_removed_bytes,
+        "numCopiedRows": n_copied,
+        "numDeletedRows": replaced.n_removed_rows - n_copied,
+    }
 
 
 def _delta_schema(schema: pa.Schema) -> Schema:
     try:
         return Schema.from_arrow(schema)
-    except (DeltaError, ValueError) as exc:
+    except DeltaError as exc:
         raise EngineUnfitError(f"the target would have types that Delta lacks: {exc}") from exc
 
 
@@ -386,5 +357,5 @@ def _folders(folder: Path) -> Iterator[Path]:
     yield from (path for path in folder.rglob("*") if path.is_dir())
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _written_ms(path: Path) -> int:
+    return int(path.stat().st_mtime * 1000)

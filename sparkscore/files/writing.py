@@ -57,12 +57,30 @@ class FileLayout:
         schema: All columns of the table in order.
         partition_by: Those that make folders instead of standing in the files.
         varied: Columns whose values seldom repeat, for which a dictionary does not pay.
+        mapped: Name and Parquet field id in the files of each column, where these differ.
     """
 
     folder: str
     schema: pa.Schema
     partition_by: tuple[str, ...]
     varied: frozenset[str]
+    mapped: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    def in_files(self, name: str) -> str:
+        """What a column is called in the files and in the log."""
+        return self.mapped[name][0] if self.mapped else name
+
+    def stored(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows of the table as they stand in a file."""
+        rows = rows.select([name for name in rows.schema.names if name not in self.partition_by])
+        if not self.mapped:
+            return rows
+        fields = []
+        for column in rows.schema:
+            name, field_id = self.mapped[column.name]
+            metadata = {b"PARQUET:field_id": str(field_id)}
+            fields.append(column.with_name(name).with_metadata(metadata))
+        return pa.RecordBatch.from_arrays(rows.columns, schema=pa.schema(fields))
 
 
 @dataclass
@@ -122,26 +140,26 @@ class ScoreWriter:
         del self._open[partition]  # Not before: what fails to finish is there to be aborted.
 
     def _new_file(self, partition: tuple[str | None, ...]) -> _OpenFile:
-        values = dict(zip(self.layout.partition_by, partition, strict=True))
+        names = [self.layout.in_files(name) for name in self.layout.partition_by]
+        values = dict(zip(names, partition, strict=True))
         folders = [f"{_escaped(name)}={_folder_of(value)}" for name, value in values.items()]
         path = "/".join([*folders, f"{self.name}-c{self._n_files:03d}.zstd.parquet"])
         self._n_files += 1
-        return _OpenFile(self.layout.folder, path, values, self.layout.varied)
+        return _OpenFile(self.layout, path, values)
 
 
 @dataclass
 class _OpenFile:
-    folder: str
+    layout: FileLayout
     path: str
     partition: Mapping[str, str | None]
-    varied: frozenset[str]
     statistics: FileStatistics = field(default_factory=FileStatistics)
     _writer: pq.ParquetWriter | None = None
     _waiting: list[pa.RecordBatch] = field(default_factory=list)
     _n_waiting_bytes: int = 0
 
     def write(self, rows: pa.RecordBatch) -> None:
-        rows = rows.select([name for name in rows.schema.names if name not in self.partition])
+        rows = self.layout.stored(rows)
         self.statistics.add(rows)
         self._waiting.append(rows)
         self._n_waiting_bytes += rows.nbytes
@@ -166,7 +184,7 @@ class _OpenFile:
 
     @property
     def _full_path(self) -> Path:
-        return Path(self.folder) / self.path
+        return Path(self.layout.folder) / self.path
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -174,7 +192,8 @@ class _OpenFile:
         rows = pa.Table.from_batches(self._waiting)
         if self._writer is None:
             self._full_path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = _parquet_writer(self._full_path, rows.schema, self.varied)
+            varied = frozenset(map(self.layout.in_files, self.layout.varied))
+            self._writer = _parquet_writer(self._full_path, rows.schema, varied)
         self._writer.write_table(rows, row_group_size=rows.num_rows)
         self._waiting, self._n_waiting_bytes = [], 0
 

@@ -121,8 +121,7 @@ def load_predictor(
         predictor, runtime = _choose_runtime(loaded, tree_runtime)
     if defaults and isinstance(predictor, Parametric) and predictor.takes_params:
         predictor = predictor.with_params(defaults)
-    n_outputs = _n_outputs(description.signature)
-    return LoadedPredictor(predictor, runtime, n_outputs, trusted, defaults)
+    return LoadedPredictor(predictor, runtime, n_outputs(description.signature), trusted, defaults)
 
 
 def _ask_for_code(
@@ -150,7 +149,8 @@ def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predi
     return compiled, compiled.runtime if isinstance(compiled, NamesRuntime) else COMPILED_TREES
 
 
-def _n_outputs(signature: Signature) -> int:
+def n_outputs(signature: Signature) -> int:
+    """How many prediction columns a signature declares."""
     outputs = signature.outputs
     return len(outputs.columns) if isinstance(outputs, ColumnSchema) else 1
 

@@ -119,6 +119,21 @@ def dump_type(kind: DataType) -> dict[str, object]:
     return {"type": str(kind)}
 
 
+def type_text(kind: DataType) -> str:
+    """A type in one line, for people: `double`, `array<string>`, `{a: double, b?: long}`."""
+    if isinstance(kind, ArrayType):
+        return f"array<{type_text(kind.items)}>"
+    if isinstance(kind, MapType):
+        return f"map<string, {type_text(kind.values)}>"
+    if isinstance(kind, ObjectType):
+        fields = (
+            f"{field.name}{'' if field.required else '?'}: {type_text(field.type)}"
+            for field in kind.properties
+        )
+        return f"{{{', '.join(fields)}}}"
+    return "any" if isinstance(kind, AnyType) else kind.value
+
+
 def arrow_type(kind: DataType) -> pa.DataType:
     """The Arrow type of a column of this type; datetime is microseconds without a zone.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
-from sparkscore.errors import UsageError, shown
+from sparkscore.errors import PackageFormatError, UsageError, shown
 from sparkscore.package.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -31,8 +32,36 @@ CONDA_ENV = "conda.yaml"
 PYTHON_ENV = "python_env.yaml"
 INPUT_EXAMPLE = "input_example.json"
 
+CONSTRAINTS = "constraints.txt"
+
+_MLFLOW = ("mlflow", "mlflow-skinny")
 _SAME_LIBRARY = {"xgboost": ("xgboost-cpu",)}
 """Wheels that bring the same modules under another name."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A way in which an interpreter is not what a package needs.
+
+    Attributes:
+        name: A library, `python`, or a line of requirements.txt.
+        needed: What the package says of it.
+        found: The version that is there; None: none is.
+        is_checked: Whether the line could be understood.
+    """
+
+    name: str
+    needed: str
+    found: str | None
+    is_checked: bool = True
+
+    def __str__(self) -> str:
+        if not self.is_checked:
+            return f"{self.name}: {shown(self.needed)} is no plain requirement and is not checked"
+        here = "here it is not installed" if self.found is None else f"here is {self.found}"
+        if self.name == "python":
+            return f"python: the package was made with {self.needed}, {here}"
+        return f"{self.name}: the package needs {self.needed}, {here}"
 
 
 def pin_requirements(requirements: Iterable[str]) -> tuple[str, ...]:
@@ -89,24 +118,120 @@ def write_environment(folder: Path, pinned: Iterable[str]) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def check_environment(package: Package) -> list[str]:
-    """One plain line for each way in which this Python differs from what the package needs.
+@dataclass(frozen=True)
+class Needs:
+    """What an environment of its own has to have for a package.
+
+    Attributes:
+        package: The package's folder, for messages.
+        python: Major and minor version; None: the package does not say.
+        requirements: Plain requirements, sorted.
+        constraints: The same of its constraints.txt.
+    """
+
+    package: str
+    python: str | None
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+
+    @property
+    def in_words(self) -> str:
+        """The needs in a few words."""
+        python = f"Python {self.python}" if self.python else "any Python"
+        return f"{python}, {len(self.requirements)} requirements"
+
+
+def needs_of(package: Package) -> Needs:
+    """What a package says that it needs.
+
+    MLflow names itself in every package; it is left out where a library's own flavor scores.
+
+    Raises:
+        PackageFormatError: python_env.yaml does not parse, or a line of requirements.txt or
+            constraints.txt is an option, a URL, or no requirement.
+    """
+    wanted = str(_python_env(package).get("python", ""))
+    own_flavor = set(package.description.flavors) > {"python_function"}
+    requirements = _plain_requirements(package.folder / REQUIREMENTS)
+    return Needs(
+        package=str(package.folder),
+        python=".".join(wanted.split(".")[:2]) or None,
+        requirements=tuple(
+            sorted(str(r) for r in requirements if not (own_flavor and r.name in _MLFLOW))
+        ),
+        constraints=tuple(sorted(map(str, _plain_requirements(package.folder / CONSTRAINTS)))),
+    )
+
+
+def _plain_requirements(path: Path) -> list[Requirement]:
+    found = []
+    for number, line in _lines(path):
+        where = f"{path} line {number}: {shown(line)}"
+        if line in (f"-c {CONSTRAINTS}", f"--constraint {CONSTRAINTS}"):
+            continue  # MLflow's own way to say that the file beside counts.
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement as exc:
+            raise PackageFormatError(
+                f"{where} is no plain requirement; write NAME==VERSION there"
+            ) from exc
+        if requirement.url is not None:
+            raise PackageFormatError(
+                f"{where} is fetched from a place of its own; name a version that an index has"
+            )
+        found.append(requirement)
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file of requirements that say something, with their numbers."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        plain = line.split(" #")[0].strip()
+        if plain and not plain.startswith("#"):
+            yield number, plain
+
+
+def check_environment(
+    package: Package, python: str | None = None, versions: Mapping[str, str] | None = None
+) -> list[Mismatch]:
+    """Each way in which an interpreter differs from what the package needs.
 
     Empty when all fits, or when the package says nothing. A line of requirements.txt that is
     no plain requirement (an option, a path, a typing error) is named with its number.
 
+    Args:
+        package: The opened package.
+        python: Version of the interpreter; None: this one's.
+        versions: Its libraries by the names that the package gives; None: this one's.
+
     Raises:
         PackageFormatError: python_env.yaml does not parse.
     """
-    differences = _check_python(package.folder / PYTHON_ENV)
-    path = package.folder / REQUIREMENTS
-    if path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace")
-        for number, line in enumerate(text.splitlines(), start=1):
-            plain = line.split(" #")[0].strip()
-            if plain and not plain.startswith("#"):
-                differences.extend(_check_line(plain, f"{REQUIREMENTS} line {number}"))
-    return differences
+    found = _check_python(package, python or platform.python_version())
+    for number, line in _lines(package.folder / REQUIREMENTS):
+        mismatch = _check_line(line, number, versions)
+        if mismatch is not None:
+            found.append(mismatch)
+    return found
+
+
+def requirement_lines(package: Package) -> list[str]:
+    """What requirements.txt says, line by line, without remarks."""
+    return [line for _, line in _lines(package.folder / REQUIREMENTS)]
+
+
+def names_needed(package: Package) -> tuple[str, ...]:
+    """The libraries that requirements.txt names, however it does."""
+    names = []
+    for line in requirement_lines(package):
+        try:
+            names.append(Requirement(line).name)
+        except InvalidRequirement:
+            continue
+    return tuple(names)
 
 
 def write_example(folder: Path, rows: pa.RecordBatch, *, named: bool) -> dict[str, object]:
@@ -137,29 +262,30 @@ def _plain(value: object) -> object:
     return value
 
 
-def _check_python(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    wanted = str(read_yaml(path).get("python", ""))
-    here = platform.python_version()
+def _python_env(package: Package) -> Mapping[str, object]:
+    path = package.folder / PYTHON_ENV
+    return read_yaml(path) if path.is_file() else {}
+
+
+def _check_python(package: Package, here: str) -> list[Mismatch]:
+    wanted = str(_python_env(package).get("python", ""))
     if not wanted or wanted.split(".")[:2] == here.split(".")[:2]:
         return []
-    return [f"python: the package was made with {wanted}, here is {here}"]
+    return [Mismatch("python", wanted, here)]
 
 
-def _check_line(line: str, where: str) -> list[str]:
+def _check_line(line: str, number: int, versions: Mapping[str, str] | None) -> Mismatch | None:
     try:
         requirement = Requirement(line)
     except InvalidRequirement:
-        return [f"{where}: {shown(line)} is no plain requirement and is not checked"]
+        return Mismatch(f"{REQUIREMENTS} line {number}", line, None, is_checked=False)
     if requirement.marker is not None and not requirement.marker.evaluate():
-        return []
+        return None
     # MLflow names itself in every package; scoring here does not need it.
-    if requirement.name.casefold() in ("mlflow", "mlflow-skinny"):
-        return []
-    here = installed_version(requirement.name)
-    if here is None:
-        return [f"{requirement.name}: the package needs {line}, here it is not installed"]
-    if requirement.specifier.contains(here, prereleases=True):
-        return []
-    return [f"{requirement.name}: the package needs {line}, here is {here}"]
+    if requirement.name.casefold() in _MLFLOW:
+        return None
+    name = requirement.name
+    here = installed_version(name) if versions is None else versions.get(name)
+    if here is not None and requirement.specifier.contains(here, prereleases=True):
+        return None
+    return Mismatch(name, line, here)

@@ -90,6 +90,19 @@ class OpenedSource(Protocol):
 SourceT = TypeVar("SourceT", bound=OpenedSource)
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """What of a job's data passes between the JVM and Python; each in one line, with the reason.
+
+    Attributes:
+        columns: How the source's columns come to the model.
+        scores: How the scores come into the files of their table.
+    """
+
+    columns: str
+    scores: str
+
+
 class Engine(Protocol[SourceT, SinkT_contra]):
     """One way to read a source, score it and hand the scores to a sink."""
 
@@ -106,8 +119,8 @@ class Engine(Protocol[SourceT, SinkT_contra]):
         """
         ...
 
-    def crossing(self, plan: ScoringPlan, source: SourceT) -> str:
-        """In one line, how the source's columns come to the model, and why so."""
+    def crossing(self, plan: ScoringPlan, source: SourceT, sink: SinkT_contra) -> Crossing:
+        """What would pass between the JVM and Python, and why so."""
         ...
 
     def run(

@@ -40,6 +40,7 @@ from sparkscore.scoring.target import (
     skipped_error,
     user_metadata,
 )
+from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.failures import (
     OUTSIDE_PREDICATE_SIGN,
     SPARK_FAILURES,
@@ -122,6 +123,18 @@ class DeltaSink:
             )
         self._check_columns(schema)
         check_partitions(self.uri, list(detail["partitionColumns"]), plan)
+
+    def as_files(self, plan: ScoringPlan) -> FilesSink:
+        """The same table for a job whose workers write its files themselves.
+
+        Raises:
+            EngineUnfitError: Only Spark can write what the plan asks, or only where it is asked.
+        """
+        if is_connect(self.spark):
+            raise EngineUnfitError("the workers of a Connect session may not see the target")
+        sink = files_sink(self.spark, self.uri)
+        sink.refuse_unfit(plan)
+        return sink
 
     def write(self, scores: DataFrame, plan: ScoringPlan, facts: RunFacts) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
@@ -227,6 +240,19 @@ class DeltaSink:
         if is_path(self.uri):
             return self.spark.read.format("delta").load(self.uri)
         return self.spark.read.table(self.uri)
+
+
+def files_sink(spark: SparkSession, target: str) -> FilesSink:
+    """The score table at a path, as this session understands it.
+
+    Raises:
+        EngineUnfitError: It is a table of the catalog.
+    """
+    uri = located(spark, target)
+    if not is_path(uri):
+        raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
+    timezone = spark.conf.get("spark.sql.session.timeZone") or "UTC"
+    return FilesSink(uri, timezone, JvmLogWriter(spark))
 
 
 @contextmanager

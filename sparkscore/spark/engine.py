@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
-from sparkscore.errors import KeyColumnError, shown
+from sparkscore.environments.build import BuiltEnvironment
+from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
-from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, score_schema
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed
+from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import ScoringTask
 
@@ -35,7 +39,11 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from sparkscore.files.sink import FilesSink
+
 _ANSWER = "__sparkscore_answer"
+_MAX_REPORTS_A_TASK = 16
+"""Reports of batches that a task of a DataFrame sends; nobody knows how many tasks there are."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class SparkEngine:
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
+        environment: Where the model lives; None: in the workers.
     """
 
     spark: SparkSession
@@ -59,6 +68,7 @@ class SparkEngine:
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
+    environment: BuiltEnvironment | None = None
 
     @property
     def application_id(self) -> str | None:
@@ -73,9 +83,14 @@ class SparkEngine:
         """
         return open_source(self.spark, spec)
 
-    def crossing(self, plan: ScoringPlan, source: OpenedSource) -> str:
-        """In one line, how the columns cross from the JVM to Python, and why so."""
-        return _crossing(plan, source.frame, self.name)[1]
+    def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
+        """What would pass between the JVM and Python, and why so."""
+        try:
+            _, columns = self._by_python(plan, source, sink)
+        except EngineUnfitError as exc:
+            _, reason = _crossing(plan, source.frame, self.name)
+            return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
+        return Crossing(columns.reason, "Python writes the files, and no score crosses back")
 
     def run(
         self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink, facts: RunFacts
@@ -89,18 +104,70 @@ class SparkEngine:
         done = sink.find(plan.identity)
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
-        sink.check(plan, score_schema(plan))
+        run: Callable[[ScoringTask], Outcome]
+        try:
+            files, crossing = self._by_python(plan, source, sink)
+        except EngineUnfitError:
+            sink.check(plan, score_schema(plan))
+            run = partial(self._written_by_spark, plan, source, sink, facts)
+        else:
+            files.check(plan, score_schema(plan))
+            run = partial(self._written_by_python, plan, source, files, crossing, facts)
         if plan.request.mode is WriteMode.MERGE:
             _check_unique_keys(source.frame, plan)
-        read, scored = Observation(), Observation()
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
+        if self.environment is not None:
+            task = replace(task, environment=ship_environment(self.spark, self.environment))
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
-        shipped = time.perf_counter()
+        ship_s = time.perf_counter() - started
+        outcome = run(task)
+        return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
+
+    def _by_python(
+        self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink
+    ) -> tuple[FilesSink, CrossingColumns]:
+        """The target as files, and what crosses to those who write them.
+
+        Raises:
+            EngineUnfitError: Spark has to write them.
+        """
+        if self.name == "pandas":
+            raise EngineUnfitError("the model is a column of Spark's, by its pandas UDF")
+        return sink.as_files(plan), crossing_columns(plan, source.frame)
+
+    def _written_by_python(
+        self,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: FilesSink,
+        crossing: CrossingColumns,
+        facts: RunFacts,
+        task: ScoringTask,
+    ) -> Outcome:
+        read = Observation()
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK)
+        score = scored_files(_counted_by(read, source.frame), crossing, job)
+        with session_conf(self.spark, self._conf()):
+            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts)
+        if outcome.status is OutcomeStatus.ALREADY_SCORED:
+            return outcome
+        return replace(outcome, n_read=_count(read.get["n_rows"]))
+
+    def _written_by_spark(
+        self,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
+        task: ScoringTask,
+    ) -> Outcome:
+        read, scored = Observation(), Observation()
+        started = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
         commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
         ended = time.perf_counter()
@@ -110,26 +177,29 @@ class SparkEngine:
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
             **_counted(_observed(read) | _observed(scored), plan, source, commit),
-            seconds={"ship": shipped - started, "score_and_commit": ended - shipped},
+            seconds={"score_and_commit": ended - started},
             n_cores=self._n_cores(),
         )
 
     def _write(
         self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
     ) -> Commit:
-        conf = {
+        try:
+            with session_conf(self.spark, self._conf()):
+                return sink.write(frame, plan, facts)
+        except (*SPARK_FAILURES, ConnectionError) as exc:
+            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
+            raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
+
+    def _conf(self) -> dict[str, str]:
+        """Settings of the session that a job needs."""
+        return {
             "spark.sql.execution.arrow.maxRecordsPerBatch": str(self.limits.max_rows),
             "spark.sql.execution.arrow.maxBytesPerBatch": str(self.limits.max_bytes),
             EXACT_INTEGERS_KEY: "true",
             # Spark's default, INT96, is read elsewhere as nanoseconds, which end in 1677 and 2262.
             "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         }
-        try:
-            with session_conf(self.spark, conf):
-                return sink.write(frame, plan, facts)
-        except (*SPARK_FAILURES, ConnectionError) as exc:
-            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
 
     def _n_cores(self) -> int | None:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
@@ -196,8 +266,7 @@ def scored_frame(
     observation carries the workers' reports.
     """
     read, scored = observations
-    counted = source.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
-    answered, answer = _answered(plan, counted, task, engine)
+    answered, answer = _answered(plan, _counted_by(read, source), task, engine)
     observed = answered.observe(
         scored,
         sf.count_if(answer("valid")).alias("n_scored"),
@@ -206,6 +275,10 @@ def scored_frame(
     )
     valid = observed.where(answer("valid")) if plan.may_reject else observed
     return valid.select(*_score_columns(plan, facts, answer))
+
+
+def _counted_by(read: Observation, frame: DataFrame) -> DataFrame:
+    return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
 
 
 def _answered(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,32 +9,32 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from sparkscore.errors import EngineUnfitError
+from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
-from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
+from sparkscore.files.sink import FilesSink
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
-from sparkscore.scoring.engine import RunFacts, SourceSpec
-from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, score_schema
-from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.engine import scoring_task
-from sparkscore.spark.failures import SPARK_FAILURES, translated
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.files_source import FilesSource, open_files
-from sparkscore.spark.files_worker import FilesJob, TaskResult, score_files
+from sparkscore.spark.files_worker import FilesJob, score_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
-from sparkscore.spark.source import is_path, located
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pyspark.sql import SparkSession
+
+    from sparkscore.files.planning import FilePiece
+    from sparkscore.spark.score_files import TaskResult
 
 _MAX_REPORTS = 20_000
 """Reports of batches that a driver keeps, about; 10**11 rows have a million and a half batches."""
@@ -52,6 +51,7 @@ class FilesEngine:
         broadcast_max_bytes: A larger package travels as a file instead of in a broadcast.
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
+        environment: Where the model lives; None: in the workers.
     """
 
     spark: SparkSession
@@ -60,6 +60,7 @@ class FilesEngine:
     broadcast_max_bytes: int = BROADCAST_MAX_BYTES
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
+    environment: BuiltEnvironment | None = None
 
     name: ClassVar[str] = "files"
 
@@ -77,9 +78,12 @@ class FilesEngine:
         """
         return open_files(self.spark, spec)
 
-    def crossing(self, plan: ScoringPlan, source: FilesSource) -> str:  # noqa: ARG002 - the seam
-        """In one line, how the columns cross from the JVM to Python."""
-        return "nothing: Python reads the files, and the JVM sees their names and reports"
+    def crossing(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> Crossing:  # noqa: ARG002 - the seam
+        """What would pass between the JVM and Python, which is the same for all jobs."""
+        return Crossing(
+            columns="nothing crosses: Python reads the files",
+            scores="Python writes the files, and the JVM sees their names and reports",
+        )
 
     def refuse_unfit(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> None:
         """Refuse, before anything is done, what another engine can do and this one cannot.
@@ -96,9 +100,6 @@ class FilesEngine:
     ) -> Outcome:
         """Score and commit, or find that it was done before.
 
-        Files that are in no commit when it ends are removed, whatever happened; what an attempt
-        writes that Spark still runs then is left to VACUUM, and no reader sees it.
-
         Raises:
             EngineUnfitError: See `refuse_unfit`.
             SparkscoreError: What the sink, the model or the rows refuse; nothing was committed,
@@ -114,64 +115,29 @@ class FilesEngine:
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )
+        if self.environment is not None:
+            task = replace(task, environment=ship_environment(self.spark, self.environment))
         ask_for_preload(self.spark, task)
-        attempt = new_attempt()
-        job = FilesJob(
-            scoring=task,
-            reading=_reading(plan, source, self.limits.max_bytes),
-            layout=sink.layout(plan),
-            carried=tuple(column.name for column in plan.carried),
-            keys=plan.request.keys,
-            constants=_constants(plan, facts),
-            replace_where=sink.predicate(plan),
-            attempt=attempt,
+        tasks = plan_tasks(source.files, self._n_slots())
+        max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
+        writing = score_files_job(plan, sink, task, facts, max_reports)
+        job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes))
+        ship_s = time.perf_counter() - started
+        outcome = scored_and_committed(
+            self.spark, partial(self._score, job, tasks), writing, plan, sink, facts
         )
-        shipped = time.perf_counter()
-        try:
-            results = self._score(job, source, sink)
-            scored = time.perf_counter()
-            files = tuple(file for result in results for file in result.files)
-            commit = sink.write(WrittenScores(files, attempt), plan, facts)
-            ended = time.perf_counter()
-        finally:
-            sink.clean(attempt)
-        if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
-            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-        seconds = {
-            "ship": shipped - started,
-            "score_and_commit": ended - shipped,
-            "commit": ended - scored,
-            "in_workers_read": sum(result.read_s for result in results),
-            "in_workers_write": sum(result.write_s for result in results),
-            "in_workers_tasks": sum(result.task_s for result in results),
-        }
-        return _outcome(results, commit, seconds, self.spark.sparkContext.defaultParallelism)
+        return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
-    def _score(self, job: FilesJob, source: FilesSource, sink: FilesSink) -> Sequence[TaskResult]:
-        context = self.spark.sparkContext
-        n_cpus = int(context.getConf().get("spark.task.cpus", "1") or "1")
-        tasks = plan_tasks(source.files, max(1, context.defaultParallelism // n_cpus))
+    def _score(self, job: FilesJob, tasks: Sequence[tuple[FilePiece, ...]]) -> list[TaskResult]:
         if not tasks:
             return []
-        job = replace(job, max_reports=max(1, _MAX_REPORTS // len(tasks)))
-        planned = context.parallelize(list(enumerate(tasks)), len(tasks))
-        try:
-            return cancellable(self.spark, planned.mapPartitions(partial(score_files, job)).collect)
-        except (*SPARK_FAILURES, ConnectionError) as exc:
-            what = f"scoring {source.table.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
+        planned = self.spark.sparkContext.parallelize(list(enumerate(tasks)), len(tasks))
+        return planned.mapPartitions(partial(score_files, job)).collect()
 
-
-def files_sink(spark: SparkSession, target: str) -> FilesSink:
-    """The score table at a path, as this session understands it.
-
-    Raises:
-        EngineUnfitError: It is a table of the catalog.
-    """
-    uri = located(spark, target)
-    if not is_path(uri):
-        raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
-    return FilesSink(uri, spark.conf.get("spark.sql.session.timeZone") or "UTC")
+    def _n_slots(self) -> int:
+        context = self.spark.sparkContext
+        n_cpus = int(context.getConf().get("spark.task.cpus", "1") or "1")
+        return max(1, context.defaultParallelism // n_cpus)
 
 
 def _names_read(plan: ScoringPlan, source: FilesSource) -> list[str]:
@@ -190,42 +156,4 @@ def _reading(plan: ScoringPlan, source: FilesSource, max_bytes: int) -> TableRea
         physical={c.column.name: c.in_files for c in columns},
         where=source.where,
         max_bytes=max_bytes,
-    )
-
-
-def _constants(
-    plan: ScoringPlan, facts: RunFacts
-) -> dict[str, str | int | dt.date | dt.datetime | None]:
-    """What stands in each row: columns that the predicate pins, and where the row comes from."""
-    constants: dict[str, str | int | dt.date | dt.datetime | None] = {}
-    for pinned in plan.constants:
-        if pinned.type == "date":
-            constants[pinned.column] = dt.date.fromisoformat(pinned.value)
-        else:
-            is_text = pinned.type == "string"
-            constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    version = plan.model.version
-    return constants | {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
-        "run_id": facts.run_id,
-        "scored_at": facts.scored_at,
-    }
-
-
-def _outcome(
-    results: Sequence[TaskResult], commit: Commit, seconds: Mapping[str, float], n_cores: int
-) -> Outcome:
-    reports = [BatchReport(**report) for result in results for report in result.reports]
-    n_read = sum(report.n_rows for report in reports)
-    return Outcome(
-        status=OutcomeStatus.SUCCEEDED,
-        commit=commit,
-        n_read=n_read,
-        n_scored=sum(file.n_rows for result in results for file in result.files),
-        n_rejected=sum(report.n_rejected for report in reports),
-        seconds=seconds,
-        n_cores=n_cores,
-        batches=reports,
     )

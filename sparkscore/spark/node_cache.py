@@ -15,7 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sparkscore.errors import ModelTooLargeError, is_out_of_memory, shown
 from sparkscore.flavors import load_predictor
@@ -24,6 +24,9 @@ from sparkscore.flavors.load import LoadedPredictor
 from sparkscore.package import open_package
 from sparkscore.package.node_packages import HeldPackage, hold_package
 from sparkscore.package.trust import TrustPolicy
+
+if TYPE_CHECKING:
+    from sparkscore.spark.worker import ShippedEnvironment
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -64,7 +67,7 @@ class LoadedModel:
     max_bytes: int | None = None
 
 
-_loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime], LoadedModel] = OrderedDict()
+_loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime, str], LoadedModel] = OrderedDict()
 """Least recently used first; Spark reuses its workers (`spark.python.worker.reuse`)."""
 
 _n_loads: Counter[str] = Counter()
@@ -77,6 +80,7 @@ def loaded_model(
     open_packed: Callable[[], BinaryIO],
     tree_runtime: TreeRuntime = TreeRuntime.AUTO,
     limits: NodeLimits = NodeLimits(),
+    environment: ShippedEnvironment | None = None,
 ) -> tuple[LoadedModel, float]:
     """The model of this digest in this process, and the seconds that loading took just now.
 
@@ -88,6 +92,7 @@ def loaded_model(
         open_packed: Opens the packed folder; called only if the node does not have it.
         tree_runtime: Whether compiled trees may score in the place of the model's library.
         limits: What this process and this node may keep.
+        environment: Where the model lives; None: in this process.
 
     Raises:
         PackageDigestError: The bytes on this node are not the pinned ones, and could not be
@@ -95,14 +100,14 @@ def loaded_model(
         ModelTooLargeError: The model does not fit into this process's memory.
         ModelError: The package cannot be loaded here.
     """
-    key = (digest, trust, tree_runtime)
+    key = (digest, trust, tree_runtime, "" if environment is None else environment.key)
     known = _loaded.get(key)
     if known is not None:
         _loaded.move_to_end(key)
         return known, 0.0
     started = time.perf_counter()
     try:
-        model = _load(digest, trust, open_packed, tree_runtime, limits)
+        model = _load(digest, trust, open_packed, tree_runtime, limits, environment)
     except ModelTooLargeError:
         raise
     except Exception as exc:  # loading runs foreign code: it may raise anything
@@ -120,6 +125,7 @@ def _load(
     open_packed: Callable[[], BinaryIO],
     tree_runtime: TreeRuntime,
     limits: NodeLimits,
+    environment: ShippedEnvironment | None,
 ) -> LoadedModel:
     package = hold_package(digest, open_packed, limits.max_unpacked_bytes)
     try:
@@ -127,7 +133,13 @@ def _load(
         # Before it is loaded, so that old and new need not fit side by side.
         _keep_within(limits.max_loaded_bytes - package.n_bytes)
         before = _resident_bytes()
-        predictor = load_predictor(open_package(package.folder), trust, tree_runtime)
+        opened = open_package(package.folder)
+        if environment is None:
+            predictor = load_predictor(opened, trust, tree_runtime)
+        else:
+            from sparkscore.environments.remote import load_remotely
+
+            predictor = load_remotely(*environment.open(), opened, trust, tree_runtime)
         n_bytes = max(package.n_bytes, _resident_bytes() - before)
     except BaseException:
         package.release()

@@ -35,7 +35,7 @@ from sparkscore.spark.source import quoted
 from sparkscore.spark.worker import ScoringTask, score_batches
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 MIN_PACKED_COLUMNS = 4
 """Below this there is little to gain."""
@@ -97,14 +97,28 @@ def crossing_of(
     """
     packing = packing_of(bindings)
     if packing is None:
-        return None, f"one by one: fewer than {MIN_PACKED_COLUMNS} columns are doubles"
+        return None, way_of(packing)
     for name in carried:
         data_type = frame.schema[name].dataType
-        if not isinstance(data_type, _CROSSING) or _is_collated(data_type):
+        if not isinstance(data_type, _CROSSING) or is_collated(data_type):
             kept = f"column {name!r} is kept and is {data_type.simpleString()}"
             return None, f"one by one: {kept}, which might not come back as it is"
+    return packing, way_of(packing)
+
+
+def way_of(packing: Packing | None) -> str:
+    """How a model's columns cross to Python, in one line."""
+    if packing is None:
+        return f"one by one: fewer than {MIN_PACKED_COLUMNS} columns are doubles"
     singles = f", {len(packing.single)} columns beside it" if packing.single else ""
-    return packing, f"packed: {len(packing.packed)} doubles in one array{singles}"
+    return f"packed: {len(packing.packed)} doubles in one array{singles}"
+
+
+def packed_column(packing: Packing) -> Column:
+    """The packed columns of a DataFrame as one array of doubles; null becomes NaN."""
+    nan = sf.lit(float("nan"))
+    doubles = [sf.coalesce(sf.col(quoted(name)).cast("double"), nan) for name in packing.packed]
+    return sf.array(*doubles).alias(_PACKED)
 
 
 def with_answers(
@@ -122,9 +136,7 @@ def with_answers(
     # By number, since two columns may differ in case only, and a name may hold anything.
     kept = [sf.col(quoted(name)).alias(f"c{i}") for i, name in enumerate(carried)]
     single = [sf.col(quoted(name)).alias(f"s{i}") for i, name in enumerate(packing.single)]
-    nan = sf.lit(float("nan"))
-    doubles = [sf.coalesce(sf.col(quoted(name)).cast("double"), nan) for name in packing.packed]
-    crossing = frame.select(*kept, *single, sf.array(*doubles).alias(_PACKED))
+    crossing = frame.select(*kept, *single, packed_column(packing))
     schema = crossing.select(*(f"c{i}" for i in range(len(kept)))).schema
     for field in spark_type(task.answer_type).fields:
         schema = schema.add(prefix + field.name, field.dataType)
@@ -177,5 +189,6 @@ def _is_plain_double(binding: Binding) -> bool:
     )
 
 
-def _is_collated(data_type: object) -> bool:
+def is_collated(data_type: object) -> bool:
+    """Whether a type is a text that Spark compares in another way than by its bytes."""
     return isinstance(data_type, StringType) and data_type.simpleString() != "string"

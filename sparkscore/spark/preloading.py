@@ -45,7 +45,7 @@ def ask_for_preload(spark: SparkSession, task: ScoringTask) -> None:
         spark: A classic session.
         task: What the job's workers do.
     """
-    if not preloads(spark):
+    if not preloads(spark) or task.environment is not None:
         return
     if is_local(spark.sparkContext.master or ""):
         # A cluster's daemon finds the package among the files of the job.

@@ -13,12 +13,15 @@ import io
 import shutil
 import tempfile
 import weakref
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import sparkscore
+from sparkscore.environments.build import BuiltEnvironment
+from sparkscore.environments.node import packed_environment, unpacked_environment
+from sparkscore.environments.source import zipped_source
+from sparkscore.errors import EngineUnfitError
 from sparkscore.package.archive import pack, pack_into
 from sparkscore.spark.defaults import is_local
 from sparkscore.spark.preloading import packed_name, preloads
@@ -56,6 +59,56 @@ class FilePackage:
         from pyspark import SparkFiles
 
         return Path(SparkFiles.get(self.name)).open("rb")
+
+
+@dataclass(frozen=True)
+class LocalEnvironment:
+    """An environment on the machine where all workers are."""
+
+    key: str
+    python: Path
+    source: Path
+
+    def open(self) -> tuple[Path, Path]:
+        """Its interpreter and its copy of sparkscore."""
+        return self.python, self.source
+
+
+@dataclass(frozen=True)
+class FileEnvironment:
+    """An environment as an archive that Spark copied to each node."""
+
+    key: str
+    name: str
+    source: str
+
+    def open(self) -> tuple[Path, Path]:
+        """Its interpreter and its copy of sparkscore, in the node's unpacked copy.
+
+        Raises:
+            EnvironmentBuildError: It cannot be unpacked here.
+        """
+        from pyspark import SparkFiles
+
+        folder = unpacked_environment(Path(SparkFiles.get(self.name)))
+        return folder / "bin" / "python", folder / self.source
+
+
+def ship_environment(
+    spark: SparkSession, built: BuiltEnvironment
+) -> LocalEnvironment | FileEnvironment:
+    """Send an environment to the nodes of a classic session, if they are not this machine.
+
+    Raises:
+        EngineUnfitError: The session is a Connect one.
+    """
+    if is_connect(spark):
+        raise EngineUnfitError("a Connect session takes no environments along")
+    if is_local(spark.sparkContext.master or ""):
+        return LocalEnvironment(built.key, built.python, built.source)
+    archive = packed_environment(built)
+    spark.sparkContext.addFile(str(archive))
+    return FileEnvironment(built.key, archive.name, built.source.name)
 
 
 def ship(
@@ -132,14 +185,3 @@ def _new_file(owner: object, name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="sparkscore-ship-"))
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return folder / name
-
-
-def zipped_source(source: Path) -> bytes:
-    """The .py files of a package's folder as a zip; the same files give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(source.rglob("*.py")):
-            entry = zipfile.ZipInfo(path.relative_to(source.parent).as_posix())
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes())
-    return buffer.getvalue()

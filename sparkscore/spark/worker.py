@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -32,9 +33,30 @@ class PackedPackage(Protocol):
         ...
 
 
+class ShippedEnvironment(Protocol):
+    """An environment on its way to the nodes; picklable."""
+
+    @property
+    def key(self) -> str:
+        """What it was made from, as a digest."""
+        ...
+
+    def open(self) -> tuple[Path, Path]:
+        """Its interpreter and its copy of sparkscore, on any node.
+
+        Raises:
+            EnvironmentBuildError: It cannot be had on this node.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class ScoringTask:
-    """Everything a worker needs; pickled into the job once."""
+    """Everything a worker needs; pickled into the job once.
+
+    Attributes:
+        environment: Where the model lives; None: in the worker itself.
+    """
 
     digest: str
     packed: PackedPackage
@@ -43,6 +65,7 @@ class ScoringTask:
     limits: BatchLimits
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
+    environment: ShippedEnvironment | None = None
 
     @property
     def answer_type(self) -> pa.StructType:
@@ -82,7 +105,12 @@ def score_rows(
         `scoring.outcome.BatchReport`.
     """
     model, load_s = loaded_model(
-        task.digest, task.trust, task.packed.open, task.tree_runtime, task.node_limits
+        task.digest,
+        task.trust,
+        task.packed.open,
+        task.tree_runtime,
+        task.node_limits,
+        task.environment,
     )
     if load_s > 0:
         threads.limit()

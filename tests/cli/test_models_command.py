@@ -5,9 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import sklearn
+from sklearn.linear_model import LinearRegression
 
+from sparkscore import save_model
 from sparkscore.package import seal
+
+
+class Doubled:
+    """A model of one's own."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
+        return model_input["a"] * 2
+
 
 Run = Callable[..., Any]
 MLMODEL = "flavors:\n  python_function:\n    loader_module: toy\n    data: weights.txt\n"
@@ -62,6 +74,36 @@ def test_models_and_versions_are_listed(run: Run, package: Path) -> None:
     found = [(row["version"], row["status"], row["aliases"]) for row in versions]
     assert found == [(2, "READY", []), (1, "READY", ["champion"])]
     assert run("models", "show", "toy").stdout.splitlines()[0].split()[:2] == ["version", "status"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_one_model_is_shown_with_what_it_needs_and_how_to_score_it(run: Run) -> None:
+    record = run("models", "show", "models:/toy@champion", "-o", "json").json
+    assert (record["name"], record["version"], record["files"]) == ("toy", 1, 2)
+    assert record["flavors"] == {"python_function": "loader toy"}
+    assert record["loading"].startswith("cannot be loaded here: ")
+    assert record["score"].startswith("sparkscore score batch --model models:/toy@champion ")
+
+
+def test_folder_is_shown_with_signature_requirements_and_trust(run: Run, folder: Path) -> None:
+    rows = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1, 2, 3]})
+    save_model(LinearRegression().fit(rows, rows["a"]), folder / "line", input_example=rows)
+    record = run("models", "show", "./line", "-o", "json").json
+    assert record["flavors"]["sklearn"] == sklearn.__version__
+    assert f"scikit-learn=={sklearn.__version__}" in record["requirements"]
+    assert record["digest"] == seal(folder / "line").digest
+    assert record["loading"].startswith("needs no trust; scored by ")
+    assert record["signature"] == [
+        {"part": "input", "name": "a", "type": "double", "needed": "required"},
+        {"part": "input", "name": "b", "type": "long", "needed": "required"},
+        {"part": "output", "name": "prediction", "type": "double", "needed": "required"},
+    ]
+    page = run("models", "show", "./line").stdout
+    assert "Score a table with it:\n  sparkscore score batch --model ./line " in page
+    save_model(Doubled(), folder / "own", flavor="python_function", input_example=rows)
+    loading = run("models", "show", "./own", "-o", "json").json["loading"]
+    assert loading.startswith("needs trust: ")
+    assert "--trust-code" in loading
 
 
 @pytest.mark.usefixtures("registered")

@@ -132,4 +132,4 @@ def test_package_of_mlflow_can_be_copied_sealed_and_compared(
     package = open_package(tmp_path / "copy")
     assert package.description.mlflow_version == "3.17.2"
     # Both environments may hold other releases of a library; the text must be a plain line.
-    assert all("\n" not in line for line in check_environment(package))
+    assert all("\n" not in str(found) for found in check_environment(package))

@@ -14,8 +14,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from sparkscore import infer_signature, save_model
+from sparkscore.environments.source import zipped_source
 from sparkscore.spark.launch import LAUNCH_OPTIONS
-from sparkscore.spark.shipping import zipped_source
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -57,7 +57,7 @@ def test_each_difference_is_one_line(tmp_path: Path) -> None:
         "-r other.txt\npandas ==\nnumpy==0.1; python_version < '3'\n\n",
         "utf-8",
     )
-    lines = check_environment(Package(tmp_path, Description({})))
+    lines = [str(found) for found in check_environment(Package(tmp_path, Description({})))]
     assert lines[0].startswith("python: the package was made with 2.7.18, here is 3.")
     assert lines[1].startswith("numpy: the package needs numpy==0.1, here is ")
     assert lines[2:] == [

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparkscore.errors import EngineUnfitError
+from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
-from sparkscore.scoring.plan import ScoringRequest, plan_scoring
+from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.testing.engine_contract import LIMITS, TRUST, DeltaEngineContract
@@ -29,6 +31,7 @@ class SparkEngineContract(DeltaEngineContract):
     """Scores Parquet files into Delta tables; deltalake reads what was written."""
 
     engine_name: str
+    sink_type: type[DeltaSink] = DeltaSink
     n_cores = 2
 
     @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ class SparkEngineContract(DeltaEngineContract):
         engine = SparkEngine(self.spark, self.engine_name, TRUST, limits)
         source = engine.open(SourceSpec(str(self.source.parent), where=where))
         source = replace(source, frame=source.frame.repartition(n_partitions))
-        sink = DeltaSink(self.spark, request.target)
+        sink = self.sink_type(self.spark, request.target)
         self.n_runs += 1
         facts = RunFacts(run_id=f"run-{self.n_runs}", scored_at=SCORED_AT)
         return engine.run(plan_scoring(model, source.table, request), source, sink, facts)
@@ -72,6 +75,18 @@ class SparkEngineContract(DeltaEngineContract):
 
 class TestArrowEngine(SparkEngineContract):
     engine_name = "arrow"
+
+
+class WrittenBySpark(DeltaSink):
+    """A target whose files only Spark can write."""
+
+    def as_files(self, plan: ScoringPlan) -> FilesSink:
+        raise EngineUnfitError(f"the target of {plan.request.job!r} is said to be so")
+
+
+class TestArrowEngineWrittenBySpark(SparkEngineContract):
+    engine_name = "arrow"
+    sink_type = WrittenBySpark
 
 
 class TestPandasEngine(SparkEngineContract):

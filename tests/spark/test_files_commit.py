@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparkscore.errors import EngineUnfitError, PredictionError
+from sparkscore.errors import PredictionError
 from sparkscore.files.sink import FilesSink
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
 from sparkscore.scoring.comparison import InvalidRows
@@ -20,9 +20,9 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
-from sparkscore.spark.delta import DeltaSink
+from sparkscore.spark.delta import DeltaSink, files_sink
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.spark.files_engine import FilesEngine, files_sink
+from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_contract import ROWS, TRUST, X, request
 from sparkscore.testing.models import DyingOnce, Refusing, SeenAsText, Third, packaged
 
@@ -253,31 +253,3 @@ def test_spark_finds_nan_above_every_bound(
     score(spark, third, tmp_path / "nan", request(target))
     found = spark.read.format("delta").load(str(target)).where("prediction > 5")
     assert [row["id"] for row in found.collect()] == [1]
-
-
-MAPPED_BEFORE_FEATURES = (
-    "USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id', "
-    "'delta.minReaderVersion'='2', 'delta.minWriterVersion'='5')"
-)
-
-
-@pytest.mark.parametrize(
-    ("ddl", "said"),
-    [
-        ("USING delta CLUSTER BY (id)", "clustering"),
-        ("USING delta TBLPROPERTIES ('delta.enableRowTracking'='true')", "rowTracking"),
-        ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='name')", "columnMapping"),
-        ("USING delta TBLPROPERTIES ('delta.columnMapping.mode'='id')", "columnMapping"),
-        (MAPPED_BEFORE_FEATURES, "maps its columns"),
-        ("USING delta TBLPROPERTIES ('delta.enableInCommitTimestamps'='true')", "inCommit"),
-    ],
-)
-def test_target_that_deltalake_cannot_write_is_left_to_spark(
-    ddl: str, said: str, spark: SparkSession, third: ModelFacts, source: Path, target: Path
-) -> None:
-    columns = "id BIGINT, prediction DOUBLE, model_name STRING, model_version STRING, "
-    columns += "model_digest STRING, run_id STRING, scored_at TIMESTAMP"
-    spark.sql(f"CREATE TABLE delta.`{target}` ({columns}) {ddl}")
-    with pytest.raises(EngineUnfitError, match=said):
-        score(spark, third, source, request(target))
-    assert deltalake.DeltaTable(target).version() == 0

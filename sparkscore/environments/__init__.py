@@ -1,0 +1,1 @@
+"""Environments of their own for packages whose libraries are not those of this Python."""

@@ -1,0 +1,176 @@
+"""A model in an environment of its own, as its own worker sees it: a predictor like any other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from sparkscore import errors
+from sparkscore.environments.child import ANSWER, PARAMS, read_frame, write_frame
+from sparkscore.errors import EnvironmentBuildError, PredictionError, SparkscoreError, shown
+from sparkscore.flavors.base import Runtime, TreeRuntime
+from sparkscore.flavors.load import LoadedPredictor, n_outputs
+from sparkscore.package.layout import Package
+from sparkscore.package.params import plain_params
+from sparkscore.package.signature import Signature
+from sparkscore.package.trust import TrustPolicy
+
+_START = (
+    "import sys; sys.path.insert(0, {source!r}); "
+    "from sparkscore.environments.child import main; main()"
+)
+_MAX_SAID = 2000
+"""Bytes of what a child said last, to find its last line in."""
+
+
+class RemotePredictor:
+    """A predictor whose model lives in a child process; the process ends with this object."""
+
+    def __init__(
+        self, python: Path, source: Path, package: Package, trust: TrustPolicy, tree: TreeRuntime
+    ) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
+        command = [str(python), "-I", "-c", _START.format(source=str(source))]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            )
+        except OSError as exc:
+            self._said.close()
+            raise EnvironmentBuildError(
+                f"the environment's interpreter {shown(str(python))} does not start here: {exc}; "
+                "nodes need the same base Python at the same place as where it was built"
+            ) from exc
+        weakref.finalize(self, _end, self._process, self._said)
+        asked = {
+            "folder": str(package.folder),
+            "allow_code": trust.allow_code,
+            "types": list(trust.types),
+            "tree_runtime": tree.value,
+        }
+        self.runtime = self._begun(asked)
+
+    @property
+    def takes_params(self) -> bool:
+        """Whether params may be given; what the model says to them, the child knows."""
+        return True
+
+    def with_params(self, params: Mapping[str, object]) -> ParametricRemote:
+        """This predictor, with `params` sent beside each batch; see `Parametric`."""
+        return ParametricRemote(self, json.dumps(plain_params(params)))
+
+    def predict(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The declared prediction columns for a batch, as the child's model gives them.
+
+        Raises:
+            SparkscoreError: What the child raised, or its end.
+        """
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        try:
+            write_frame(self._stdin, memoryview(sink.getvalue()))
+            frame = read_frame(self._stdout)
+        except OSError:  # The pipe is broken.
+            frame = None
+        if frame is None:
+            raise PredictionError(f"the model's own process ended{self._last_words()}")
+        if frame[:1] != ANSWER:
+            raise _error_of(json.loads(frame[1:]))
+        with pa.ipc.open_stream(pa.py_buffer(frame)[1:]) as stream:
+            return stream.read_next_batch()
+
+    def _begun(self, asked: Mapping[str, object]) -> Runtime:
+        try:
+            self._stdin.write(json.dumps(asked).encode() + b"\n")
+            self._stdin.flush()
+            line = self._stdout.readline()
+        except OSError:
+            line = b""
+        if not line:
+            raise EnvironmentBuildError(
+                f"the model's own process did not begin{self._last_words()}"
+            )
+        told = json.loads(line)
+        if "class" in told:
+            raise _error_of(told)
+        return Runtime(told["name"], told["reason"])
+
+    @property
+    def _stdin(self) -> BinaryIO:
+        assert self._process.stdin is not None
+        return self._process.stdin  # type: ignore[return-value]  # a binary pipe
+
+    @property
+    def _stdout(self) -> BinaryIO:
+        assert self._process.stdout is not None
+        return self._process.stdout  # type: ignore[return-value]  # a binary pipe
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._said.seek(0, 2)
+        self._said.seek(max(0, self._said.tell() - _MAX_SAID))
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return f" with code {code}{': ' + lines[-1] if lines else ''}"
+
+
+@dataclass(frozen=True)
+class ParametricRemote:
+    """A remote predictor and params for its model, as JSON."""
+
+    remote: RemotePredictor
+    params: str
+
+    def predict(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `RemotePredictor.predict`."""
+        return self.remote.predict(batch.replace_schema_metadata({PARAMS: self.params}))
+
+
+def load_remotely(
+    python: Path, source: Path, package: Package, trust: TrustPolicy, tree: TreeRuntime
+) -> LoadedPredictor:
+    """A predictor for a package whose bytes were verified before, in another environment.
+
+    Args:
+        python: The environment's interpreter.
+        source: The zip with sparkscore's source.
+        package: The opened package.
+        trust: What the operator allows it to load.
+        tree: Whether compiled trees may stand in for the library, if the environment can.
+
+    Raises:
+        EnvironmentBuildError: The interpreter does not start, or lacks what sparkscore needs.
+        SparkscoreError: What loading raised there.
+    """
+    remote = RemotePredictor(python, source, package, trust, tree)
+    assert isinstance(package.description.signature, Signature)  # As the child has seen.
+    return LoadedPredictor(remote, remote.runtime, n_outputs(package.description.signature))
+
+
+def _error_of(told: Mapping[str, str]) -> Exception:
+    """The error that a child tells of: one of ours, memory that ran out, or the model's own."""
+    kind = getattr(errors, told["class"], None)
+    if isinstance(kind, type) and issubclass(kind, SparkscoreError):
+        return kind(told["message"])
+    if told["class"] in ("MemoryError", "ArrowMemoryError"):
+        return MemoryError(told["message"])
+    # A class of the model's own libraries may not be there to be raised; its name is.
+    kind = type(told["class"], (RuntimeError,), {})
+    error: RuntimeError = kind(told["message"])
+    return error
+
+
+def _end(process: subprocess.Popen[bytes], said: BinaryIO) -> None:
+    process.kill()
+    process.wait()
+    for file in (process.stdin, process.stdout, said):
+        if file is not None:
+            file.close()
