@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
 
+from sparkscore.flavors.portable import as_hinted
 from sparkscore.flavors.python_model import (
     PythonContext,
     PythonModel,
@@ -119,11 +120,12 @@ class FunctionInfo(NamedTuple):
     input_param_name: str
 
 
-def unchanged(
-    args: tuple[object, ...], kwargs: dict[str, object], *_: object
+def hinted_arguments(
+    args: tuple[object, ...], kwargs: dict[str, object], position: int, hint: object, _: str
 ) -> tuple[tuple[object, ...], dict[str, object]]:
-    """The arguments of `predict` as they are: they were converted to its hint before."""
-    return args, kwargs
+    """The arguments of `predict`, its rows as its annotation asks for them."""
+    rows = as_hinted(args[position], hint)
+    return (*args[:position], rows, *args[position + 1 :]), kwargs
 
 
 class MlflowError(Exception):
@@ -147,7 +149,7 @@ _NAMES: dict[str, dict[str, object]] = {
     "mlflow.pyfunc.utils": {},
     "mlflow.pyfunc.utils.data_validation": {
         "FuncInfo": FunctionInfo,
-        "_validate_model_input": unchanged,
+        "_validate_model_input": hinted_arguments,
     },
     "mlflow.types": {},
     "mlflow.types.schema": dict.fromkeys((*_SCHEMA, "Schema", "TensorSpec"), Annotated),

@@ -20,6 +20,8 @@ class PortableModel:
 
     def __init__(self, model: object) -> None:
         self.model = model
+        # Read where the model is written: pickled, it forgets what its annotations name.
+        self.hint = input_hint(model)
 
     def load_context(self, context: object) -> None:
         """Let the model open its artifacts, if it wants to."""
@@ -27,7 +29,7 @@ class PortableModel:
 
     def predict(self, context: object, model_input: object, params: object = None) -> object:
         """What the model answers; see `call_model`."""
-        return call_model(self.model, context, model_input, params)
+        return call_model(self.model, context, model_input, params, self.hint)
 
 
 def load_context(model: object, context: object) -> None:
@@ -37,7 +39,9 @@ def load_context(model: object, context: object) -> None:
         load(context)
 
 
-def call_model(model: object, context: object, model_input: object, params: object) -> object:
+def call_model(
+    model: object, context: object, model_input: object, params: object, hint: object = None
+) -> object:
     """What a model answers for rows.
 
     Args:
@@ -47,15 +51,26 @@ def call_model(model: object, context: object, model_input: object, params: obje
         model_input: A pandas DataFrame. A model whose argument is annotated as `list[...]` gets
             its one column as a list, or a dictionary (or pydantic model) for each row.
         params: Given where it is taken, by this name.
+        hint: The annotation of the argument, where it is known from elsewhere.
     """
     predict = predict_of(model)
-    names = list(inspect.signature(predict).parameters)
-    with_context = _takes_context(predict)
-    hint = _hint(predict, names[1 if with_context else 0]) if names else None
-    given = _as_hinted(model_input, hint)
-    arguments = (context, given) if with_context else (given,)
-    extra = {"params": params} if "params" in names else {}
+    given = as_hinted(model_input, input_hint(model) if hint is None else hint)
+    arguments = (context, given) if _takes_context(predict) else (given,)
+    extra = {"params": params} if takes_params(model) else {}
     return predict(*arguments, **extra)
+
+
+def input_hint(model: object) -> object:
+    """The `list[...]` that a model's argument for rows is annotated as; None: another, or none."""
+    predict = predict_of(model)
+    names = list(inspect.signature(predict).parameters)
+    if not names:
+        return None
+    try:
+        hint = typing.get_type_hints(predict).get(names[1 if _takes_context(predict) else 0])
+    except Exception:  # noqa: BLE001 - annotations are foreign code, and may name what is gone
+        return None
+    return hint if typing.get_origin(hint) is list else None
 
 
 def predict_of(model: object) -> Callable[..., object]:
@@ -81,14 +96,8 @@ def _takes_context(predict: Callable[..., object]) -> bool:
     return "context" in parameters or len(needed) == 2  # noqa: PLR2004 - context and input
 
 
-def _hint(predict: Callable[..., object], name: str) -> object:
-    try:
-        return typing.get_type_hints(predict).get(name)
-    except Exception:  # noqa: BLE001 - annotations are foreign code, and may name what is gone
-        return None
-
-
-def _as_hinted(frame: typing.Any, hint: object) -> object:  # noqa: ANN401 - pandas is not imported
+def as_hinted(frame: typing.Any, hint: object) -> object:  # noqa: ANN401 - pandas is not imported
+    """A pandas frame as what `hint` asks for; anything else as it is."""
     if typing.get_origin(hint) is not list or not hasattr(frame, "iloc"):
         return frame
     element = typing.get_args(hint)[0]

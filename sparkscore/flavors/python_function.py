@@ -44,7 +44,8 @@ _ARTIFACTS = "artifacts"
 _DATA = "data"
 _WHERE = "MLmodel flavors.python_function"
 _SCRIPT_MODULE = "sparkscore_model_script"
-_WRAPPED = {"PortableModel": "model", "_FunctionPythonModel": "func", "FunctionModel": "func"}
+_OURS = "PortableModel"
+_WRAPPED = {_OURS: "model", "_FunctionPythonModel": "func", "FunctionModel": "func"}
 """Classes that saving puts around a model, ours and MLflow's, and where it lies in them."""
 
 
@@ -89,6 +90,7 @@ class PythonFunctionFlavor:
                 model = _load_object(folder, conf, trust)
             else:
                 model = _call_loader(folder, conf, context, trust)
+            hint = getattr(model, "hint", None) if type(model).__name__ == _OURS else None
             while type(model).__name__ in _WRAPPED:
                 model = getattr(model, _WRAPPED[type(model).__name__])
             if not callable(portable.predict_of(model)):
@@ -97,7 +99,7 @@ class PythonFunctionFlavor:
                 )
             with running_code(folder):
                 portable.load_context(model, context)
-        return PythonPredictor(model, context, schema)
+        return PythonPredictor(model, context, schema, hint)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class PythonPredictor:
     model: object
     context: PythonContext
     schema: ColumnSchema
+    hint: object
     params: Mapping[str, object] | None = None
 
     @property
@@ -128,7 +131,7 @@ class PythonPredictor:
         """What the model answers for `batch`; see `Predictor`."""
         frame = pandas_frame(batch, self.schema)
         params = None if self.params is None else dict(self.params)  # It may change its own.
-        return portable.call_model(self.model, self.context, frame, params)
+        return portable.call_model(self.model, self.context, frame, params, self.hint)
 
 
 def _save_object(model: object, folder: Path) -> dict[str, object]:

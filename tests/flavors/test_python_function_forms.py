@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cloudpickle
 import pandas as pd
+import pydantic
 import pytest
 import yaml
 from sklearn.linear_model import LinearRegression
@@ -203,6 +204,15 @@ def joined(model_input: list[dict[str, object]]) -> list[str]:
     return [f"{row['x']}{row['word']}" for row in model_input]
 
 
+class Row(pydantic.BaseModel):
+    x: float
+    word: str
+
+
+def of_rows(model_input: list[Row]) -> list[str]:
+    return [row.word * int(row.x) for row in model_input]
+
+
 def of_context(ctx: PythonContext, rows: pd.DataFrame) -> object:
     return rows["x"] + len(ctx.artifacts)
 
@@ -215,6 +225,7 @@ def of_context(ctx: PythonContext, rows: pd.DataFrame) -> object:
         (first_of_three, ROWS, [2.0, 3.0, 4.0]),
         (joined, WORDS, ["1.0a", "2.0b"]),
         (reversed_words, WORDS, ["a", "b"]),
+        (of_rows, WORDS, ["a", "bb"]),
         (of_context, ROWS, [1.0, 2.0, 3.0]),
     ],
 )
