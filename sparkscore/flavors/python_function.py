@@ -44,8 +44,12 @@ _ARTIFACTS = "artifacts"
 _DATA = "data"
 _WHERE = "MLmodel flavors.python_function"
 _SCRIPT_MODULE = "sparkscore_model_script"
-_OURS = "PortableModel"
-_WRAPPED = {_OURS: "model", "_FunctionPythonModel": "func", "FunctionModel": "func"}
+_OURS = ("sparkscore.flavors.portable", "PortableModel")
+_WRAPPED = {
+    _OURS: "model",
+    ("sparkscore.flavors.mlflow_names", "FunctionModel"): "func",
+    ("mlflow.pyfunc.model", "_FunctionPythonModel"): "func",
+}
 """Classes that saving puts around a model, ours and MLflow's, and where it lies in them."""
 
 
@@ -90,9 +94,9 @@ class PythonFunctionFlavor:
                 model = _load_object(folder, conf, trust)
             else:
                 model = _call_loader(folder, conf, context, trust)
-            hint = getattr(model, "hint", None) if type(model).__name__ == _OURS else None
-            while type(model).__name__ in _WRAPPED:
-                model = getattr(model, _WRAPPED[type(model).__name__])
+            hint = getattr(model, "hint", None) if _class_of(model) == _OURS else None
+            while _class_of(model) in _WRAPPED:
+                model = getattr(model, _WRAPPED[_class_of(model)])
             if not callable(portable.predict_of(model)):
                 raise PackageFormatError(
                     f"{folder} makes a {type(model).__name__}, which has no method predict"
@@ -132,6 +136,11 @@ class PythonPredictor:
         frame = pandas_frame(batch, self.schema)
         params = None if self.params is None else dict(self.params)  # It may change its own.
         return portable.call_model(self.model, self.context, frame, params, self.hint)
+
+
+def _class_of(model: object) -> tuple[str, str]:
+    """Module and name; a class that was pickled by value is another one than ours."""
+    return type(model).__module__, type(model).__name__
 
 
 def _save_object(model: object, folder: Path) -> dict[str, object]:

@@ -456,6 +456,13 @@ def test_what_cannot_be_packed_is_refused(
     assert not (tmp_path / "p").exists()
 
 
+def test_class_that_has_the_name_of_a_wrapper_is_a_model_like_any(tmp_path: Path) -> None:
+    text = "import sparkscore\nclass PortableModel:\n    def predict(self, rows):\n"
+    text += "        return rows['x'] * 2\nsparkscore.set_model(PortableModel())\n"
+    (script,) = written(tmp_path, {"model.py": text})
+    assert predicted(save_model(script, tmp_path / "p", input_example=ROWS)) == [2.0, 4.0, 6.0]
+
+
 def test_author_can_run_a_script_without_any_package(tmp_path: Path) -> None:
     sparkscore.set_model(halved)  # Nothing waits for it, and nothing is kept.
     (script,) = written(tmp_path, {"empty.py": ""})
