@@ -18,6 +18,7 @@ from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt, shown
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.package.params import ParamText
 from sparkscore.workspace import Workspace
 
 _INTERRUPTED = 130
@@ -35,6 +36,7 @@ _JOB_OPTIONS = (
     click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
     click.option("--keep", multiple=True, help="Further column to carry along; repeatable."),
     click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column."),
+    click.option("--param", multiple=True, metavar="NAME=VALUE", help="Param of the model."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
@@ -51,7 +53,7 @@ _JOB_OPTIONS = (
 _TRUST_OPTIONS = (
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
-    click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
+    click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
 )
 _JOB_KEYS = {
     "source": "source.uri",
@@ -77,8 +79,8 @@ def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
     settings: dict[str, object] = {}
     if flags["on_invalid"] is not None:
         settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_pickle"]:
-        settings["trust.allow_pickle"] = True
+    if flags["trust_code"]:
+        settings["trust.allow_code"] = True
     if flags["trust"]:
         settings["trust.types"] = flags["trust"]
     if flags.get("preload"):
@@ -97,6 +99,19 @@ def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
         if not (name and equals and source):
             raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
         yield name, source
+
+
+def param_texts(texts: Iterable[str]) -> Iterable[tuple[str, ParamText]]:
+    """Name and value of each `--param NAME=VALUE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--param {shown(text)} is not of the form NAME=VALUE")
+        yield name, ParamText(value)
 
 
 @click.group()
@@ -238,22 +253,21 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column"}
+    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "param"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
         if name not in no_keys and value not in (None, ())
     }
-    return keys | {
-        f"columns.{name}": source
-        for name, source in column_names(cast(tuple[str, ...], flags["column"]))
-    }
+    columns = column_names(cast(tuple[str, ...], flags["column"]))
+    params = param_texts(cast(tuple[str, ...], flags["param"]))
+    keys |= {f"columns.{name}": source for name, source in columns}
+    return keys | {f"params.{name}": value for name, value in params}
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
-    record = {
-        key: facts[key] for key in ("model", "source", "target", "engine", "runtime", "run_key")
-    }
+    keys = ("model", "source", "target", "engine", "runtime", "run_key", "params")
+    record = {key: facts[key] for key in keys if key != "params" or facts[key]}
     show_record(record, Output.TABLE)
     click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
