@@ -13,6 +13,8 @@ from sparkscore.extras import missing_extra
 
 if TYPE_CHECKING:
     from sparkscore.api import score, spark_udf
+    from sparkscore.autologging import autolog
+    from sparkscore.current_run import active_run, start_run
     from sparkscore.direct import load_model, log_model
     from sparkscore.flavors import (
         LoaderModule,
@@ -31,6 +33,8 @@ __all__ = [
     "PythonModel",
     "Workspace",
     "__version__",
+    "active_run",
+    "autolog",
     "infer_signature",
     "load_model",
     "load_predictor",
@@ -39,12 +43,15 @@ __all__ = [
     "score",
     "set_model",
     "spark_udf",
+    "start_run",
 ]
 
 _ROOMS = {
     "LoaderModule": "sparkscore.flavors",
     "PythonModel": "sparkscore.flavors",
     "Workspace": "sparkscore.workspace",
+    "active_run": "sparkscore.current_run",
+    "autolog": "sparkscore.autologging",
     "infer_signature": "sparkscore.package.signature",
     "load_model": "sparkscore.direct",
     "load_predictor": "sparkscore.flavors",
@@ -53,6 +60,7 @@ _ROOMS = {
     "score": "sparkscore.api",
     "set_model": "sparkscore.flavors",
     "spark_udf": "sparkscore.api",
+    "start_run": "sparkscore.current_run",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 import pyarrow as pa
 
+from sparkscore.current_run import active_run, start_run
 from sparkscore.errors import SignatureMismatchError, UsageError, listed, nearest, shown
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.frames import column_inputs
@@ -134,8 +136,9 @@ def log_model(
     model: object,
     name: str,
     *,
+    registered_model_name: str | None = None,
     alias: str | None = None,
-    run_id: str = "",
+    run_id: str | None = None,
     workspace: Workspace | None = None,
     **how: Unpack[HowToSave],
 ) -> ModelVersion:
@@ -144,8 +147,10 @@ def log_model(
     Args:
         model: What `save_model` takes.
         name: Registered model; created if it is new.
+        registered_model_name: As in MLflow: this is the registered model, and `name` the folder
+            of its package among the files of the active run, or of a new run.
         alias: Points to the new version once it is READY.
-        run_id: The run that made the model.
+        run_id: The run that made the model; None: the active run, if there is one.
         workspace: Where the registry is; None opens the one that settings name.
         how: The keyword arguments of `save_model`.
 
@@ -156,11 +161,18 @@ def log_model(
         >>> version = sparkscore.log_model(fitted, "flight-delay", input_example=rows)
         >>> sparkscore.load_model(f"models:/flight-delay/{version.version}")
     """
-    parsed = parse_model_name(name)
+    parsed = parse_model_name(registered_model_name or name)
     parsed_alias = None if alias is None else parse_alias(alias)
     opened = workspace or Workspace.open()
-    with tempfile.TemporaryDirectory(prefix="sparkscore-log-") as scratch:
+    run = active_run()
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkscore-log-"))
         package = save_model(model, Path(scratch) / "package", **how)
+        if registered_model_name is not None:
+            run = run or stack.enter_context(start_run(name, workspace=opened))
+            run.log_package(package, name)
+        if run_id is None:
+            run_id = "" if run is None else run.run_id
         return opened.registry.register(package.folder, parsed, alias=parsed_alias, run_id=run_id)
 
 

@@ -7,10 +7,10 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sparkscore.errors import SparkStoppedError, is_interrupt
 from sparkscore.names import (
@@ -24,11 +24,17 @@ from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
 from sparkscore.stores.experiments import find_or_create_experiment
 
+if TYPE_CHECKING:
+    from sparkscore.package.layout import Package
+
 # What one call of MLflow's REST API takes at most.
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
 _MAX_TAGS = 100
 _N_NAME_CHARS = 6
+# Where clients of MLflow 2 find a run's models.
+_MODELS_TAG = "mlflow.log-model.history"
+_MAX_MODELS_IN_TAG = 20
 
 _Item = TypeVar("_Item")
 
@@ -129,6 +135,7 @@ class ActiveRun:
         self._runs = runs
         self._artifacts = artifacts
         self._clock = clock
+        self._models: list[dict[str, object]] = json.loads(run.tags.get(_MODELS_TAG, "[]"))
 
     @property
     def run_id(self) -> RunId:
@@ -221,6 +228,33 @@ class ActiveRun:
         """
         place: ArtifactPath = parse_artifact_path(local.name if path is None else path)
         self._artifacts.put(local, place)
+
+    def log_package(self, package: Package, path: str = "model") -> str:
+        """Keep a model's package as the artifact folder `path`, and say so where MLflow looks.
+
+        A second model of the run gets a folder of its own: `model-2` and so on.
+
+        Returns:
+            The artifact folder.
+
+        Raises:
+            InvalidNameError: The path is not a plain relative path.
+        """
+        taken = {entry["artifact_path"] for entry in self._models}
+        numbered = (f"{path}-{n}" for n in count(2))
+        place = parse_artifact_path(next(p for p in chain([path], numbered) if p not in taken))
+        self._artifacts.put(package.folder, place)
+        entry: dict[str, object] = {
+            "run_id": self.run_id,
+            "artifact_path": place,
+            "utc_time_created": package.description.utc_time_created,
+            "model_uuid": package.description.model_uuid,
+            # By name alone: their details are in MLmodel, and a tag holds 8000 characters.
+            "flavors": {key: {} for key in package.description.flavors},
+        }
+        self._models = [*self._models, entry][-_MAX_MODELS_IN_TAG:]
+        self.set_tags({_MODELS_TAG: json.dumps(self._models)})
+        return place
 
     def __enter__(self) -> ActiveRun:
         return self

@@ -20,6 +20,8 @@ def test_the_door_opens_to_exactly_these_names() -> None:
         "PythonModel",
         "Workspace",
         "__version__",
+        "active_run",
+        "autolog",
         "infer_signature",
         "load_model",
         "load_predictor",
@@ -28,6 +30,7 @@ def test_the_door_opens_to_exactly_these_names() -> None:
         "score",
         "set_model",
         "spark_udf",
+        "start_run",
     }
 
 
@@ -37,7 +40,7 @@ def test_every_name_of_the_door_says_what_the_caller_gets(name: str) -> None:
     assert text.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("room", ["conf", "flavors", "package", "stores.sql"])
+@pytest.mark.parametrize("room", ["autologging", "conf", "flavors", "package", "stores.sql"])
 def test_what_a_room_exports_is_there_and_sorted(room: str) -> None:
     module = import_module(f"sparkscore.{room}")
     assert sorted(module.__all__) == list(module.__all__)

@@ -1,0 +1,97 @@
+"""What the boosting libraries share: measures of each step, early stopping, importances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sparkscore.autologging.training import Training, ongoing
+from sparkscore.records import Metric
+from sparkscore.stores.base import Clock, system_clock
+
+# A call to a store for each step would cost more than the step. What is waiting is sent when it
+# fills a call, or when it is this old, so that a long training can be watched.
+_MAX_WAITING = 1000
+_MAX_WAITING_MS = 10_000
+
+_PLAIN = str.maketrans({"@": "_at_"})
+
+
+class Steps:
+    """Collects what is measured in each boosting step, and logs it in batches.
+
+    Args:
+        training: Its run takes the points.
+        clock: Milliseconds since the epoch.
+    """
+
+    def __init__(self, training: Training, clock: Clock = system_clock) -> None:
+        self._training = training
+        self._clock = clock
+        self._waiting: list[Metric] = []
+        self._history: dict[str, list[float]] = {}
+        self._sent_ms = clock()
+        self.n_steps = 0
+
+    def add(self, step: int, measured: Iterable[tuple[str, str, float]]) -> None:
+        """Take what was measured in a step.
+
+        Args:
+            step: Its number, from 0.
+            measured: Name of the evaluated rows, of the measure, and its value.
+        """
+        with self._training.keeping(f"step {step}"):
+            now = self._clock()
+            for rows, measure, value in measured:
+                key = f"{rows}-{measure}".translate(_PLAIN)
+                self._history.setdefault(key, []).append(float(value))
+                self._waiting.append(Metric(key, float(value), now, step))
+            self.n_steps = step + 1
+            if len(self._waiting) >= _MAX_WAITING or now - self._sent_ms >= _MAX_WAITING_MS:
+                self.send()
+
+    def send(self) -> None:
+        """Log what is waiting."""
+        points, self._waiting = self._waiting, []
+        self._sent_ms = self._clock()
+        self._training.run.log_points(points)
+
+    def add_best(self, best: int, first: int) -> None:
+        """Log where training stopped early, and the best values as those of one more step.
+
+        That makes them the latest, which is what a list of runs shows.
+
+        Args:
+            best: Number of the best step, as the library counts.
+            first: What the library calls the first step: 0 or 1.
+        """
+        now = self._clock()
+        stopped = self.n_steps - 1 + first
+        self._waiting += [
+            Metric("best_iteration", best, now),
+            Metric("stopped_iteration", stopped, now),
+            *(
+                Metric(key, values[best - first], now, self.n_steps)
+                for key, values in self._history.items()
+            ),
+        ]
+
+
+def steps_to_fill(library: str) -> Steps | None:
+    """Where a call of the library's `train` puts its steps: of its own training, or none.
+
+    The scikit-learn API of a library calls `train` once; a search for params calls it often, and
+    its steps are not those of one model.
+    """
+    training = ongoing()
+    if training is None or training.recorder is None or training.recorder.library != library:
+        return None
+    if training.steps is not None:
+        return None
+    training.steps = Steps(training)
+    return training.steps
+
+
+def log_importances(training: Training, kind: str, importances: Mapping[str, float]) -> None:
+    """Keep how much each feature counts, the most important first."""
+    ranked = sorted(importances.items(), key=lambda item: item[1], reverse=True)
+    training.run.log_json(dict(ranked), f"feature_importance_{kind}.json")
