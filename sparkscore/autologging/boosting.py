@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sparkscore.autologging.training import Training, ongoing
+from sparkscore.autologging.training import Training, ongoing, plain_key
 from sparkscore.records import Metric
 from sparkscore.stores.base import Clock, system_clock
 
@@ -12,8 +12,6 @@ from sparkscore.stores.base import Clock, system_clock
 # fills a call, or when it is this old, so that a long training can be watched.
 _MAX_WAITING = 1000
 _MAX_WAITING_MS = 10_000
-
-_PLAIN = str.maketrans({"@": "_at_"})
 
 
 class Steps:
@@ -28,7 +26,7 @@ class Steps:
         self._training = training
         self._clock = clock
         self._waiting: list[Metric] = []
-        self._history: dict[str, list[float]] = {}
+        self._history: dict[str, dict[int, float]] = {}
         self._sent_ms = clock()
         self.n_steps = 0
 
@@ -39,11 +37,11 @@ class Steps:
             step: Its number, from 0.
             measured: Name of the evaluated rows, of the measure, and its value.
         """
-        with self._training.keeping(f"step {step}"):
+        with self._training.keeping("steps"):
             now = self._clock()
             for rows, measure, value in measured:
-                key = f"{rows}-{measure}".translate(_PLAIN)
-                self._history.setdefault(key, []).append(float(value))
+                key = plain_key(f"{rows}-{measure}".replace("@", "_at_"))
+                self._history.setdefault(key, {})[step] = float(value)
                 self._waiting.append(Metric(key, float(value), now, step))
             self.n_steps = step + 1
             if len(self._waiting) >= _MAX_WAITING or now - self._sent_ms >= _MAX_WAITING_MS:
@@ -72,6 +70,7 @@ class Steps:
             *(
                 Metric(key, values[best - first], now, self.n_steps)
                 for key, values in self._history.items()
+                if best - first in values
             ),
         ]
 
@@ -83,9 +82,9 @@ def steps_to_fill(library: str) -> Steps | None:
     its steps are not those of one model.
     """
     training = ongoing()
-    if training is None or training.recorder is None or training.recorder.library != library:
+    if training is None or not training.is_recorded or training.steps is not None:
         return None
-    if training.steps is not None:
+    if training.recorder is None or training.recorder.library != library:
         return None
     training.steps = Steps(training)
     return training.steps

@@ -23,6 +23,9 @@ _CROSS_VALIDATIONS = (
     "permutation_test_score",
     "validation_curve",
 )
+# What they call for each clone: a notebook may have their names from before, and these are looked
+# up when they are called.
+_FOLDS = ("_fit_and_predict", "_fit_and_score", "_permutation_test_score")
 
 
 def watch(patches: Patches) -> None:
@@ -85,13 +88,15 @@ def _watch_new_classes(base: type, watch_class: Callable[[type], None], patches:
 
 
 def _watch_validation(patches: Patches, module: ModuleType) -> None:
-    # The package takes the functions over from this module, now or before.
-    package = sys.modules["sklearn.model_selection"]
-    for name in _CROSS_VALIDATIONS:
-        taken_over = vars(package).get(name) is vars(module)[name]
+    for name in (*_CROSS_VALIDATIONS, *_FOLDS):
+        original = vars(module).get(name)
         patches.replace(module, name, _recording_validation)
-        if taken_over:
-            patches.take_over(module, package, name)
+        # Others have taken the functions over by now, or will: all have the same one, since a
+        # function is sent to other processes by its name.
+        for taker in ("sklearn.model_selection", "sklearn.model_selection._search"):
+            other = sys.modules.get(taker)
+            if other is not None and vars(other).get(name) is original:
+                patches.take_over(module, other, name)
 
 
 def _recording_fit(original: Function) -> Function:

@@ -124,19 +124,17 @@ class Fit(sklearn.Fit):
 
     def finish(self, training: Training, result: object) -> None:  # noqa: ARG002 - the model itself
         """See `Recorder`."""
-        with training.keeping("metrics"):
+        with training.keeping("the booster"):
             log_booster(training, cast("_Boosted", self.model).booster_)
         sklearn.keep_estimator(training, self.model, self.rows)
 
 
 def log_booster(training: Training, booster: Booster) -> None:
-    """Keep the last steps of a training, where it stopped, and what its features count."""
-    with training.keeping("metrics"):
-        if training.steps is not None:
-            # It is 0, or less, unless training was to stop early.
-            if booster.best_iteration > 0:
-                training.steps.add_best(booster.best_iteration, first=1)
-            training.steps.send()
+    """Keep where training stopped, if it was to stop early, and what the features count."""
+    with training.keeping("the best step"):
+        # It is 0, or less, unless training was to stop early.
+        if training.steps is not None and booster.best_iteration > 0:
+            training.steps.add_best(booster.best_iteration, first=1)
     for kind in ("split", "gain"):
         with training.keeping("feature importances"):
             counts = booster.feature_importance(importance_type=kind).tolist()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sparkscore.autologging.patches import Function
+from sparkscore.autologging.training import plain_key
 from sparkscore.records import Metric
 from sparkscore.stores.base import system_clock
 
@@ -32,9 +33,8 @@ class Estimator(Protocol):
 
 def log_estimator(training: Training, model: Estimator) -> None:
     """Keep params and class of a model that is about to be fitted."""
-    # A search has params of its own, and finds those of its estimator.
-    is_search = hasattr(model, "estimator") and hasattr(model, "refit")
-    training.log_params(model.get_params(deep=not is_search))
+    # Those of a search's estimator are what it is about to find.
+    training.log_params(model.get_params(deep=not _is_search(model)))
     kind = type(model)
     with training.keeping("tags"):
         training.run.set_tags(
@@ -62,7 +62,7 @@ class Fit:
     ) -> Fit | None:
         """The record of a call; None for what transforms, and for a call that does not bind."""
         given = bound(fit, (model, *args), kwargs)
-        if given is None or not callable(getattr(model, "predict", None)):
+        if given is None or not (_predicts(model) or _is_search(model)):
             return None
         more = given.get("kwargs") or given.get("params") or given.get("fit_params") or {}
         weights = given.get(
@@ -111,7 +111,7 @@ def observed(training: Training, features: object, targets: object) -> Rows | No
 
 def keep_estimator(training: Training, model: Estimator, rows: Rows | None) -> None:
     """Keep a fitted model, if it can predict and its rows are known."""
-    if rows is None or not callable(getattr(model, "predict", None)):
+    if rows is None or not _predicts(model):
         return
     from sparkscore.autologging.kept import keep_model
 
@@ -166,9 +166,10 @@ class CrossValidation:
         with training.keeping("metrics"):
             now_ms = system_clock()
             points = []
-            for key, values in cast("Mapping[str, np.ndarray]", result).items():
-                if not (key.startswith(("test_", "train_")) or key.endswith("_time")):
+            for name, values in cast("Mapping[str, np.ndarray]", result).items():
+                if not (name.startswith(("test_", "train_")) or name.endswith("_time")):
                     continue
+                key = plain_key(name)
                 points += [Metric(key, float(v), now_ms, fold) for fold, v in enumerate(values)]
                 points.append(Metric(f"mean_{key}", float(values.mean()), now_ms))
                 points.append(Metric(f"std_{key}", float(values.std()), now_ms))
@@ -183,3 +184,12 @@ def bound(
         return inspect.signature(function).bind(*args, **kwargs).arguments
     except TypeError:
         return None
+
+
+def _predicts(model: object) -> bool:
+    return callable(getattr(model, "predict", None))
+
+
+def _is_search(model: object) -> bool:
+    """Whether a model looks for the params of another one; it predicts only if it is to refit."""
+    return hasattr(model, "estimator") and hasattr(model, "refit")

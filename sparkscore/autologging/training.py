@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -94,10 +93,13 @@ def recorded(make: Callable[[], Recorder | None], call: Callable[[], _Result]) -
     thread = threading.current_thread()
     _ONGOING[thread] = training
     try:
-        return training.around(make, call)
+        with training:
+            training.begin(make)
+            result = call()
+            training.finish(result)
+            return result
     finally:
         del _ONGOING[thread]
-        training.tell()
 
 
 def ongoing() -> Training | None:
@@ -116,7 +118,7 @@ def ongoing() -> Training | None:
 
 
 class Training:
-    """One training under record."""
+    """One training under record; leaving its `with` block ends a run that it has started."""
 
     def __init__(self, options: AutologOptions) -> None:
         self.options = options
@@ -125,31 +127,32 @@ class Training:
         """Of boosting: what is measured in each step."""
         self._run: ActiveRun | None = None
         self._is_ours = False
-        self._lost: list[str] = []
+        self._lost: dict[str, str] = {}
 
     @property
     def run(self) -> ActiveRun:
-        """The run that takes the record; parts are kept only where there is one."""
+        """The run that takes the record; asked for only where there is one."""
         assert self._run is not None
         return self._run
 
-    def around(self, make: Callable[[], Recorder | None], call: Callable[[], _Result]) -> _Result:
-        """What `call` returns or raises, with a run around it."""
+    @property
+    def is_recorded(self) -> bool:
+        """Whether there is a run that takes the record."""
+        return self._run is not None
+
+    def begin(self, make: Callable[[], Recorder | None]) -> None:
+        """Start a run, or take the active one, and keep what is known before the call."""
         with self.keeping("the training"):
             self.recorder = make()
             if self.recorder is not None:
                 self._run = self._started(self.recorder)
                 self.recorder.begin(self)
-        try:
-            result = call()
-        except BaseException:
-            self._end()
-            raise
-        with self.keeping("the training"):
-            if self.recorder is not None and self._run is not None:
+
+    def finish(self, result: object) -> None:
+        """Keep what the call brought about."""
+        with self.keeping("the result"):
+            if self.recorder is not None and self.is_recorded:
                 self.recorder.finish(self, result)
-        self._end()
-        return result
 
     def keeping(self, part: str) -> AbstractContextManager[None]:
         """A block that keeps a part of the record: an error in it is told at the end, in brief."""
@@ -158,15 +161,30 @@ class Training:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Keep params as text, in the form that stores take."""
         with self.keeping("params"):
-            self.run.log_params({_key(key): _text(value) for key, value in params.items()})
+            self.run.log_params({plain_key(key): _text(value) for key, value in params.items()})
 
-    def tell(self) -> None:
-        """Warn, once, of all that was not kept."""
-        if not self._lost or self.options.silent:
-            return
-        # By the log: a warning that is made an error would break the user's fit.
-        of = "a training" if self._run is None else f"run {self._run.run_name}"
-        _LOGGER.warning("autolog of %s: not recorded: %s", of, "; ".join(self._lost))
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self.keeping("steps"):
+            # Of a training that failed too: they show where it went wrong.
+            if self.steps is not None:
+                self.steps.send()
+        with self.keeping("the end"):
+            if self._run is not None and self._is_ours:
+                # With the user's exception, if there is one: it says how the run ended.
+                self._run.__exit__(kind, error, trace)
+        if self._lost and not self.options.silent:
+            # By the log: a warning that is made an error would break the user's fit.
+            of = "a training" if self._run is None else f"run {self._run.run_name}"
+            lost = "; ".join(f"{part} ({reason})" for part, reason in self._lost.items())
+            _LOGGER.warning("autolog of %s: not recorded: %s", of, lost)
 
     def _started(self, recorder: Recorder) -> ActiveRun:
         tags = {"mlflow.autologging": recorder.library}
@@ -183,15 +201,15 @@ class Training:
             tags=tags,
         )
 
-    def _end(self) -> None:
-        with self.keeping("its end"):
-            if self._run is not None and self._is_ours:
-                # With the user's exception, if there is one: it says how the run ended.
-                self._run.__exit__(*sys.exc_info())
+
+def plain_key(text: str) -> str:
+    """A key with `_` for what no store takes, such as a column's odd name."""
+    plain = "".join(char if char.isalnum() or char in "_-.:/ " else "_" for char in text)
+    return plain.replace("..", "__").lstrip("/")[:_MAX_KEY_CHARS] or "_"
 
 
 class _Keeping:
-    def __init__(self, part: str, lost: list[str]) -> None:
+    def __init__(self, part: str, lost: dict[str, str]) -> None:
         self._part = part
         self._lost = lost
 
@@ -207,14 +225,10 @@ class _Keeping:
         # Everything but an interrupt: whatever fails here, the user's training goes on.
         if not isinstance(error, Exception):
             return False
-        self._lost.append(f"{self._part} ({type(error).__name__}: {error})")
+        # The first one of a part, by its first line: xgboost's go on with a stack.
+        said = str(error).partition("\n")[0]
+        self._lost.setdefault(self._part, f"{type(error).__name__}: {said}")
         return True
-
-
-def _key(text: str) -> str:
-    """A param's key with `_` for what no store takes, such as a column's odd name."""
-    plain = "".join(char if char.isalnum() or char in "_-.:/ " else "_" for char in text)
-    return plain.replace("..", "__").lstrip("/")[:_MAX_KEY_CHARS] or "_"
 
 
 def _text(value: object) -> str:

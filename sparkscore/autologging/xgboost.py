@@ -94,7 +94,7 @@ class Train:
         if rows is not None:
             from sparkscore.autologging.kept import keep_model
 
-            keep_model(training, booster, rows, lambda n: booster.predict(_head(self._matrix, n)))
+            keep_model(training, booster, rows, lambda n: _predicted(booster, self._matrix, n))
 
 
 @dataclass
@@ -106,19 +106,17 @@ class Fit(sklearn.Fit):
     def finish(self, training: Training, result: object) -> None:  # noqa: ARG002 - the model itself
         """See `Recorder`."""
         model = cast("_Boosted", self.model)
-        with training.keeping("metrics"):
+        with training.keeping("the booster"):
             log_booster(training, model.get_booster())
         sklearn.keep_estimator(training, self.model, self.rows)
 
 
 def log_booster(training: Training, booster: Booster) -> None:
-    """Keep the last steps of a training, where it stopped, and what its features count."""
-    with training.keeping("metrics"):
-        if training.steps is not None:
-            # It has the attribute only if it was to stop early.
-            if booster.attr("best_iteration") is not None:
-                training.steps.add_best(booster.best_iteration, first=0)
-            training.steps.send()
+    """Keep where training stopped, if it was to stop early, and what the features count."""
+    with training.keeping("the best step"):
+        # The booster has the attribute only if it was to stop early.
+        if training.steps is not None and booster.attr("best_iteration") is not None:
+            training.steps.add_best(booster.best_iteration, first=0)
     with training.keeping("feature importances"):
         scores = booster.get_score(importance_type="weight")
         log_importances(training, "weight", cast("dict[str, float]", scores))
@@ -167,6 +165,15 @@ def _defaults(function: Function) -> dict[str, object]:
     return {p.name: p.default for p in given if p.default is not p.empty}
 
 
+def _predicted(booster: Booster, matrix: DMatrix, n_rows: int) -> object:
+    from xgboost.core import XGBoostError
+
+    try:
+        return booster.predict(_head(matrix, n_rows))
+    except XGBoostError:  # One that is quantized or kept on disk cannot be cut.
+        return booster.predict(matrix)[:n_rows]
+
+
 def _head(matrix: DMatrix, n_rows: int) -> DMatrix:
     return matrix.slice(list(range(min(n_rows, matrix.num_row()))))
 
@@ -191,7 +198,6 @@ def _rows(matrix: DMatrix) -> Rows:
     try:
         sample = _head(matrix, _MAX_COPIED_ROWS).get_data()
     except XGBoostError:
-        # One that is quantized or kept on disk cannot be cut.
         sample = matrix.get_data()[:_MAX_COPIED_ROWS]
     n_rows = matrix.num_row()
     return Rows(n_rows, n_columns, inputs, sample, digest_of(sample, matrix.get_label(), n_rows))
