@@ -53,6 +53,12 @@ def test_a_room_above_spark_is_imported_without_spark_or_sql(room: str, tmp_path
     assert {name.partition(".")[0] for name in loaded} & heavy == set()
 
 
+def test_autologging_is_turned_on_without_the_libraries_that_it_watches(tmp_path: Path) -> None:
+    loaded = loaded_by("import sparkscore; sparkscore.autolog()", tmp_path)
+    heavy = {"lightgbm", "numpy", "pandas", "pyarrow", "pyspark", "sklearn", "sqlalchemy", "xgboost"}
+    assert {name.partition(".")[0] for name in loaded} & heavy == set()
+
+
 def test_the_drawn_layers_are_those_of_the_contract() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = project["tool"]["importlinter"]["contracts"][0]

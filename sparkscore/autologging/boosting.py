@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from sparkscore.autologging.training import Training, ongoing, plain_key
 from sparkscore.records import Metric
 from sparkscore.stores.base import Clock, system_clock
+from sparkscore.tracking import ActiveRun
 
 # A call to a store for each step would cost more than the step. What is waiting is sent when it
 # fills a call, or when it is this old, so that a long training can be watched.
@@ -18,12 +19,12 @@ class Steps:
     """Collects what is measured in each boosting step, and logs it in batches.
 
     Args:
-        training: Its run takes the points.
+        run: Takes the points.
         clock: Milliseconds since the epoch.
     """
 
-    def __init__(self, training: Training, clock: Clock = system_clock) -> None:
-        self._training = training
+    def __init__(self, run: ActiveRun, clock: Clock = system_clock) -> None:
+        self._run = run
         self._clock = clock
         self._waiting: list[Metric] = []
         self._history: dict[str, dict[int, float]] = {}
@@ -37,21 +38,20 @@ class Steps:
             step: Its number, from 0.
             measured: Name of the evaluated rows, of the measure, and its value.
         """
-        with self._training.keeping("steps"):
-            now = self._clock()
-            for rows, measure, value in measured:
-                key = plain_key(f"{rows}-{measure}".replace("@", "_at_"))
-                self._history.setdefault(key, {})[step] = float(value)
-                self._waiting.append(Metric(key, float(value), now, step))
-            self.n_steps = step + 1
-            if len(self._waiting) >= _MAX_WAITING or now - self._sent_ms >= _MAX_WAITING_MS:
-                self.send()
+        now = self._clock()
+        for rows, measure, value in measured:
+            key = plain_key(f"{rows}-{measure}".replace("@", "_at_"))
+            self._history.setdefault(key, {})[step] = float(value)
+            self._waiting.append(Metric(key, float(value), now, step))
+        self.n_steps = step + 1
+        if len(self._waiting) >= _MAX_WAITING or now - self._sent_ms >= _MAX_WAITING_MS:
+            self.send()
 
     def send(self) -> None:
         """Log what is waiting."""
         points, self._waiting = self._waiting, []
         self._sent_ms = self._clock()
-        self._training.run.log_points(points)
+        self._run.log_points(points)
 
     def add_best(self, best: int, first: int) -> None:
         """Log where training stopped early, and the best values as those of one more step.
@@ -75,8 +75,8 @@ class Steps:
         ]
 
 
-def steps_to_fill(library: str) -> Steps | None:
-    """Where a call of the library's `train` puts its steps: of its own training, or none.
+def to_follow(library: str) -> Training | None:
+    """The training whose steps a call of the library's `train` makes, or None.
 
     The scikit-learn API of a library calls `train` once; a search for params calls it often, and
     its steps are not those of one model.
@@ -86,8 +86,15 @@ def steps_to_fill(library: str) -> Steps | None:
         return None
     if training.recorder is None or training.recorder.library != library:
         return None
-    training.steps = Steps(training)
-    return training.steps
+    training.steps = Steps(training.run)
+    return training
+
+
+def add_step(training: Training, step: int, measured: Iterable[tuple[str, str, float]]) -> None:
+    """Take what was measured in a step of a training that is followed; see `Steps.add`."""
+    with training.keeping("steps"):
+        if training.steps is not None:
+            training.steps.add(step, measured)
 
 
 def log_importances(training: Training, kind: str, importances: Mapping[str, float]) -> None:

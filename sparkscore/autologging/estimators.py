@@ -88,15 +88,11 @@ def _watch_new_classes(base: type, watch_class: Callable[[type], None], patches:
 
 
 def _watch_validation(patches: Patches, module: ModuleType) -> None:
+    # These have taken the functions over by now, or will.
+    takers = ("sklearn.model_selection", "sklearn.model_selection._search")
+    also = [sys.modules[name] for name in takers if name in sys.modules]
     for name in (*_CROSS_VALIDATIONS, *_FOLDS):
-        original = vars(module).get(name)
-        patches.replace(module, name, _recording_validation)
-        # Others have taken the functions over by now, or will: all have the same one, since a
-        # function is sent to other processes by its name.
-        for taker in ("sklearn.model_selection", "sklearn.model_selection._search"):
-            other = sys.modules.get(taker)
-            if other is not None and vars(other).get(name) is original:
-                patches.take_over(module, other, name)
+        patches.replace(module, name, _recording_validation, also)
 
 
 def _recording_fit(original: Function) -> Function:

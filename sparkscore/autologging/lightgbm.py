@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sparkscore.autologging import sklearn
-from sparkscore.autologging.boosting import Steps, log_importances, steps_to_fill
+from sparkscore.autologging.boosting import add_step, log_importances, to_follow
 from sparkscore.autologging.training import recorded
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def record_train(
 
     def call() -> object:
         given = sklearn.bound(original, args, kwargs)
-        steps = None if given is None else steps_to_fill(_LIBRARY)
-        if given is None or steps is None:
+        training = None if given is None else to_follow(_LIBRARY)
+        if given is None or training is None:
             return original(*args, **kwargs)
         theirs = cast("Sequence[object]", given.get("callbacks") or ())
-        return original(**{**given, "callbacks": [*theirs, _callback(steps)]})
+        return original(**{**given, "callbacks": [*theirs, _callback(training)]})
 
     return recorded(lambda: Train.of(original, args, kwargs), call)
 
@@ -158,8 +158,7 @@ class _Step(Protocol):
 
 
 def _watch_train(patches: Patches, module: ModuleType) -> None:
-    for place in (module, module.engine, module.sklearn):
-        patches.replace(place, "train", _recording_train)
+    patches.replace(module.engine, "train", _recording_train, (module, module.sklearn))
 
 
 def _recording_train(original: Function) -> Function:
@@ -170,9 +169,10 @@ def _recording_train(original: Function) -> Function:
     return train
 
 
-def _callback(steps: Steps) -> Callable[[_Step], None]:
+def _callback(training: Training) -> Callable[[_Step], None]:
     def collect(step: _Step) -> None:
-        steps.add(step.iteration, (each[:3] for each in step.evaluation_result_list or ()))
+        measured = (each[:3] for each in step.evaluation_result_list or ())
+        add_step(training, step.iteration, measured)
 
     vars(collect)["order"] = _ORDER
     return collect

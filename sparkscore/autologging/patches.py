@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from weakref import ref
+from weakref import ReferenceType, ref
 
 _LOGGER = logging.getLogger("sparkscore.autologging")
 
@@ -38,29 +39,29 @@ class Patches:
             sys.meta_path.insert(0, self._finder)
 
     def replace(
-        self, owner: type | ModuleType, name: str, wrap: Callable[[Function], Function]
+        self,
+        owner: type | ModuleType,
+        name: str,
+        wrap: Callable[[Function], Function],
+        also: Iterable[ModuleType] = (),
     ) -> None:
-        """Put `wrap(function)` in the place of the owner's own function; others are left alone."""
+        """Put `wrap(function)` in the place of the owner's own function, once.
+
+        Args:
+            owner: Where the function is defined.
+            name: Its name; nothing happens where there is none, or no function.
+            wrap: Makes what takes its place.
+            also: Modules that may have taken the function over. They get the very same one, since
+                a function is sent to other processes by its name.
+        """
         original = vars(owner).get(name)
         if not callable(original) or hasattr(original, "_sparkscore_patch"):
             return
         wrapper = wrap(original)
         vars(wrapper)["_sparkscore_patch"] = True
-        setattr(owner, name, wrapper)
-        # Weak: a class that a notebook has redefined must be free to go.
-        weak = ref(owner)
-
-        def put_back() -> None:
-            owner = weak()
-            # Where someone else has patched over ours, theirs stays; ours passes calls through.
-            if owner is not None and vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-        self._undoing.append(put_back)
-
-    def take_over(self, source: ModuleType, taker: ModuleType, name: str) -> None:
-        """Give `taker` the function that replaced the one it had taken over from `source`."""
-        self.replace(taker, name, lambda _original: vars(source)[name])
+        for place in (owner, *(other for other in also if vars(other).get(name) is original)):
+            setattr(place, name, wrapper)
+            self._undoing.append(partial(_put_back, ref(place), name, original, wrapper))
 
     def on_undo(self, action: Callable[[], None]) -> None:
         """Call `action` when the patches are undone."""
@@ -106,6 +107,16 @@ class _AfterImport(MetaPathFinder):
                 _guarded(action, module)
 
         vars(loader)["exec_module"] = execute_and_act
+
+
+def _put_back(
+    place: ReferenceType[type | ModuleType], name: str, original: Function, wrapper: Function
+) -> None:
+    # Weak: a class that a notebook has redefined must be free to go.
+    owner = place()
+    # Where someone else has patched over ours, theirs stays; ours passes calls through.
+    if owner is not None and vars(owner).get(name) is wrapper:
+        setattr(owner, name, original)
 
 
 def _guarded(action: Action, module: ModuleType) -> None:

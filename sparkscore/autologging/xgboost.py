@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sparkscore.autologging import sklearn
-from sparkscore.autologging.boosting import Steps, log_importances, steps_to_fill
+from sparkscore.autologging.boosting import add_step, log_importances, to_follow
 from sparkscore.autologging.training import recorded
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def record_train(
     """What xgboost's own `train` returns or raises; see `recorded`."""
 
     def call() -> object:
-        steps = steps_to_fill(_LIBRARY)
-        if steps is None:
+        training = to_follow(_LIBRARY)
+        if training is None:
             return original(*args, **kwargs)
         theirs = cast("Sequence[TrainingCallback]", kwargs.get("callbacks") or ())
         # First: one that stops the training keeps later ones from being called.
-        return original(*args, **{**kwargs, "callbacks": [_callback(steps), *theirs]})
+        return original(*args, **{**kwargs, "callbacks": [_callback(training), *theirs]})
 
     return recorded(lambda: Train.of(original, args, kwargs), call)
 
@@ -131,8 +131,7 @@ class _Boosted(Protocol):
 
 
 def _watch_train(patches: Patches, module: ModuleType) -> None:
-    for place in (module, module.training, module.sklearn):
-        patches.replace(place, "train", _recording_train)
+    patches.replace(module.training, "train", _recording_train, (module, module.sklearn))
 
 
 def _recording_train(original: Function) -> Function:
@@ -143,7 +142,7 @@ def _recording_train(original: Function) -> Function:
     return train
 
 
-def _callback(steps: Steps) -> TrainingCallback:
+def _callback(training: Training) -> TrainingCallback:
     from xgboost.callback import TrainingCallback
 
     class Collect(TrainingCallback):
@@ -153,7 +152,7 @@ def _callback(steps: Steps) -> TrainingCallback:
                 for rows, measures in evals_log.items()
                 for measure, values in measures.items()
             )
-            steps.add(epoch, last)
+            add_step(training, epoch, last)
             return False
 
     return Collect()

@@ -255,7 +255,7 @@ def test_what_cannot_be_kept_is_told_once_and_the_rest_is_kept(
 def test_long_params_and_odd_names_are_kept_in_a_form_that_stores_take(
     autologged: Runs, rows: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Odd(Ridge):
+    class Odd(Ridge):  # type: ignore[misc]  # scikit-learn has no types
         def get_params(self, deep: bool = True) -> dict[str, object]:
             return {**super().get_params(deep), "a<b>": "x\0", "long": "y" * 7000}
 
