@@ -55,7 +55,16 @@ def test_a_room_above_spark_is_imported_without_spark_or_sql(room: str, tmp_path
 
 def test_autologging_is_turned_on_without_the_libraries_that_it_watches(tmp_path: Path) -> None:
     loaded = loaded_by("import sparkscore; sparkscore.autolog()", tmp_path)
-    heavy = {"lightgbm", "numpy", "pandas", "pyarrow", "pyspark", "sklearn", "sqlalchemy", "xgboost"}
+    heavy = {
+        "lightgbm",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pyspark",
+        "sklearn",
+        "sqlalchemy",
+        "xgboost",
+    }
     assert {name.partition(".")[0] for name in loaded} & heavy == set()
 
 
@@ -72,7 +81,9 @@ def test_the_drawn_layers_are_those_of_the_contract() -> None:
 
 def test_every_module_that_the_architecture_names_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:files|scoring|spark|stores|flavors|package|testing)\.\w+)", text)
+    named = re.findall(
+        r"`((?:autologging|files|scoring|spark|stores|flavors|package|testing)\.\w+)", text
+    )
     gone = [
         name
         for name in named

@@ -10,6 +10,7 @@ import pytest
 
 from sparkscore.errors import InvalidNameError, InvalidStateError, RecordNotFoundError
 from sparkscore.names import ArtifactPath, ExperimentName, RunId
+from sparkscore.package.layout import Description, Package
 from sparkscore.records import Experiment, Metric, Run, RunStatus
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryRunStore
@@ -187,3 +188,27 @@ def test_a_param_never_changes(tracking: Tracking) -> None:
     run.log_params({"seed": 7})
     with pytest.raises(InvalidStateError, match="'seed'"):
         run.log_params({"seed": 8})
+
+
+def test_each_model_of_a_run_has_its_folder_and_is_named_in_mlflows_tag(
+    tracking: Tracking, runs: MemoryRunStore, tmp_path: Path
+) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    description = Description({"sklearn": {"code": None}}, model_uuid="u", utc_time_created="t")
+    package = Package(tmp_path / "package", description)
+    run = tracking.start_run("fit")
+    assert [run.log_package(package), run.log_package(package)] == ["model", "model-2"]
+    again = tracking.start_run("fit", run_id=run.run_id)
+    assert [again.log_package(package), again.log_package(package, "b")] == ["model-3", "b"]
+    entries = json.loads(runs.get_run(run.run_id).tags["mlflow.log-model.history"])
+    assert [entry["artifact_path"] for entry in entries] == ["model", "model-2", "model-3", "b"]
+    assert entries[0] == {
+        "run_id": run.run_id,
+        "artifact_path": "model",
+        "utc_time_created": "t",
+        "model_uuid": "u",
+        "flavors": {"sklearn": {}},
+    }
+    store = LocalArtifactStore.at(run.artifact_uri)
+    assert [info.path for info in store.list(ArtifactPath("model-2"))] == ["model-2/MLmodel"]
