@@ -8,19 +8,33 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from sparkscore.errors import EngineUnfitError, listed
+from sparkscore.files.any_format import is_readable
 from sparkscore.files.facts import DataFile
+from sparkscore.files.formats import (
+    PARQUET,
+    FileFormat,
+    ReaderOptions,
+    check_fit,
+    compression_of,
+    parse_options,
+)
 from sparkscore.files.log import is_delta_table, read_snapshot
 from sparkscore.files.predicate import Predicate
 from sparkscore.files.schema import TableColumn
 from sparkscore.files.sql import parse_predicate
 from sparkscore.files.writing import PARTITION_TYPES, can_partition_by
 from sparkscore.scoring.engine import SourceSpec
-from sparkscore.scoring.facts import SourceTable
+from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.spark.other_formats import other_format
 from sparkscore.spark.shipping import is_connect
-from sparkscore.spark.source import is_path, located, open_source
+from sparkscore.spark.source import check_no_reading, is_path, located, open_source
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructField
+
+_UTC = ("UTC", "Etc/UTC", "GMT", "Z")
+_CHAR_TYPE = "__CHAR_VARCHAR_TYPE_STRING"
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class FilesSource:
         files: Those that can hold a row that the filter selects.
         columns: How the table's columns are called in the files.
         partition_by: Columns whose values stand in the log instead of the files.
+        format: How the files are written.
     """
 
     table: SourceTable
@@ -38,6 +53,7 @@ class FilesSource:
     columns: tuple[TableColumn, ...]
     partition_by: tuple[str, ...]
     where: Predicate | None
+    format: FileFormat = PARQUET
 
     def column(self, name: str) -> TableColumn:
         """The column of this name.
@@ -73,8 +89,12 @@ def open_files(spark: SparkSession, spec: SourceSpec) -> FilesSource:
     if urlsplit(uri).scheme not in ("", "file"):
         raise EngineUnfitError(f"the source lies in {urlsplit(uri).scheme}")
     root = Path(urlsplit(uri).path if urlsplit(uri).scheme else uri)
-    if spec.format != "parquet" and is_delta_table(root):
+    if spec.format in ("auto", "delta") and is_delta_table(root):
+        check_no_reading(spec, "Delta")
         return _delta_files(spark, spec, uri, root)
+    name = other_format(spec, uri)
+    if name is not None:
+        return _other_files(spark, spec, root, name)
     return _parquet_files(spark, spec, root)
 
 
@@ -95,14 +115,72 @@ def _delta_files(spark: SparkSession, spec: SourceSpec, uri: str, root: Path) ->
 def _parquet_files(spark: SparkSession, spec: SourceSpec, root: Path) -> FilesSource:
     """The files that Spark finds: it says which these are, and what their columns are called."""
     opened = open_source(spark, replace(spec, where=None))
-    paths = [unquote(urlsplit(uri).path) for uri in opened.frame.inputFiles()]
-    nested = [path for path in paths if "=" in str(Path(path).relative_to(root))]
-    if nested:
-        raise EngineUnfitError(f"the source has partitions in its folders: {listed(nested)}")
+    paths = _paths(opened.frame, root)
     files = tuple(DataFile(path, Path(path).stat().st_size) for path in paths)
     columns = tuple(TableColumn(column, column.name, None) for column in opened.table.columns)
     table = replace(opened.table, where=spec.where)
     return FilesSource(table, files, columns, (), _predicate(spark, table))
+
+
+def _other_files(spark: SparkSession, spec: SourceSpec, root: Path, name: str) -> FilesSource:
+    """CSV, JSON or ORC: Spark says which files and columns there are, since it may infer them."""
+    options = parse_options(name, spec.options)
+    check_fit(name, options, [])  # Before Spark reads all rows for their types.
+    if spark.conf.get("spark.sql.caseSensitive", "false") == "true":
+        raise EngineUnfitError("this session tells columns apart by case")
+    opened = open_source(spark, replace(spec, where=None))
+    paths = _paths(opened.frame, root)
+    inside = [path for path in paths if Path(path) != root and Path(path).parent != root]
+    if inside:
+        raise EngineUnfitError(f"the source has files in folders of its own: {listed(inside)}")
+    check_fit(name, options, paths)
+    files = tuple(
+        DataFile(path, Path(path).stat().st_size, is_splittable=not compression_of(path))
+        for path in paths
+    )
+    columns = tuple(
+        TableColumn(column, column.name, _doubt(spark, name, options, column, field))
+        for column, field in zip(opened.table.columns, opened.frame.schema, strict=True)
+    )
+    table = replace(opened.table, where=spec.where)
+    names = [column.name for column in table.columns]
+    written = FileFormat(name, options, names)
+    return FilesSource(table, files, columns, (), _predicate(spark, table), written)
+
+
+def _paths(frame: DataFrame, root: Path) -> list[str]:
+    """The files of a DataFrame.
+
+    Raises:
+        EngineUnfitError: Their folders hold values of the rows.
+    """
+    paths = [unquote(urlsplit(uri).path) for uri in frame.inputFiles()]
+    nested = [path for path in paths if "=" in str(Path(path).relative_to(root))]
+    if nested:
+        raise EngineUnfitError(f"the source has partitions in its folders: {listed(nested)}")
+    return paths
+
+
+def _doubt(
+    spark: SparkSession, name: str, options: ReaderOptions, column: SourceColumn, field: StructField
+) -> str | None:
+    """Why the files alone do not tell what Spark reads; None: they do."""
+    if str(field.metadata.get(_CHAR_TYPE, "")).startswith("char"):
+        return f"is {field.metadata[_CHAR_TYPE]}, which Spark pads with spaces"
+    if column.type is None:
+        return None  # `FilesSource.column` says it.
+    if not is_readable(name, column.type):
+        return f"is {column.type_name}, which only Spark reads from {name.upper()} as it does"
+    if name == "orc" or column.type_name not in ("date", "timestamp"):
+        return None
+    if options.patterns:
+        return f"is {column.type_name}, and only Spark knows {', '.join(options.patterns)}"
+    if spark.conf.get("spark.sql.legacy.timeParserPolicy", "") == "LEGACY":
+        return f"is {column.type_name}, which this session parses as Spark 2 did"
+    timezone = spark.conf.get("spark.sql.session.timeZone") or ""
+    if column.type_name == "timestamp" and timezone not in _UTC:
+        return f"is timestamp, whose texts may mean the session's time zone, {timezone}"
+    return None
 
 
 def _predicate(spark: SparkSession, table: SourceTable) -> Predicate | None:

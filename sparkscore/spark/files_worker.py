@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkscore.errors import KeyColumnError, TargetSchemaError
+from sparkscore.files.any_format import read_any_piece
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Predicate, evaluate
-from sparkscore.files.reading import TableReading, read_piece
+from sparkscore.files.reading import TableReading
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 from sparkscore.spark.worker import ScoringTask, score_rows
@@ -150,7 +151,7 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
 
 def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
     for piece in pieces:
-        for batch in read_piece(piece, job.reading):
+        for batch in read_any_piece(piece, job.reading):
             if batch.num_rows > 0:
                 yield batch
 
