@@ -39,8 +39,8 @@ def read_any_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.Recor
         return
     for rows in read(piece, reading):
         keep = None if reading.where is None else evaluate(reading.where, rows)
-        rows = rows.select(reading.outputs)
-        yield rows if keep is None else rows.filter(keep)
+        wanted = rows.select(reading.outputs)
+        yield wanted if keep is None else wanted.filter(keep)
 
 
 def is_readable(name: str, data_type: pa.DataType) -> bool:

@@ -1,7 +1,7 @@
 """Reading CSV files as Spark's own reader does: what it would guess at, or null, is an error here.
 
-Arrow splits the lines in which its grammar and Spark's agree, which a regular expression proves of each
-block; other lines are split here, one by one.
+Arrow splits the lines in which its grammar and Spark's agree, which a regular expression proves of
+each block; other lines are split here, one by one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def read_csv(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatch
     for lines in read_lines(piece, reading.max_bytes):
         if lines.is_first and dialect.options.header:
             _check_header(lines, dialect, piece, reading)
-            lines = lines.after_first()
-        if len(lines.texts):
-            yield _rows(lines, dialect, piece, reading)
+            yield from _rows(lines.after_first(), dialect, piece, reading)
+        else:
+            yield from _rows(lines, dialect, piece, reading)
 
 
 class _Dialect:
@@ -84,7 +84,9 @@ def _check_header(lines: Lines, dialect: _Dialect, piece: FilePiece, reading: Ta
 
 def _rows(
     lines: Lines, dialect: _Dialect, piece: FilePiece, reading: TableReading
-) -> pa.RecordBatch:
+) -> Iterator[pa.RecordBatch]:
+    if not len(lines.texts):
+        return
     texts = _split_by_arrow(lines, dialect, reading)
     if texts is None:
         texts = _split_one_by_one(lines, dialect, piece, reading)
@@ -96,7 +98,7 @@ def _rows(
             arrays.append(read_texts(known, field.type))
         except UnreadableTextError as exc:
             raise unreadable_value(piece, lines, exc, field) from None
-    return pa.RecordBatch.from_arrays(arrays, schema=reading.schema)
+    yield pa.RecordBatch.from_arrays(arrays, schema=reading.schema)
 
 
 def _split_by_arrow(
@@ -104,7 +106,7 @@ def _split_by_arrow(
 ) -> list[pa.StringArray] | None:
     """The columns of `reading.schema`; None where Arrow may see other values than Spark."""
     has_quotes = dialect.options.quote.encode() in lines.data
-    if b"\0" in lines.data or has_quotes and not _all_match(lines, dialect.line):
+    if b"\0" in lines.data or (has_quotes and not _all_match(lines, dialect.line)):
         return None
     names = list(reading.format.columns)
     wanted = [str(reading.physical[name]) for name in reading.schema.names]
@@ -171,7 +173,7 @@ def unreadable_value(
     """The error for a text that is no value of its column's type."""
     where = line_number(piece, int(lines.numbers[exc.index]))
     return SourceError(
-        f"data file {shown(piece.path)} has {shown(exc.text)} for column {field.name!r} in {where}, "
-        f"which is no {field.type} of the form that all engines read alike; nothing was written; "
-        "mend it, give the column another type (--source-schema), or take --engine arrow"
+        f"data file {shown(piece.path)} has {shown(exc.text)} for column {field.name!r} in "
+        f"{where}, which is no {field.type} of the form that all engines read alike; nothing was "
+        "written; mend it, give the column another type (--source-schema), or take --engine arrow"
     )

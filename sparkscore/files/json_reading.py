@@ -7,7 +7,6 @@ way, is parsed here line by line, and what is still in doubt is refused with its
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from sparkscore.files.text_values import UnreadableTextError, is_readable_text, 
 
 _LINE = r"^[ \t]*\{.*\}[ \t]*\n?$"
 """What a line with one object looks like; of two in a line, Spark would drop the second one."""
-_DOUBTFUL = re.compile(rb"[:\[,]\s*(?:-?(?:NaN|Inf)|-0\s*[,}\]])")
+_DOUBTFUL = r"[:\[,]\s*(?:-?(?:NaN|Inf)|-0\s*[,}\]])"
 """Numbers that Arrow and Spark read in different ways, or that only one of them knows."""
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -34,8 +33,8 @@ def read_json(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatc
     A column that a line does not name is null.
 
     Raises:
-        SourceError: The file is gone or damaged, or a line is no JSON object, or has a value that is
-            none of its column's type.
+        SourceError: The file is gone or damaged, or a line is no JSON object, or has a value that
+            is none of its column's type.
     """
     for lines in read_lines(piece, reading.max_bytes):
         rows = _parsed_by_arrow(lines, reading)
@@ -74,7 +73,7 @@ def _written(schema: pa.Schema) -> pa.Schema:
 
 
 def _parsed_by_arrow(lines: Lines, reading: TableReading) -> Sequence[pa.Array] | None:
-    if _DOUBTFUL.search(lines.data):
+    if pc.any(pc.match_substring_regex(lines.texts, _DOUBTFUL)).as_py():
         return None
     if not pc.all(pc.match_substring_regex(lines.texts, _LINE)).as_py():
         return None
@@ -166,10 +165,19 @@ def _value(value: object, field: pa.Field) -> object:
         return float(str(value))
     if pa.types.is_integer(data_type) and isinstance(value, _Integer):
         return _in_range(int(value), data_type)
-    if pa.types.is_string(data_type) and type(value) is str:
-        value.encode()  # Half of a surrogate pair is no text.
-        return value
+    if pa.types.is_string(data_type) and isinstance(value, bool):
+        return str(value).lower()
+    if pa.types.is_string(data_type) and isinstance(value, str) and _is_plain(value):
+        return str(value)
     raise _DoubtError(f"column {field.name!r} is {data_type}, and the value {shown(value)}")
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a string, or a number, is one text for all; Spark writes other numbers anew."""
+    if isinstance(value, _Float) or (isinstance(value, _Integer) and value == "-0"):
+        return False
+    value.encode()  # Half of a surrogate pair is no text.
+    return True
 
 
 def _in_range(value: int, data_type: pa.DataType) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +33,10 @@ _MAX_LINE_BYTES = 64 * 2**20
 _BOM = b"\xef\xbb\xbf"
 _BLANK = r"^[\x00-\x20]*$"
 """What Spark takes for no row."""
-_OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
-    ".gz": lambda path: gzip.open(path, "rb"),
-    ".bz2": lambda path: bz2.open(path, "rb"),
+_Bytes = IO[bytes] | gzip.GzipFile | bz2.BZ2File
+_UNPACKERS: Mapping[str, type[gzip.GzipFile | bz2.BZ2File]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
 }
 
 
@@ -92,9 +93,12 @@ def read_lines(piece: FilePiece, max_bytes: int) -> Iterator[Lines]:
 
 def line_number(piece: FilePiece, number: int) -> str:
     """What to call a line: its number in the file, which is counted only when it is asked for."""
+    if piece.start == 0:
+        return f"line {number}"
     with file_errors(piece.path):
         before = _blocks(replace(piece, start=0, end=piece.start), _MAX_BLOCK_BYTES)
-        return f"line {sum(_as_unix(block).count(b'\n') for block in before) + number}"
+        n_before = sum(_as_unix(block).count(b"\n") for block in before)
+    return f"line {n_before + number}"
 
 
 def check_unchanged(piece: FilePiece) -> None:
@@ -128,10 +132,10 @@ def file_errors(path: str) -> Iterator[None]:
 
 def _blocks(piece: FilePiece, n_bytes: int) -> Iterator[bytes]:
     """Whole lines, about `n_bytes` at once."""
-    opener = _OPENERS.get(compression_of(piece.path))
-    with opener(piece.path) if opener else Path(piece.path).open("rb") as file:
+    unpacker = _UNPACKERS.get(compression_of(piece.path))
+    with _opened(piece.path, unpacker) as file:
         left = None
-        if opener is None:
+        if unpacker is None:
             start = _line_start(file, piece.start)
             left = max(0, _line_start(file, piece.end) - start)
             file.seek(start)
@@ -155,7 +159,11 @@ def _blocks(piece: FilePiece, n_bytes: int) -> Iterator[bytes]:
             yield kept
 
 
-def _line_start(file: IO[bytes], position: int) -> int:
+def _opened(path: str, unpacker: type[gzip.GzipFile | bz2.BZ2File] | None) -> _Bytes:
+    return Path(path).open("rb") if unpacker is None else unpacker(path)
+
+
+def _line_start(file: _Bytes, position: int) -> int:
     """Where the first line begins that begins at `position` or after it."""
     if position == 0:
         return 0

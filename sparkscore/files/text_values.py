@@ -1,7 +1,7 @@
 """Texts of CSV and JSON files as values of a column's type, exactly as Spark parses them.
 
-Each type has a grammar: what it describes, Spark and Arrow understand alike. A text outside of it is
-refused, whether Spark would take it or not, so that nothing is guessed and nothing becomes null.
+Each type has a grammar: what it describes, Spark and Arrow understand alike. A text outside of it
+is refused, whether Spark would take it or not, so that nothing is guessed and nothing becomes null.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SPACE = "".join(map(chr, range(33)))
 _INTEGER = r"^[+-]?[0-9]+$"
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _DECIMAL = rf"^[+-]?{_NUMBER}$"
-_FLOAT = (
-    rf"^[\x00-\x20]*(?:[+-]?{_NUMBER}(?:[eE][+-]?[0-9]+)?|NaN|[+-]?Infinity)[\x00-\x20]*$|^-?Inf$"
-)
+_FLOAT = rf"[+-]?{_NUMBER}(?:[eE][+-]?[0-9]+)?|NaN|[+-]?Infinity"
+_TIGHT_FLOAT = rf"^(?:{_FLOAT}|-?Inf)$"
+_SPACED_FLOAT = rf"^[\x00-\x20]*(?:{_FLOAT})[\x00-\x20]*$|^-?Inf$"
 _BOOLEAN = r"^(?i:true|false)$"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DATE = rf"^{_DAY}$"
@@ -73,7 +73,7 @@ def _converter(data_type: pa.DataType) -> Convert | None:
     if types.is_signed_integer(data_type):
         return lambda texts: _unsigned(_checked(texts, _INTEGER)).cast(data_type)
     if data_type in (pa.float32(), pa.float64()):
-        return lambda texts: pc.utf8_trim(_checked(texts, _FLOAT), _SPACE).cast(data_type)
+        return lambda texts: _floats(texts, data_type)
     if types.is_decimal128(data_type):
         return lambda texts: _checked(texts, _DECIMAL).cast(data_type)
     if types.is_boolean(data_type):
@@ -85,6 +85,12 @@ def _converter(data_type: pa.DataType) -> Convert | None:
     return None
 
 
+def _floats(texts: pa.StringArray, data_type: pa.DataType) -> pa.Array:
+    if not _all_match(texts, _TIGHT_FLOAT):
+        texts = pc.utf8_trim(_checked(texts, _SPACED_FLOAT), _SPACE)
+    return texts.cast(data_type)
+
+
 def _instants(texts: pa.StringArray, data_type: pa.TimestampType) -> pa.Array:
     local = pc.match_substring_regex(texts, _LOCAL)
     none = pa.scalar(None, pa.string())
@@ -94,9 +100,13 @@ def _instants(texts: pa.StringArray, data_type: pa.TimestampType) -> pa.Array:
 
 
 def _checked(texts: pa.StringArray, grammar: str) -> pa.StringArray:
-    if not pc.all(pc.match_substring_regex(texts, grammar), min_count=0).as_py():
+    if not _all_match(texts, grammar):
         raise UnreadableTextError(0, "")
     return texts
+
+
+def _all_match(texts: pa.StringArray, grammar: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(texts, grammar), min_count=0).as_py())
 
 
 def _unsigned(texts: pa.StringArray) -> pa.StringArray:

@@ -49,7 +49,8 @@ _OURS = re.compile(
     re.MULTILINE,
 )
 _UNREADABLE = re.compile(
-    r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)\. (?: SQLSTATE|File does not)"
+    r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)"
+    r"\. (?: SQLSTATE|File does not)"
 )
 _CAUSE = re.compile(
     r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",

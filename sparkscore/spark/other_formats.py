@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -128,13 +128,17 @@ def _has_plain_folders(uri: str) -> bool:
 
 
 def _parsed_schema(text: str) -> StructType:
+    reason: object = "it is one type"
     try:
-        return StructType.fromDDL(text)
+        schema = StructType.fromDDL(text)
+        if isinstance(schema, StructType):
+            return schema
     except SPARK_FAILURES as exc:
-        raise SourceError(
-            f"source schema {shown(text)} is no list of columns of Spark SQL: {reason_of(exc)}; "
-            "write it such as 'id BIGINT, x DOUBLE'"
-        ) from exc
+        reason = reason_of(exc)
+    raise SourceError(
+        f"source schema {shown(text)} is no list of columns of Spark SQL: {reason}; write it such "
+        "as 'id BIGINT, x DOUBLE'"
+    )
 
 
 def _promised(frame: DataFrame, given: StructType, spec: SourceSpec) -> DataFrame:
@@ -149,9 +153,9 @@ def _promised(frame: DataFrame, given: StructType, spec: SourceSpec) -> DataFram
     return frame.select(*(frame[f"`{name.replace('`', '``')}`"] for name in given.names))
 
 
-def _lies(given: StructType, own: dict[str, object]) -> Sequence[str]:
+def _lies(given: StructType, own: Mapping[str, object]) -> Sequence[str]:
     return [
-        f"{field.name} is {'not there' if field.name not in own else own[field.name]}"
+        f"{field.name} is {own.get(field.name, 'not there')}"
         for field in given
         if own.get(field.name) != field.dataType
     ]
