@@ -175,7 +175,7 @@ def _doubt(
         return None
     if options.patterns:
         return f"is {column.type_name}, and only Spark knows {', '.join(options.patterns)}"
-    if spark.conf.get("spark.sql.legacy.timeParserPolicy", "") == "LEGACY":
+    if spark.conf.get("spark.sql.legacy.timeParserPolicy", "CORRECTED") == "LEGACY":
         return f"is {column.type_name}, which this session parses as Spark 2 did"
     timezone = spark.conf.get("spark.sql.session.timeZone") or ""
     if column.type_name == "timestamp" and timezone not in _UTC:
