@@ -31,10 +31,8 @@ from sparkscore.spark.source import check_no_reading, is_path, located, open_sou
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructField
 
 _UTC = ("UTC", "Etc/UTC", "GMT", "Z")
-_CHAR_TYPE = "__CHAR_VARCHAR_TYPE_STRING"
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,8 @@ def _other_files(spark: SparkSession, spec: SourceSpec, root: Path, name: str) -
         for path in paths
     )
     columns = tuple(
-        TableColumn(column, column.name, _doubt(spark, name, options, column, field))
-        for column, field in zip(opened.table.columns, opened.frame.schema, strict=True)
+        TableColumn(column, column.name, _doubt(spark, name, options, column))
+        for column in opened.table.columns
     )
     table = replace(opened.table, where=spec.where)
     names = [column.name for column in table.columns]
@@ -162,11 +160,9 @@ def _paths(frame: DataFrame, root: Path) -> list[str]:
 
 
 def _doubt(
-    spark: SparkSession, name: str, options: ReaderOptions, column: SourceColumn, field: StructField
+    spark: SparkSession, name: str, options: ReaderOptions, column: SourceColumn
 ) -> str | None:
     """Why the files alone do not tell what Spark reads; None: they do."""
-    if str(field.metadata.get(_CHAR_TYPE, "")).startswith("char"):
-        return f"is {field.metadata[_CHAR_TYPE]}, which Spark pads with spaces"
     if column.type is None:
         return None  # `FilesSource.column` says it.
     if not is_readable(name, column.type):
