@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import deltalake
@@ -30,7 +31,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepared(folder: Path, *, announce: Announce = lambda _: None, **keys: object) -> PreparedJob:
+def prepared(folder: Path, **keys: object) -> PreparedJob:
+    return announced(folder, keys, lambda _: None)
+
+
+def announced(folder: Path, keys: Mapping[str, object], announce: Announce) -> PreparedJob:
     overrides = {
         "tracking.uri": f"sqlite:///{folder}/runs.db",
         "tracking.outbox": f"{folder}/outbox",
@@ -80,12 +85,12 @@ def test_auto_takes_files_for_csv_and_tells_the_schema_that_it_inferred(folder: 
     (folder / "rows.csv").write_text("id,x,the word\n1,0.5,a\n")
     told: list[str] = []
     given = {"source.uri": str(folder / "rows.csv"), "where": "`the word` = 'a'"}
-    facts = engine_facts(prepared(folder, announce=told.append, **given))
+    facts = engine_facts(announced(folder, given, told.append))
     assert isinstance(facts, dict)
     assert facts["name"] == "files"
     schema = "`id` int, `x` double, `the word` string"
     assert told[-1].endswith(f"save that by --source-schema '{schema}'")
-    prepared(folder, announce=told.append, **given, **{"source.schema": schema})
+    announced(folder, given | {"source.schema": schema}, told.append)
     assert told[-1].startswith("Planned")
 
 

@@ -134,7 +134,7 @@ def lenient(
     frame = reader.load(str(parts)).selectExpr("*", "_metadata.file_name AS file")
     answers: dict[str, str | None] = {}
     for row in rows_of(frame.toArrow()):
-        line = numbered[int(Path(row.pop("file")).stem)]
+        line = numbered[int(Path(str(row.pop("file"))).stem)]
         assert line not in answers
         answers[line] = None if row.pop("_corrupt") is not None else repr(row)
     return answers
@@ -308,7 +308,10 @@ VALUES: Mapping[str, tuple[pa.DataType, Sequence[object]]] = {
 }
 TIME = (
     pa.timestamp("us", "UTC"),
-    tuple(dt.datetime(*at, tzinfo=dt.UTC) for at in ((1969, 12, 31, 23, 59, 59), (2013, 10, 1))),
+    (
+        dt.datetime(1969, 12, 31, 23, 59, 59, tzinfo=dt.UTC),
+        dt.datetime(2013, 10, 1, tzinfo=dt.UTC),
+    ),
 )
 ODD_FLOATS = (pa.float64(), (0.5, float("nan"), float("inf"), float("-inf"), -0.0))
 IN_ORC: Mapping[str, tuple[pa.DataType, Sequence[object]]] = {
@@ -388,9 +391,9 @@ def test_files_and_arrow_agree_on_every_cell_of_what_others_wrote(
     write, options = WRITERS[writer]
     draw = random.Random(writer)
     is_orc = writer.startswith("orc")
-    kinds = VALUES | (IN_ORC if is_orc else {"at": TIME})
+    kinds = {**VALUES, **(IN_ORC if is_orc else {"at": TIME})}
     if writer == "json by Spark":
-        kinds |= {"odd": ODD_FLOATS}
+        kinds["odd"] = ODD_FLOATS
     table = drawn(draw, kinds, 60)
     write(spark, table, tmp_path / "source")
     spec = SourceSpec(str(tmp_path / "source"), options=options)

@@ -337,11 +337,11 @@ def test_a_packed_file_is_one_piece_and_a_plain_one_is_cut(
     assert pieces.count("plain.csv") > 1
 
 
-GOOD = pa.table({"id": pa.array(range(6), pa.int64()), "x": [0.5, None, -1.5, 2.0, 1e300, -0.0]})
+GOOD = pa.table({"id": pa.array(range(6), pa.int64()), "x": [0.5, None, -1.5, 2.0, 1e300, 0.1]})
 
 
-def store(folder: Path, name: str) -> dict[str, str]:
-    """Two files of one format with the rows of GOOD; how they are to be read."""
+def store(folder: Path, name: str) -> str | None:
+    """Two files of one format with the rows of GOOD; the schema that is to be given."""
     halves = (GOOD.slice(0, 3), GOOD.slice(3))
     for number, half in enumerate(halves):
         rows = half.to_pandas()
@@ -355,14 +355,14 @@ def store(folder: Path, name: str) -> dict[str, str]:
             )
         else:
             orc.write_table(half, folder / f"{number}.orc")
-    return {} if name == "orc" else {"schema": SCHEMA}
+    return None if name == "orc" else SCHEMA
 
 
 @pytest.mark.parametrize("name", ["csv", "csv.gz", "json", "orc"])
 def test_every_engine_scores_the_same_rows(name: str, bench: Bench) -> None:
-    asked = store(bench.folder, name)
+    schema = store(bench.folder, name)
     for engine in ENGINES:
-        outcome = bench.score(engine, **asked)
+        outcome = bench.score(engine, schema=schema)
         assert (outcome.n_read, outcome.n_scored) == (6, 6)
         thirds = [float("nan") if x is None else x / 3 for x in GOOD["x"].to_pylist()]
         assert bench.scores(engine) == {i: repr(third) for i, third in enumerate(thirds)}
@@ -389,11 +389,11 @@ def test_every_engine_scores_the_same_rows(name: str, bench: Bench) -> None:
 def test_a_malformed_row_ends_the_job_with_the_name_of_its_file(
     engine: str, name: str, line: str, reason: str, bench: Bench
 ) -> None:
-    asked = store(bench.folder, name)
+    schema = store(bench.folder, name)
     bad = bench.folder / f"1.{name}"
     bad.write_text(bad.read_text().rstrip() + f"\n{line}\n")
     with pytest.raises(SourceError, match=rf"(?s)1\.{name}.*{reason}"):
-        bench.score(engine, **asked)
+        bench.score(engine, schema=schema)
     assert bench.left(engine) == []
 
 
@@ -423,24 +423,24 @@ def of_text(file: Path) -> None:
 def test_a_file_that_is_damaged_after_the_plan_ends_the_job(
     engine: str, name: str, broken: Callable[[Path], None], bench: Bench
 ) -> None:
-    asked = store(bench.folder, name)
+    schema = store(bench.folder, name)
     bad = bench.folder / f"1.{name}"
     with pytest.raises(SourceError, match=f"1.{name}"):
-        bench.score(engine, before_run=lambda: broken(bad), **asked)
+        bench.score(engine, before_run=lambda: broken(bad), schema=schema)
     assert bench.left(engine) == []
 
 
 def test_a_file_that_holds_another_type_after_the_plan_ends_the_job(bench: Bench) -> None:
-    asked = store(bench.folder, "orc")
+    schema = store(bench.folder, "orc")
     with pytest.raises(SourceError, match=r"1\.orc.* it has \d+ bytes, and had"):
-        bench.score("files", before_run=lambda: of_text(bench.folder / "1.orc"), **asked)
+        bench.score("files", before_run=lambda: of_text(bench.folder / "1.orc"), schema=schema)
     assert bench.left("files") == []
 
 
 @pytest.mark.parametrize("engine", ["files", "arrow"])
 def test_a_header_in_another_order_ends_the_job(engine: str, bench: Bench) -> None:
-    asked = store(bench.folder, "csv")
+    schema = store(bench.folder, "csv")
     in_other_order(bench.folder / "1.csv")
     with pytest.raises(SourceError, match=r"1\.csv.*header"):
-        bench.score(engine, **asked)
+        bench.score(engine, schema=schema)
     assert bench.left(engine) == []
