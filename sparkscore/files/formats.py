@@ -22,14 +22,11 @@ READABLE_COMPRESSIONS = frozenset({".gz", ".bz2"})
 """What Python reads as Spark does; Hadoop frames the others in its own way."""
 
 _TEXTS = ("csv", "json")
+_PATTERNS = ("dateFormat", "timestampFormat")
+_JSON_OPTIONS = frozenset({"encoding", "multiLine", *_PATTERNS})
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "csv": frozenset(
-        {
-            *("header", "sep", "quote", "escape", "nullValue", "encoding", "multiLine"),
-            *("dateFormat", "timestampFormat"),
-        }
-    ),
-    "json": frozenset({"encoding", "multiLine", "dateFormat", "timestampFormat"}),
+    "csv": _JSON_OPTIONS | {"header", "sep", "quote", "escape", "nullValue"},
+    "json": _JSON_OPTIONS,
 }
 _TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
@@ -128,7 +125,7 @@ def parse_options(name: str, given: Mapping[str, str]) -> ReaderOptions:
         null_value=given.get("nullValue", usual.null_value),
         encoding=given.get("encoding", usual.encoding).upper() or usual.encoding,
         multi_line=_truth("multiLine", given, usual.multi_line),
-        patterns={n: given[n] for n in ("dateFormat", "timestampFormat") if n in given},
+        patterns={n: given[n] for n in _PATTERNS if n in given},
     )
 
 

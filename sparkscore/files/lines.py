@@ -30,6 +30,7 @@ _BYTES_PER_BYTE = 4
 """What a byte of text becomes in memory, about: `1,` is a double of 8 bytes."""
 _SEARCHED_BYTES = 65_536
 _MAX_LINE_BYTES = 64 * 2**20
+_UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowInvalid, pa.ArrowNotImplementedError)
 _BOM = b"\xef\xbb\xbf"
 _BLANK = r"^[\x00-\x20]*$"
 """What Spark takes for no row."""
@@ -45,14 +46,12 @@ class Lines:
     """Some lines of a file that follow each other, without those that are blank.
 
     Attributes:
-        path: The file.
         data: The lines, each with its newline, but the file's last line.
         texts: The same, one element a line.
         numbers: The number of each line, from 1, counted from where the piece begins.
         is_first: Whether no line of the file that is not blank comes before.
     """
 
-    path: str
     data: bytes
     texts: pa.StringArray
     numbers: np.ndarray
@@ -61,9 +60,7 @@ class Lines:
     def after_first(self) -> Lines:
         """All but the first line."""
         start = len(self.texts[0].as_buffer())
-        return Lines(
-            self.path, self.data[start:], self.texts.slice(1), self.numbers[1:], is_first=False
-        )
+        return Lines(self.data[start:], self.texts.slice(1), self.numbers[1:], is_first=False)
 
 
 def read_lines(piece: FilePiece, max_bytes: int) -> Iterator[Lines]:
@@ -84,7 +81,7 @@ def read_lines(piece: FilePiece, max_bytes: int) -> Iterator[Lines]:
     with file_errors(piece.path):
         check_unchanged(piece)
         for block in _blocks(piece, n_bytes):
-            n_lines, lines = _lines(piece.path, block, number, is_first=is_first)
+            n_lines, lines = _lines(block, number, is_first=is_first)
             number += n_lines
             if len(lines.texts):
                 is_first = False
@@ -126,7 +123,7 @@ def file_errors(path: str) -> Iterator[None]:
     """Errors of opening, unpacking or decoding a file as one of ours."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as exc:
+    except _UNREADABLE as exc:
         raise unreadable(path, exc) from exc
 
 
@@ -190,7 +187,7 @@ def _as_unix(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _lines(path: str, block: bytes, number: int, *, is_first: bool) -> tuple[int, Lines]:
+def _lines(block: bytes, number: int, *, is_first: bool) -> tuple[int, Lines]:
     """How many lines a block has, and those of them that are not blank."""
     data = _as_unix(block)
     if is_first and number == 1:
@@ -204,7 +201,7 @@ def _lines(path: str, block: bytes, number: int, *, is_first: bool) -> tuple[int
         kept = pc.invert(blank)
         texts, numbers = texts.filter(kept), numbers[kept.to_numpy(zero_copy_only=False)]
         data = "".join(texts.to_pylist()).encode()
-    return n_lines, Lines(path, data, texts, numbers, is_first)
+    return n_lines, Lines(data, texts, numbers, is_first)
 
 
 def _split(data: bytes) -> pa.StringArray:

@@ -63,7 +63,7 @@ def read_texts(texts: pa.StringArray, data_type: pa.DataType) -> pa.Array:
         return texts
     try:
         return convert(texts)
-    except (pa.ArrowException, UnreadableTextError):
+    except (pa.ArrowInvalid, UnreadableTextError):
         index = _first_bad(texts, convert)
         raise UnreadableTextError(index, texts[index].as_py()) from None
 
@@ -121,7 +121,7 @@ def _first_bad(texts: pa.StringArray, convert: Convert) -> int:
         middle = (low + high) // 2
         try:
             convert(texts.slice(low, middle - low))
-        except (pa.ArrowException, UnreadableTextError):
+        except (pa.ArrowInvalid, UnreadableTextError):
             high = middle
         else:
             low = middle
