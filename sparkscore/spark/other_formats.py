@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,9 +112,9 @@ def _data_files(uri: str) -> Iterator[Path]:
     root = Path(urlsplit(uri).path if urlsplit(uri).scheme else uri)
     if root.is_file():
         yield root
-    for path in root.rglob("*"):
-        if not any(map(_is_hidden, path.relative_to(root).parts)) and path.is_file():
-            yield path
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(folder, name) for name in names if not _is_hidden(name))
 
 
 def _is_hidden(name: str) -> bool:

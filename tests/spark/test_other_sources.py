@@ -24,6 +24,7 @@ from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import plan_scoring
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.engine import SparkEngine
+from sparkscore.spark.failures import SPARK_FAILURES
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.spark.files_source import open_files
 from sparkscore.spark.source import open_source
@@ -395,6 +396,15 @@ def test_a_malformed_row_ends_the_job_with_the_name_of_its_file(
     with pytest.raises(SourceError, match=rf"(?s)1\.{name}.*{reason}"):
         bench.score(engine, schema=schema)
     assert bench.left(engine) == []
+
+
+def test_a_line_that_ends_too_early_is_malformed_whichever_columns_are_read(
+    spark: SparkSession, folder: Path
+) -> None:
+    write(folder / "a.csv", "id,x,word", "1,0.5,a", "2,0.5")
+    frame = open_source(spark, SourceSpec(str(folder), schema=f"{SCHEMA}, word STRING")).frame
+    with pytest.raises(SPARK_FAILURES, match=r"Malformed CSV record: 2,0\.5"):
+        frame.select("id", "x").collect()
 
 
 def in_other_order(file: Path) -> None:
