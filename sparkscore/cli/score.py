@@ -20,6 +20,7 @@ from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_in
 from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 
+SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
 _INTERRUPTED = 130
 _HOUR_S = 3600
 
@@ -28,8 +29,15 @@ _JOB_OPTIONS = (
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
     click.option("--source", help="Path or catalog name of the table to read."),
-    click.option("--source-format", type=click.Choice(["auto", "delta", "parquet"])),
+    click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
+    click.option(
+        "--source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="How CSV or JSON is written, such as sep=; repeatable.",
+    ),
+    click.option("--source-schema", help="Columns of CSV or JSON: 'id BIGINT, x DOUBLE'."),
     click.option("--where", help="Spark SQL filter on the source."),
     click.option("--target", help="Path or catalog name of the score table."),
     click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
@@ -57,6 +65,7 @@ _JOB_KEYS = {
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
+    "source_schema": "source.schema",
     "target": "target.uri",
 }
 
@@ -97,6 +106,19 @@ def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
         if not (name and equals and source):
             raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
         yield name, source
+
+
+def reader_options(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Name and value of each `--source-option KEY=VALUE`; a value may be empty.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--source-option {shown(text)} is not of the form KEY=VALUE")
+        yield name, value
 
 
 @click.group()
@@ -238,16 +260,16 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column"}
+    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column", "source_option"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
         if name not in no_keys and value not in (None, ())
     }
-    return keys | {
-        f"columns.{name}": source
-        for name, source in column_names(cast(tuple[str, ...], flags["column"]))
-    }
+    columns = column_names(cast(tuple[str, ...], flags["column"]))
+    options = reader_options(cast(tuple[str, ...], flags["source_option"]))
+    keys |= {f"columns.{name}": source for name, source in columns}
+    return keys | {f"source.options.{name}": value for name, value in options}
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
