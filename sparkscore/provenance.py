@@ -25,6 +25,8 @@ _LIBRARIES = (
     "lightgbm",
     "xgboost",
     "catboost",
+    "onnx",
+    "onnxruntime",
     "numba",
 )
 

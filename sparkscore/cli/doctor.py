@@ -35,6 +35,7 @@ _EXTRAS = {
     "lightgbm": "lightgbm",
     "xgboost": "xgboost",
     "catboost": "catboost",
+    "onnxruntime": "onnx",
 }
 
 

@@ -16,6 +16,7 @@ _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
     "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
+    "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _BY_LIBRARY = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
+    "onnx": "onnx",
     "sklearn": "sklearn",
     "xgboost": "xgboost",
 }
