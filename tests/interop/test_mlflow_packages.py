@@ -24,6 +24,10 @@ PACKAGES = [
     "cat_regressor_cbm",
     "cat_regressor_json",
     "cat_classifier",
+    "onnx_matrix_beside",
+    "onnx_matrix_inside",
+    "onnx_columns_beside",
+    "onnx_columns_inside",
 ]
 
 
