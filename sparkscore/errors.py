@@ -25,7 +25,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   ├── PredictionError             PREDICTION_FAILED
 │   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
-│   └── NotCertifiedError           NOT_CERTIFIED
+│   ├── NotCertifiedError           NOT_CERTIFIED
+│   └── NotConvertedError           NOT_CONVERTED            keep the model as it is
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -227,6 +228,12 @@ class NotCertifiedError(ModelError):
     """A model scores otherwise in one way than in another."""
 
     code = "NOT_CERTIFIED"
+
+
+class NotConvertedError(ModelError):
+    """A model cannot be converted, or would score otherwise than it does."""
+
+    code = "NOT_CONVERTED"
 
 
 class TargetError(SparkscoreError):

@@ -9,7 +9,7 @@ import click
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.cli.score import column_names, scoring_settings, trust_options
+from sparkscore.cli.scoring_options import column_names, scoring_settings, trust_options
 from sparkscore.errors import NotCertifiedError, listed
 from sparkscore.scoring.certificate import Certificate
 from sparkscore.scoring.engine import SourceSpec
