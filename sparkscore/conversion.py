@@ -320,8 +320,8 @@ def _candidate(
     scorer: _Scorer, compared: _Compared, precision: Precision, folder: Path
 ) -> _Candidate:
     signature = scorer.model.signature
-    schema, names = column_inputs(signature), scorer.task.predictions.names
-    graph = convert_to_onnx(scorer.fitted(), schema, names, precision)
+    schema = column_inputs(signature)
+    graph = convert_to_onnx(scorer.fitted(), schema, scorer.task.predictions, precision)
     example = pandas_frame(compared.rows.slice(0, _N_EXAMPLES), schema)
     package = save_model(graph, folder, flavor="onnx", signature=signature, input_example=example)
     found = scorer.score(package.folder, compared.rows)

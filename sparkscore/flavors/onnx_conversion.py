@@ -5,10 +5,11 @@ A converter may answer otherwise than the model: whoever converts compares.
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import MissingExtraError, NotConvertedError, listed, shown
 from sparkscore.flavors.base import FittedModel
@@ -18,11 +19,13 @@ from sparkscore.package.environment import installed_version
 from sparkscore.package.schema import ColumnSchema
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from onnx import ModelProto
 
 _CONVERTERS = ("onnx", "onnxmltools", "onnxruntime", "skl2onnx")
 _METHODS = ("predict", "predict_proba")
 _ROWS = "rows"
+_INSIDE = "model/"
 
 
 class Precision(StrEnum):
@@ -39,14 +42,14 @@ def converter_versions() -> dict[str, str]:
 
 
 def convert_to_onnx(
-    fitted: FittedModel, schema: ColumnSchema, names: Sequence[str], precision: Precision
+    fitted: FittedModel, schema: ColumnSchema, declared: pa.Schema, precision: Precision
 ) -> ModelProto:
     """A graph for a model, with one input of all columns, or one for each if there is text.
 
     Args:
         fitted: The model, and what of it is asked.
         schema: Its input columns.
-        names: The declared prediction columns; outputs get their names.
+        declared: The prediction columns; outputs get their names.
         precision: What the graph takes for numbers.
 
     Raises:
@@ -77,7 +80,7 @@ def convert_to_onnx(
             f"a {type(fitted.model).__name__} cannot be converted to ONNX in {precision}s: "
             f"{shown(said)}; keep it"
         ) from exc
-    return _with_outputs(made, _outputs(made, fitted), names)
+    return _with_outputs(made, _outputs(made, fitted), declared)
 
 
 def _from_sklearn(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401
@@ -165,26 +168,34 @@ def _answers_probabilities(model: object) -> bool:
 
 
 def _with_outputs(
-    made: ModelProto, wanted: Sequence[tuple[str, int | None]], names: Sequence[str]
+    made: ModelProto, wanted: Sequence[tuple[str, int | None]], declared: pa.Schema
 ) -> ModelProto:
     """The same graph with the wanted outputs alone, by the declared names where each has one."""
-    from onnx import helper
+    from onnx import TensorProto, compose, helper
 
-    old: Mapping[str, Any] = {value.name: value for value in made.graph.output}
-    new_names = list(names) if len(names) == len(wanted) else [name for name, _ in wanted]
+    # No value inside has a declared name then.
+    graph = compose.add_prefix(made, _INSIDE, rename_inputs=False).graph
+    old = {value.name: value for value in graph.output}
+    is_one_each = len(declared) == len(wanted)
+    names = declared.names if is_one_each else [name for name, _ in wanted]
     outputs = []
-    for (name, column), new in zip(wanted, new_names, strict=True):
-        value = type(old[name])()
-        value.CopyFrom(old[name])
-        value.name = new
+    for i, ((name, column), new) in enumerate(zip(wanted, names, strict=True)):
+        value = copy.deepcopy(old[_INSIDE + name])
+        tensor = value.type.tensor_type
         if column is not None:
-            index = f"{new}_column"
-            made.graph.initializer.append(helper.make_tensor(index, 7, [], [column]))
-            made.graph.node.append(helper.make_node("Gather", [name, index], [new], axis=1))
-            del value.type.tensor_type.shape.dim[1]
-        elif new != name:
-            made.graph.node.append(helper.make_node("Identity", [name], [new]))
+            at = f"{_INSIDE}{new}_at"
+            graph.initializer.append(helper.make_tensor(at, TensorProto.INT64, [], [column]))
+            graph.node.append(helper.make_node("Gather", [value.name, at], [new], axis=1))
+            del tensor.shape.dim[1]
+        elif is_one_each and str(declared.field(i).type) == "bool":
+            # Converters know labels that are numbers or text.
+            graph.node.append(helper.make_node("Cast", [value.name], [new], to=TensorProto.BOOL))
+            tensor.elem_type = TensorProto.BOOL
+        else:
+            graph.node.append(helper.make_node("Identity", [value.name], [new]))
+        value.name = new
         outputs.append(value)
-    del made.graph.output[:]
-    made.graph.output.extend(cast("Any", outputs))
+    del graph.output[:]
+    graph.output.extend(outputs)
+    made.graph.CopyFrom(graph)
     return made
