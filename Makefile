@@ -28,7 +28,7 @@ export UV_HTTP_TIMEOUT ?= 300
 install = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(1)/bin/python $(2); \
 	else $(1)/bin/python -m pip install $(2); fi
 # Packages that travel between two environments need the same libraries in both.
-SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|xgboost-cpu)==
+SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint types contracts setup bench clean

@@ -20,6 +20,7 @@ _EXTRAS = {
     "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
 

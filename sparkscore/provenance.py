@@ -27,6 +27,7 @@ _LIBRARIES = (
     "catboost",
     "onnx",
     "onnxruntime",
+    "statsmodels",
     "numba",
 )
 

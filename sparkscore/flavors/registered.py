@@ -18,6 +18,7 @@ _BUILT_IN = {
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
+    "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }

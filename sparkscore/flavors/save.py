@@ -42,8 +42,10 @@ _BY_LIBRARY = {
     "lightgbm": "lightgbm",
     "onnx": "onnx",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
+_PICKLED = (GENERIC, "statsmodels")
 _MAX_EXAMPLE_ROWS = 10
 
 
@@ -99,7 +101,7 @@ def save_model(
         write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
         description = _description(saved.confs, signature, metadata)
         policy = trust or TrustPolicy()
-        if name == GENERIC:
+        if name in _PICKLED:
             # Whoever saves an object of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_pickle=True)
         _finish(partial, description, input_example, policy)

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import skops.io
+import statsmodels.api
 import xgboost
 from mlflow.models import Model, infer_signature
 from sklearn.compose import ColumnTransformer
@@ -87,6 +88,8 @@ def write(folder: Path) -> None:
                 signature=infer_signature(numbers, answers),
                 save_as_external_data=beside,
             )
+    fitted = statsmodels.api.OLS(target, numbers.fillna(0)).fit()
+    mlflow.statsmodels.save_model(fitted, folder / "statsmodels", signature=of_numbers)
     for how in ("pickle", "cloudpickle"):
         save(linear, folder / how, signature=of_numbers, serialization_format=how)
     for package in list(folder.iterdir()):

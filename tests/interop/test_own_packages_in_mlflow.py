@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import statsmodels.formula.api
 import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -100,6 +101,11 @@ def an_onnx_graph(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     return onnx.helper.make_model(made, opset_imports=imports, ir_version=8), NUMBERS, {}
 
 
+def a_statsmodels_model(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    rows = ROWS.assign(target=TARGET)
+    return statsmodels.formula.api.ols("target ~ age + I(age ** 2)", rows).fit(), ROWS, {}
+
+
 def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     (folder / "factor.txt").write_text("2.5", "utf-8")
     return Scaler(), ROWS, {"factor": folder / "factor.txt"}
@@ -114,6 +120,7 @@ CASES = {
     "catboost_regressor": a_catboost_regressor,
     "catboost_classifier": a_catboost_classifier,
     "onnx_graph": an_onnx_graph,
+    "statsmodels_model": a_statsmodels_model,
     "python_function": a_python_function,
 }
 

@@ -44,7 +44,7 @@ OURS = {
 FOREIGN = (
     "alembic", "catboost", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba",
     "onnx", "onnxruntime", "pandas", "pydantic", "pyspark", "rich", "sklearn", "sqlalchemy",
-    "starlette", "xgboost",
+    "starlette", "statsmodels", "xgboost",
 )  # fmt: skip
 
 
