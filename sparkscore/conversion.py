@@ -134,7 +134,7 @@ def convert(
     compared = _Compared.of(scorer, rows, ties, announce)
     with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
         best = _best(scorer, compared, Path(scratch), announce)
-        if best.parity.largest_difference > request.tolerance:
+        if not best.parity.is_within(request.tolerance):
             raise NotConvertedError(_refusal(model, best, compared, request.tolerance))
         facts = _facts(model, source.table, best, compared, request.tolerance)
         announce(f"Registering it as a version of {name}")

@@ -32,8 +32,13 @@ def read_graph(folder: Path, path: Path) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
+    if path.suffix != ".onnx":
+        raise PackageFormatError(
+            f"{path} has another ending than .onnx, by which ONNX Runtime may take it for another "
+            "format; save the model again"
+        )
     try:
-        model: ModelProto = onnx.load(path, load_external_data=False)
+        model: ModelProto = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, OSError) as exc:
         raise PackageFormatError(f"{path} is no ONNX model: {shown(str(exc))}") from exc
     for tensor in _tensors(model, path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,11 @@ class Parity:
     n_differing: int
     largest_difference: float
     worst_row: int
+
+    def is_within(self, tolerance: float) -> bool:
+        """Whether no two predictions differ by more; what has no distance never is."""
+        # NaN is no tolerance, and an infinite one says nothing of labels.
+        return self.largest_difference <= tolerance and math.isfinite(self.largest_difference)
 
 
 def parity_of(expected: pa.StructArray, found: pa.StructArray) -> Parity:

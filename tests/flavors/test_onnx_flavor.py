@@ -415,6 +415,15 @@ def test_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         answered(package, ROWS)
 
 
+@pytest.mark.parametrize("name", ["model.ort", "model.json", "model"])
+def test_file_that_may_be_read_in_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    package = save_model(linear(), tmp_path / "p", input_example=ROWS)
+    (package.folder / "model.onnx").rename(package.folder / name)
+    change(package, data=name)
+    with pytest.raises(PackageFormatError, match=r"another ending than \.onnx"):
+        answered(package, ROWS)
+
+
 @pytest.mark.parametrize(
     "location", ["../../secret", "/etc/passwd", "link", "gone", "", "*/_ORT_MEM_ADDR_/*"]
 )
@@ -509,6 +518,8 @@ def change(package: Package, **conf: object) -> None:
     path = package.folder / "MLmodel"
     content = yaml.safe_load(path.read_text())
     content["flavors"]["onnx"] |= conf
+    if "data" in conf:
+        content["flavors"]["python_function"]["data"] = conf["data"]
     path.write_text(yaml.safe_dump(content))
 
 

@@ -44,6 +44,23 @@ def test_what_has_no_distance_is_infinitely_far(
     assert parity_of(answers([one], kind), answers([other], kind)).largest_difference == math.inf
 
 
+@pytest.mark.parametrize(
+    ("largest", "tolerance", "is_within"),
+    [
+        (0.0, 0.0, True),
+        (1e-6, 1e-6, True),
+        (1e-6, 0.0, False),
+        (1e-6, math.inf, True),
+        (math.inf, math.inf, False),
+        (1e-6, math.nan, False),
+    ],
+)
+def test_labels_are_within_no_tolerance(
+    largest: float, tolerance: float, *, is_within: bool
+) -> None:
+    assert Parity(10, 1, largest, 0).is_within(tolerance) is is_within
+
+
 def test_lists_differ_by_their_largest_item() -> None:
     kind = pa.list_(pa.float32())
     expected = answers([[1.0, 2.0], [], [3.0, 4.0], None], kind)
