@@ -15,6 +15,7 @@ _EXTRAS = {
     "onnxmltools": "onnx",
     "onnxruntime": "onnx",
     "pandas": "spark",
+    "prophet": "prophet",
     "pyarrow": "spark",
     "pyspark": "spark",
     "skl2onnx": "onnx",

@@ -28,6 +28,7 @@ _LIBRARIES = (
     "onnx",
     "onnxruntime",
     "statsmodels",
+    "prophet",
     "numba",
 )
 

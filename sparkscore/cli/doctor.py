@@ -37,6 +37,7 @@ _EXTRAS = {
     "catboost": "catboost",
     "onnxruntime": "onnx",
     "statsmodels": "statsmodels",
+    "prophet": "prophet",
 }
 
 

@@ -17,6 +17,7 @@ _BUILT_IN = {
     "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
+    "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",

@@ -41,6 +41,7 @@ _BY_LIBRARY = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
     "onnx": "onnx",
+    "prophet": "prophet",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
     "xgboost": "xgboost",

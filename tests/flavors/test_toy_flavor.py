@@ -25,6 +25,7 @@ def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
         "catboost",
         "lightgbm",
         "onnx",
+        "prophet",
         "sklearn",
         "statsmodels",
         "xgboost",
