@@ -9,7 +9,7 @@ import click
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.cli.score import (
+from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
     column_names,
     reader_options,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -16,11 +16,17 @@ import click
 from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
 from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt, shown
+from sparkscore.cli.scoring_options import (
+    SOURCE_FORMATS,
+    column_names,
+    reader_options,
+    scoring_settings,
+    trust_options,
+)
+from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 
-SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
 _INTERRUPTED = 130
 _HOUR_S = 3600
 
@@ -56,11 +62,6 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
-_TRUST_OPTIONS = (
-    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
-    click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
-    click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
-)
 _JOB_KEYS = {
     "source": "source.uri",
     "source_format": "source.format",
@@ -72,53 +73,8 @@ _JOB_KEYS = {
 
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
-    options = reversed((*_JOB_OPTIONS, *_TRUST_OPTIONS))
-    return reduce(lambda made, option: option(made), options, command)
-
-
-def trust_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The options that say what a model may load, and what becomes of rows that it cannot take."""
-    return reduce(lambda made, option: option(made), reversed(_TRUST_OPTIONS), command)
-
-
-def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
-    """Those flags that are settings, by their dotted keys."""
-    settings: dict[str, object] = {}
-    if flags["on_invalid"] is not None:
-        settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_pickle"]:
-        settings["trust.allow_pickle"] = True
-    if flags["trust"]:
-        settings["trust.types"] = flags["trust"]
-    if flags.get("preload"):
-        settings["spark.preload"] = True
-    return settings
-
-
-def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Model column and source column of each `--column MODEL=SOURCE`.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not (name and equals and source):
-            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
-        yield name, source
-
-
-def reader_options(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Name and value of each `--source-option KEY=VALUE`; a value may be empty.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--source-option {shown(text)} is not of the form KEY=VALUE")
-        yield name, value
+    options = reversed(_JOB_OPTIONS)
+    return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
 @click.group()

@@ -40,9 +40,13 @@ if TYPE_CHECKING:
 _BY_LIBRARY = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
+    "onnx": "onnx",
+    "prophet": "prophet",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
+_PICKLED = (GENERIC, "statsmodels")
 _MAX_EXAMPLE_ROWS = 10
 
 
@@ -98,7 +102,7 @@ def save_model(
         write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
         description = _description(saved.confs, signature, metadata)
         policy = trust or TrustPolicy()
-        if name == GENERIC:
+        if name in _PICKLED:
             # Whoever saves an object of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_pickle=True)
         _finish(partial, description, input_example, policy)

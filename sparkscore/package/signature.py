@@ -119,14 +119,15 @@ def infer_signature(
         data: Inputs as the model was fitted on them. A column is required if it holds no null
             (NaN counts as null in pandas). Columns named by a RangeIndex have no name.
         predictions: What the model answered: an array of one axis (one column `prediction`) or
-            two (one column of lists), a Series, DataFrame, list or Arrow data.
+            two (one column of lists), a Series, DataFrame, list, Arrow data, or a mapping of
+            column to such arrays.
         params: Default of each param that a call may set.
 
     Raises:
         SignatureMismatchError: A column's type cannot be kept exactly, such as decimals.
         UsageError: The data is of another kind.
     """
-    inputs = _schema_of(data, "column")
+    inputs = None if isinstance(data, Mapping) else _schema_of(data, "column")
     if inputs is None:
         raise UsageError(
             f"a signature is inferred from a pandas DataFrame or an Arrow table, not from "
@@ -155,6 +156,9 @@ def _named_arrays(data: object, noun: str) -> Iterator[tuple[str | None, pa.Arra
 
     if isinstance(data, pa.Table | pa.RecordBatch):
         yield from zip(data.column_names, data.columns, strict=True)
+    elif isinstance(data, Mapping):
+        for name, values in data.items():
+            yield str(name), _array(values, f"{noun} {name!r}")
     elif isinstance(data, pd.DataFrame):
         unnamed = isinstance(data.columns, pd.RangeIndex)
         for i, name in enumerate(data.columns):
