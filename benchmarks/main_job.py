@@ -91,7 +91,7 @@ def workspace_in(folder: Path, master: str) -> Workspace:
         "tracking.outbox": f"{folder}/outbox",
         "artifacts.uri": f"{folder}/artifacts",
         "spark.master": master,
-        "trust.allow_pickle": True,  # Of the models that are made here.
+        "trust.allow_code": True,  # Of the models that are made here.
     }
     return Workspace.open(overrides=overrides)
 

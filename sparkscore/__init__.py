@@ -13,28 +13,45 @@ from sparkscore.extras import missing_extra
 
 if TYPE_CHECKING:
     from sparkscore.api import score, spark_udf
-    from sparkscore.flavors import load_predictor, save_model
+    from sparkscore.direct import load_model, log_model
+    from sparkscore.flavors import (
+        LoaderModule,
+        PythonModel,
+        load_predictor,
+        save_model,
+        set_model,
+    )
     from sparkscore.package.signature import infer_signature
     from sparkscore.workspace import Workspace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LoaderModule",
+    "PythonModel",
     "Workspace",
     "__version__",
     "infer_signature",
+    "load_model",
     "load_predictor",
+    "log_model",
     "save_model",
     "score",
+    "set_model",
     "spark_udf",
 ]
 
 _ROOMS = {
+    "LoaderModule": "sparkscore.flavors",
+    "PythonModel": "sparkscore.flavors",
     "Workspace": "sparkscore.workspace",
     "infer_signature": "sparkscore.package.signature",
+    "load_model": "sparkscore.direct",
     "load_predictor": "sparkscore.flavors",
+    "log_model": "sparkscore.direct",
     "save_model": "sparkscore.flavors",
     "score": "sparkscore.api",
+    "set_model": "sparkscore.flavors",
     "spark_udf": "sparkscore.api",
 }
 

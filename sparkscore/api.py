@@ -18,6 +18,7 @@ def score(
     model: str,
     *,
     columns: Mapping[str, str] | None = None,
+    params: Mapping[str, object] | None = None,
     engine: str = "arrow",
     workspace: Workspace | None = None,
 ) -> DataFrame:
@@ -29,6 +30,7 @@ def score(
         frame: A DataFrame, view or stream of any Spark session, Connect included.
         model: A model URI, such as `models:/flight-delay@champion`; an alias is resolved now.
         columns: Model column -> the frame's column, where the names differ.
+        params: What the model's predict is given beside rows, as its signature declares it.
         engine: `arrow`, or `pandas` to go through Spark's pandas UDF.
         workspace: Where the registry is; None opens the one that settings name.
 
@@ -37,7 +39,7 @@ def score(
 
     Raises:
         ModelError: The model is not there, cannot be trusted, or does not fit the columns.
-        ConfigError: The settings do not hold together.
+        ConfigError: The settings do not hold together, or a param is not one that the model has.
 
     Example:
         >>> scores = sparkscore.score(flights, "models:/flight-delay@champion")
@@ -47,6 +49,7 @@ def score(
         frame,
         opened.model(model),
         columns=columns or {},
+        params=params or {},
         engine=engine,
         trust=opened.trust,
         limits=opened.batch_limits,
@@ -60,6 +63,7 @@ def spark_udf(
     model: str,
     result_type: str | None = None,
     *,
+    params: Mapping[str, object] | None = None,
     engine: str = "arrow",
     workspace: Workspace | None = None,
 ) -> Callable[..., Column]:
@@ -69,6 +73,7 @@ def spark_udf(
         spark: The session that the columns belong to; classic or Connect.
         model: A model URI; an alias is resolved now.
         result_type: Spark SQL type to cast the prediction to; None keeps the signature's type.
+        params: What the model's predict is given beside rows, as its signature declares it.
         engine: `arrow` or `pandas`.
         workspace: Where the registry is; None opens the one that settings name.
 
@@ -79,6 +84,7 @@ def spark_udf(
 
     Raises:
         ModelError: The model is not there, cannot be trusted or has no named columns.
+        ConfigError: The settings do not hold together, or a param is not one that the model has.
         UsageError: `result_type` for a model with several prediction columns, or the pandas
             engine where it would change values.
 
@@ -91,6 +97,7 @@ def spark_udf(
     predict = column_function(
         spark,
         facts,
+        params=params or {},
         engine=engine,
         trust=opened.trust,
         limits=opened.batch_limits,

@@ -6,6 +6,7 @@ The commit comes before the record: a tracking store that is down must not lose 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from sparkscore.flavors import load_predictor
 from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
 from sparkscore.package import open_package
+from sparkscore.package.params import plain_params, resolved_params
 from sparkscore.provenance import environment, run_origin
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.scoring.comparison import InvalidRows
@@ -179,6 +181,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         },
         "environment": None if prepared.environment is None else prepared.environment.key,
         "run_key": plan.identity.run_key,
+        "params": _resolved_params(plan),
         "columns": [
             {
                 "model": binding.model_column,
@@ -319,6 +322,7 @@ def _request(
         keys=job.key,
         keep=job.keep,
         columns=job.columns,
+        params=job.params,
         mode=WriteMode(job.mode),
         replace_where=job.replace_where,
         partition_by=job.partition_by,
@@ -329,7 +333,7 @@ def _request(
 def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
     plan = prepared.plan
     spark = workspace.settings.spark
-    return {
+    recorded = {
         "model_uri": plan.model.uri,
         "model_name": plan.model.name,
         "model_version": str(plan.model.version or ""),
@@ -349,6 +353,15 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    params = _resolved_params(plan)
+    if params:
+        recorded["params"] = json.dumps(params)
+    return recorded
+
+
+def _resolved_params(plan: ScoringPlan) -> dict[str, object]:
+    """All params that the model is given, defaults too, as plain values."""
+    return plain_params(resolved_params(plan.model.signature.params, plan.params))
 
 
 def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:

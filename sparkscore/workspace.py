@@ -138,7 +138,7 @@ class Workspace:
     def trust(self) -> TrustPolicy:
         """Which code a package may bring along."""
         trust = self.settings.trust
-        return TrustPolicy(allow_pickle=trust.allow_pickle, types=trust.types)
+        return TrustPolicy(allow_code=trust.allow_code, types=trust.types)
 
     @property
     def batch_limits(self) -> BatchLimits:

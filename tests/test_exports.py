@@ -16,12 +16,17 @@ ROOT = Path(sparkscore.__file__).parents[1]
 
 def test_the_door_opens_to_exactly_these_names() -> None:
     assert set(sparkscore.__all__) == {
+        "LoaderModule",
+        "PythonModel",
         "Workspace",
         "__version__",
         "infer_signature",
+        "load_model",
         "load_predictor",
+        "log_model",
         "save_model",
         "score",
+        "set_model",
         "spark_udf",
     }
 

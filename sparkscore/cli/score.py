@@ -19,6 +19,7 @@ from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
     column_names,
+    param_texts,
     reader_options,
     scoring_settings,
     trust_options,
@@ -49,6 +50,7 @@ _JOB_OPTIONS = (
     click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
     click.option("--keep", multiple=True, help="Further column to carry along; repeatable."),
     click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column."),
+    click.option("--param", multiple=True, metavar="NAME=VALUE", help="Param of the model."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
@@ -216,7 +218,7 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_pickle", "trust", "preload", "column", "source_option"}
+    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "source_option", "param"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
@@ -224,14 +226,15 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))
+    params = param_texts(cast(tuple[str, ...], flags["param"]))
     keys |= {f"columns.{name}": source for name, source in columns}
-    return keys | {f"source.options.{name}": value for name, value in options}
+    keys |= {f"source.options.{name}": value for name, value in options}
+    return keys | {f"params.{name}": value for name, value in params}
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
-    record = {
-        key: facts[key] for key in ("model", "source", "target", "engine", "runtime", "run_key")
-    }
+    keys = ("model", "source", "target", "engine", "runtime", "run_key", "params")
+    record = {key: facts[key] for key in keys if key != "params" or facts[key]}
     show_record(record, Output.TABLE)
     click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)

@@ -8,12 +8,13 @@ from functools import reduce
 import click
 
 from sparkscore.errors import ConfigError, shown
+from sparkscore.package.params import ParamText
 
 SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
 _TRUST_OPTIONS = (
     click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
-    click.option("--trust-pickle", is_flag=True, help="Let packages load pickles."),
+    click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
 )
 
 
@@ -27,8 +28,8 @@ def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
     settings: dict[str, object] = {}
     if flags["on_invalid"] is not None:
         settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_pickle"]:
-        settings["trust.allow_pickle"] = True
+    if flags["trust_code"]:
+        settings["trust.allow_code"] = True
     if flags["trust"]:
         settings["trust.types"] = flags["trust"]
     if flags.get("preload"):
@@ -60,3 +61,16 @@ def reader_options(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
         if not (name and equals):
             raise ConfigError(f"--source-option {shown(text)} is not of the form KEY=VALUE")
         yield name, value
+
+
+def param_texts(texts: Iterable[str]) -> Iterable[tuple[str, ParamText]]:
+    """Name and value of each `--param NAME=VALUE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--param {shown(text)} is not of the form NAME=VALUE")
+        yield name, ParamText(value)

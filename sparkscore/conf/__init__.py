@@ -29,7 +29,7 @@ _MLFLOW_VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking.uri",
     "MLFLOW_REGISTRY_URI": "registry.uri",
     "MLFLOW_EXPERIMENT_NAME": "tracking.experiment",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "trust.allow_pickle",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "trust.allow_code",
 }
 _TARGET = re.compile(r"[\w\-]+", re.ASCII)
 

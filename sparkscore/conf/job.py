@@ -54,6 +54,8 @@ class JobSettings(Frozen):
     """Further source columns to pass through."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Model column to source column, where their names differ."""
+    params: dict[str, object] = Field(default_factory=dict)
+    """What the model's predict is given beside rows, by the names that its signature declares."""
     mode: Literal["append", "replace", "merge"] = "append"
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""
@@ -90,7 +92,8 @@ def load_job(
 
 def _filled(item: Given, run_key: str | None) -> Given:
     if isinstance(item.value, str):
-        return replace(item, value=_fill(item.value, item, run_key))
+        # The same kind of text: a flag's param is still to be read by its declared type.
+        return replace(item, value=type(item.value)(_fill(item.value, item, run_key)))
     if isinstance(item.value, list | tuple):
         parts = [_fill(p, item, run_key) if isinstance(p, str) else p for p in item.value]
         return replace(item, value=parts)

@@ -142,8 +142,8 @@ class ScoringSettings(Frozen):
 class TrustSettings(Frozen):
     """Which code a model package may bring along."""
 
-    allow_pickle: bool = False
-    """A pickle runs any code it likes when it is loaded."""
+    allow_code: bool = False
+    """Pickles, scripts and modules of a package can do whatever the job may do."""
     types: tuple[str, ...] = ()
     """Types to admit beside those of the known libraries, as `module.Type` or `module.*`."""
 

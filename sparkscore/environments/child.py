@@ -2,8 +2,9 @@
 
 Runs under the environment's interpreter. It gets a JSON line that says what to load, and answers
 with one that says how that went; after that, frames: eight bytes with a length, and as many bytes
-of content. In come Arrow streams of one batch of the signature's columns. Out go frames that begin
-with `+` and hold the declared prediction columns, or with `-` and hold JSON about what went wrong.
+of content. In come Arrow streams of one batch of the signature's columns, whose schema may hold
+params as JSON. Out go frames that begin with `+` and hold the declared prediction columns, or with
+`-` and hold JSON about what went wrong.
 It ends when its input ends.
 """
 
@@ -19,6 +20,8 @@ from typing import BinaryIO
 
 LENGTH = struct.Struct("<Q")
 ANSWER, FAILURE = b"+", b"-"
+PARAMS = b"sparkscore.params"
+"""Where the schema of a batch has params; none are there: the defaults."""
 
 
 def main() -> None:
@@ -78,10 +81,11 @@ class _Model:
         package = open_package(Path(str(asked["folder"])))
         types = asked["types"]
         assert isinstance(types, list)
-        trust = TrustPolicy(bool(asked["allow_pickle"]), tuple(types))
+        trust = TrustPolicy(bool(asked["allow_code"]), tuple(types))
         self._loaded = load_predictor(package, trust, TreeRuntime(str(asked["tree_runtime"])))
         assert package.description.signature is not None  # As load_predictor has seen.
         self._declared = prediction_schema(package.description.signature)
+        self._params = package.description.signature.params
         self.runtime = {
             "name": self._loaded.runtime.name,
             "reason": self._loaded.runtime.reason,
@@ -90,11 +94,16 @@ class _Model:
     def answer(self, content: bytes) -> bytes:
         import pyarrow as pa
 
+        from sparkscore.package.params import given_params
         from sparkscore.scoring.outputs import prediction_columns
 
         with pa.ipc.open_stream(content) as stream:
             batch = stream.read_next_batch()
-        columns = prediction_columns(self._loaded.predict(batch), self._declared, batch.num_rows)
+            said = (stream.schema.metadata or {}).get(PARAMS)
+        loaded = self._loaded
+        if said is not None:
+            loaded = loaded.with_params(given_params(self._params, json.loads(said)))
+        columns = prediction_columns(loaded.predict(batch), self._declared, batch.num_rows)
         sink = pa.BufferOutputStream()
         answer = pa.RecordBatch.from_arrays(columns, schema=self._declared)
         with pa.ipc.new_stream(sink, answer.schema) as writer:

@@ -7,17 +7,19 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from sparkscore import errors
-from sparkscore.environments.child import ANSWER, read_frame, write_frame
+from sparkscore.environments.child import ANSWER, PARAMS, read_frame, write_frame
 from sparkscore.errors import EnvironmentBuildError, PredictionError, SparkscoreError, shown
 from sparkscore.flavors.base import Runtime, TreeRuntime
 from sparkscore.flavors.load import LoadedPredictor, n_outputs
 from sparkscore.package.layout import Package
+from sparkscore.package.params import plain_params
 from sparkscore.package.signature import Signature
 from sparkscore.package.trust import TrustPolicy
 
@@ -50,11 +52,20 @@ class RemotePredictor:
         weakref.finalize(self, _end, self._process, self._said)
         asked = {
             "folder": str(package.folder),
-            "allow_pickle": trust.allow_pickle,
+            "allow_code": trust.allow_code,
             "types": list(trust.types),
             "tree_runtime": tree.value,
         }
         self.runtime = self._begun(asked)
+
+    @property
+    def takes_params(self) -> bool:
+        """Whether params may be given; what the model says to them, the child knows."""
+        return True
+
+    def with_params(self, params: Mapping[str, object]) -> ParametricRemote:
+        """This predictor, with `params` sent beside each batch; see `Parametric`."""
+        return ParametricRemote(self, json.dumps(plain_params(params)))
 
     def predict(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The declared prediction columns for a batch, as the child's model gives them.
@@ -109,6 +120,18 @@ class RemotePredictor:
         self._said.seek(max(0, self._said.tell() - _MAX_SAID))
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return f" with code {code}{': ' + lines[-1] if lines else ''}"
+
+
+@dataclass(frozen=True)
+class ParametricRemote:
+    """A remote predictor and params for its model, as JSON."""
+
+    remote: RemotePredictor
+    params: str
+
+    def predict(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `RemotePredictor.predict`."""
+        return self.remote.predict(batch.replace_schema_metadata({PARAMS: self.params}))
 
 
 def load_remotely(

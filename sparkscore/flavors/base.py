@@ -71,6 +71,24 @@ class Convertible(Protocol):
         ...
 
 
+@runtime_checkable
+class Parametric(Protocol):
+    """A predictor that may take params beside rows."""
+
+    @property
+    def takes_params(self) -> bool:
+        """Whether the model's own predict takes them."""
+        ...
+
+    def with_params(self, params: Mapping[str, object]) -> Predictor:
+        """This predictor, with `params` given to its model in each call.
+
+        Raises:
+            SignatureMismatchError: The model does not take params.
+        """
+        ...
+
+
 class TreeRuntime(StrEnum):
     """Who may score trees, and do the steps before them."""
 

@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SignatureMismatchError, UnknownFlavorError, listed, nearest
+from sparkscore.errors import (
+    MissingExtraError,
+    SignatureMismatchError,
+    UnknownFlavorError,
+    listed,
+    nearest,
+)
 from sparkscore.flavors.base import (
     COMPILED_TREES,
     Compilable,
+    FlavorConf,
     NamesRuntime,
+    Parametric,
     Predictor,
     Runtime,
     TreeRuntime,
 )
 from sparkscore.flavors.registered import GENERIC, get_flavor, known_flavors
-from sparkscore.package.layout import Description, Package
+from sparkscore.package.code_folder import PackageCode, importable, package_code
+from sparkscore.package.layout import Package
+from sparkscore.package.params import resolved_params
 from sparkscore.package.schema import ColumnSchema
 from sparkscore.package.signature import Signature
-from sparkscore.package.trust import TrustPolicy
+from sparkscore.package.trust import TrustPolicy, admit_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_GENERIC_LOADER = "mlflow.pyfunc.model"
+_PYTHON_LOADERS = ("mlflow.pyfunc.model", "mlflow.pyfunc.loaders.code_model")
+"""Loaders of MLflow whose models are Python themselves; its others are those of libraries."""
 
 
 @dataclass(frozen=True)
 class LoadedPredictor:
-    """A predictor that answers batches without rows by itself, and knows who scores the others."""
+    """A predictor that answers batches without rows by itself, and knows who scores the others.
+
+    Attributes:
+        predictor: The flavor's.
+        runtime: Who scores.
+        n_outputs: Prediction columns that the signature declares.
+        code: What the package brings along; importable while the model is asked.
+        params: The defaults that the signature declares.
+    """
 
     predictor: Predictor
     runtime: Runtime
     n_outputs: int
+    code: PackageCode | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def takes_params(self) -> bool:
+        """Whether the model's own predict takes params; see `Parametric`."""
+        return isinstance(self.predictor, Parametric) and self.predictor.takes_params
+
+    def with_params(self, params: Mapping[str, object]) -> LoadedPredictor:
+        """This predictor with `params` in the place of defaults; see `Parametric`."""
+        if not isinstance(self.predictor, Parametric):
+            raise SignatureMismatchError(
+                f"params {listed(params)} are given, but models of this flavor take none"
+            )
+        predictor = self.predictor.with_params({**self.params, **params})
+        return replace(self, predictor=predictor)
 
     def predict(self, batch: pa.RecordBatch) -> object:
         """Predictions of the model, or an empty array of objects, which fits every type."""
         if batch.num_rows:
-            return self.predictor.predict(batch)
+            with importable(self.code):
+                return self.predictor.predict(batch)
         import numpy as np
 
         return np.empty((0,) if self.n_outputs == 1 else (0, self.n_outputs), dtype=object)
@@ -71,9 +108,30 @@ def load_predictor(
         )
     name = _choose(package)
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
-    loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
-    predictor, runtime = _choose_runtime(loaded, tree_runtime)
-    return LoadedPredictor(predictor, runtime, n_outputs(description.signature))
+    code = package_code(package.folder, conf, f"MLmodel flavors.{name}")
+    defaults = resolved_params(description.signature.params, {})
+    # A library's model may do without the code; one that cannot says so below.
+    trusted = code if trust.allow_code else None
+    with importable(trusted):
+        try:
+            loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
+        except MissingExtraError as exc:
+            _ask_for_code(exc, code, package, trust)
+            raise
+        predictor, runtime = _choose_runtime(loaded, tree_runtime)
+    if defaults and isinstance(predictor, Parametric) and predictor.takes_params:
+        predictor = predictor.with_params(defaults)
+    return LoadedPredictor(predictor, runtime, n_outputs(description.signature), trusted, defaults)
+
+
+def _ask_for_code(
+    exc: MissingExtraError, code: PackageCode | None, package: Package, trust: TrustPolicy
+) -> None:
+    """Refuse, where the missing library is code that the package brings and that is not trusted."""
+    missing = exc.__cause__.name if isinstance(exc.__cause__, ModuleNotFoundError) else None
+    if code is not None and missing is not None and code.brings(missing):
+        what = f"{package.folder} needs its own module {missing!r}; importing runs it"
+        admit_code(what, trust)
 
 
 def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predictor, Runtime]:
@@ -101,7 +159,7 @@ def _choose(package: Package) -> str:
     flavors = package.description.flavors
     known = known_flavors()
     for name in known:
-        if name in flavors and (name != GENERIC or _is_generic(package.description)):
+        if name in flavors and (name != GENERIC or _is_python(flavors[GENERIC])):
             return name
     loader = flavors.get(GENERIC, {}).get("loader_module")
     named = [*flavors, *([f"loader {loader}"] if loader else [])]
@@ -112,5 +170,7 @@ def _choose(package: Package) -> str:
     )
 
 
-def _is_generic(description: Description) -> bool:
-    return description.flavors[GENERIC].get("loader_module") == _GENERIC_LOADER
+def _is_python(conf: FlavorConf) -> bool:
+    """Whether a model is Python itself: of MLflow's loaders, or of a module beside them."""
+    loader = conf.get("loader_module")
+    return loader in _PYTHON_LOADERS or not str(loader or "mlflow.").startswith("mlflow.")

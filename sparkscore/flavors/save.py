@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import shutil
 import uuid
@@ -15,6 +16,7 @@ from sparkscore.errors import PredictionError, RecordExistsError, UsageError, li
 from sparkscore.flavors.base import FlavorConf
 from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.flavors.load import load_predictor
+from sparkscore.flavors.python_model import LoaderModule, PythonParts
 from sparkscore.flavors.registered import GENERIC, get_flavor
 from sparkscore.package.environment import (
     CONDA_ENV,
@@ -47,6 +49,7 @@ _BY_LIBRARY = {
     "xgboost": "xgboost",
 }
 _PICKLED = (GENERIC, "statsmodels")
+_CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 
 
@@ -60,6 +63,8 @@ def save_model(
     extra_requirements: Iterable[str] = (),
     metadata: Mapping[str, object] | None = None,
     artifacts: Mapping[str, Path] | None = None,
+    model_config: Mapping[str, object] | None = None,
+    code_paths: Iterable[Path | str] = (),
     trust: TrustPolicy | None = None,
 ) -> Package:
     """Write `model` as a sealed package into the new folder `folder`.
@@ -68,7 +73,8 @@ def save_model(
     then it gets its name. A failure leaves nothing behind.
 
     Args:
-        model: A fitted model, or an object with `predict(context, model_input)`.
+        model: A fitted model; an object with `predict(context, model_input)`, or a function; the
+            path of a script `NAME.py`, which calls `sparkscore.set_model`; or a `LoaderModule`.
         folder: Must not exist.
         flavor: Name of the flavor; None finds it by the model's class.
         signature: What goes in and out; None infers it from `input_example`.
@@ -77,6 +83,9 @@ def save_model(
         extra_requirements: Further pip requirements; without a version they are pinned.
         metadata: Free values for MLmodel.
         artifacts: Files or folders by name, which a python_function finds in its context.
+        model_config: Plain values, which a python_function finds in its context.
+        code_paths: Python files and folders that the package brings along; the model imports them
+            by their names.
         trust: What loading may trust beyond known libraries; whoever loads must allow it too.
 
     Raises:
@@ -98,13 +107,15 @@ def save_model(
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
-        saved = get_flavor(name).save(_with_artifacts(model, artifacts, name), partial)
+        has_code = _copy_code(code_paths, partial)
+        saved = get_flavor(name).save(_parts(model, artifacts, model_config, name), partial)
         write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
-        description = _description(saved.confs, signature, metadata)
+        confs = _with_code(saved.confs) if has_code else saved.confs
+        description = _description(confs, signature, metadata)
         policy = trust or TrustPolicy()
-        if name in _PICKLED:
-            # Whoever saves an object of their own trusts it; whoever loads it is asked again.
-            policy = replace(policy, allow_pickle=True)
+        if name in _PICKLED or has_code:
+            # Whoever saves code of their own trusts it; whoever loads it is asked again.
+            policy = replace(policy, allow_code=True)
         _finish(partial, description, input_example, policy)
         seal(partial)
         partial.rename(folder)
@@ -149,6 +160,8 @@ def _find_flavor(model: object) -> str:
         library = kind.__module__.split(".")[0]
         if library in _BY_LIBRARY:
             return _BY_LIBRARY[library]
+    if isinstance(model, str | Path | LoaderModule) or inspect.isroutine(model):
+        return GENERIC
     if callable(getattr(model, "predict", None)):
         return GENERIC
     raise UsageError(
@@ -158,14 +171,39 @@ def _find_flavor(model: object) -> str:
     )
 
 
-def _with_artifacts(model: object, artifacts: Mapping[str, Path] | None, flavor: str) -> object:
-    if not artifacts:
+def _parts(
+    model: object,
+    artifacts: Mapping[str, Path] | None,
+    config: Mapping[str, object] | None,
+    flavor: str,
+) -> object:
+    if not (artifacts or config):
         return model
     if flavor != GENERIC:
-        raise UsageError(f"artifacts= is for the flavor {GENERIC}, and this model is {flavor}")
-    from sparkscore.flavors.python_function import ModelWithArtifacts
+        noun = "artifacts=" if artifacts else "model_config="
+        raise UsageError(f"{noun} is for the flavor {GENERIC}, and this model is {flavor}")
+    return PythonParts(model, artifacts or {}, config or {})
 
-    return ModelWithArtifacts(model, artifacts)
+
+def _copy_code(paths: Iterable[Path | str], folder: Path) -> bool:
+    """Copy Python files and folders into the package; whether there are any."""
+    code = folder / _CODE
+    for path in map(Path, paths):
+        target = code / path.resolve().name
+        if target.exists():
+            raise UsageError(f"code_paths= names two files {target.name!r}; rename one")
+        code.mkdir(exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        elif path.is_file():
+            shutil.copyfile(path, target)
+        else:
+            raise UsageError(f"code_paths= names {str(path)!r}, which is no file and no folder")
+    return code.exists()
+
+
+def _with_code(confs: Mapping[str, FlavorConf]) -> dict[str, FlavorConf]:
+    return {name: {**conf, "code": _CODE} for name, conf in confs.items()}
 
 
 def _description(

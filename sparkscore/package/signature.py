@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sparkscore.errors import SignatureMismatchError, UsageError, shown
 from sparkscore.package.datatypes import (
@@ -58,6 +58,20 @@ __all__ = [
 ]
 
 _PREDICTION = "prediction"
+_MAX_SPARK_ROWS = 1000
+
+
+@runtime_checkable
+class ToArrow(Protocol):
+    """A Spark DataFrame, as far as a signature needs it."""
+
+    def limit(self, num: int) -> ToArrow:
+        """The first rows."""
+        ...
+
+    def toArrow(self) -> pa.Table:  # noqa: N802 - Spark's name
+        """All rows, collected."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ def arrow_schema(schema: ColumnSchema) -> pa.Schema:
 
 
 def infer_signature(
-    data: pd.DataFrame | pa.Table | pa.RecordBatch,
+    data: pd.DataFrame | pa.Table | pa.RecordBatch | np.ndarray | ToArrow,
     predictions: object = None,
     params: Mapping[str, object] | None = None,
 ) -> Signature:
@@ -117,27 +131,45 @@ def infer_signature(
 
     Args:
         data: Inputs as the model was fitted on them. A column is required if it holds no null
-            (NaN counts as null in pandas). Columns named by a RangeIndex have no name.
+            (NaN counts as null in pandas). Columns named by a RangeIndex, and those of an array of
+            one or two axes, have no name. Of a Spark DataFrame, 1,000 rows are read.
         predictions: What the model answered: an array of one axis (one column `prediction`) or
-            two (one column of lists), a Series, DataFrame, list, Arrow data, or a mapping of
-            column to such arrays.
+            two (one column of lists), a Series, DataFrame, list, Arrow data, a Spark DataFrame, or
+            a mapping of column to such arrays.
         params: Default of each param that a call may set.
 
     Raises:
         SignatureMismatchError: A column's type cannot be kept exactly, such as decimals.
         UsageError: The data is of another kind.
     """
-    inputs = None if isinstance(data, Mapping) else _schema_of(data, "column")
+    inputs = None if isinstance(data, Mapping) else _schema_of(_as_frame(data), "column")
     if inputs is None:
         raise UsageError(
-            f"a signature is inferred from a pandas DataFrame or an Arrow table, not from "
-            f"{type(data).__name__}; wrap the array: pandas.DataFrame(array)"
+            "a signature is inferred from a pandas or Spark DataFrame, an Arrow table or a NumPy "
+            f"array of one or two axes, not from {shown(data)}"
         )
     outputs = None
     if predictions is not None:
+        predictions = _collected(predictions)
         outputs = _schema_of(predictions, "prediction column")
         outputs = outputs or _prediction_column(predictions, inputs.names)
     return Signature(inputs, outputs, tuple(_param(k, v) for k, v in (params or {}).items()))
+
+
+def _as_frame(data: object) -> object:
+    """Input data as columns: an array of numbers is a table without names."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(data, np.ndarray) and data.ndim in (1, 2):
+        return pd.DataFrame(data)
+    return _collected(data)
+
+
+def _collected(data: object) -> object:
+    """The first rows of a Spark DataFrame; other data as it is."""
+    # By its methods, since only one room knows Spark.
+    return data.limit(_MAX_SPARK_ROWS).toArrow() if isinstance(data, ToArrow) else data
 
 
 def _schema_of(data: object, noun: str) -> ColumnSchema | None:

@@ -10,13 +10,15 @@ import gzip
 import importlib
 import lzma
 import pickletools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparkscore.errors import (
     MissingExtraError,
     PackageFormatError,
+    SparkscoreError,
     UntrustedCodeError,
     listed,
     shown,
@@ -50,11 +52,12 @@ class TrustPolicy:
     """What the operator allows a package to load.
 
     Attributes:
-        allow_pickle: Whether pickles, which can run any code, are loaded at all.
+        allow_code: Whether code that a package brings is run at all: pickles, which can run any,
+            scripts, modules.
         types: Further type names, or `prefix.*`, that skops files may hold.
     """
 
-    allow_pickle: bool = False
+    allow_code: bool = False
     types: tuple[str, ...] = ()
 
     def allows(self, type_name: str) -> bool:
@@ -111,12 +114,9 @@ def load_cloudpickle(path: Path, trust: TrustPolicy, compression: str | None = N
             f"{path}: compression {shown(compression)} is unknown; known are {listed(_DECOMPRESS)}"
         )
     data = _read(path)
-    if not trust.allow_pickle:
+    if not trust.allow_code:
         asked = "" if compression else f"; it asks for {listed(_globals(data))}"
-        raise UntrustedCodeError(
-            f"{path} is a pickle, and loading it can run any code{asked}. If you trust who made "
-            "it, allow it by the setting trust.allow_pickle or the flag --trust-pickle"
-        )
+        admit_code(f"{path} is a pickle{asked}; loading it runs what it says", trust)
     import cloudpickle
 
     try:
@@ -128,6 +128,46 @@ def load_cloudpickle(path: Path, trust: TrustPolicy, compression: str | None = N
     except Exception as exc:  # unpickling runs foreign code: it may raise anything
         raise PackageFormatError(f"{path} cannot be unpickled: {exc!r}") from exc
     return loaded
+
+
+def admit_code(what: str, trust: TrustPolicy) -> None:
+    """Refuse, before any of it is run, code of a package that the operator does not trust.
+
+    Args:
+        what: What would be run, and by what.
+        trust: The operator's policy.
+
+    Raises:
+        UntrustedCodeError: Says how to allow it.
+    """
+    if not trust.allow_code:
+        raise UntrustedCodeError(
+            f"{what}, which can be any code. If you trust who made it, allow it by the setting "
+            "trust.allow_code or the flag --trust-code"
+        )
+
+
+@contextmanager
+def running_code(path: Path) -> Iterator[None]:
+    """Around code of a package that is run while it is loaded: what it raises becomes one error.
+
+    Args:
+        path: The file whose code is run.
+
+    Raises:
+        PackageFormatError: The code does not parse, raised or ended the process.
+        MissingExtraError: It needs a library that is not installed.
+    """
+    try:
+        yield
+    except (SparkscoreError, MemoryError):  # Whoever loads tells what does not fit.
+        raise
+    except ModuleNotFoundError as exc:
+        raise _missing(path, exc) from exc
+    except SyntaxError as exc:
+        raise PackageFormatError(f"{exc.filename} line {exc.lineno}: {exc.msg}") from exc
+    except (Exception, SystemExit) as exc:  # foreign code: it may raise anything
+        raise PackageFormatError(f"{path} cannot be run: {exc!r}") from exc
 
 
 def _admit(type_names: Sequence[str], path: Path, trust: TrustPolicy) -> None:

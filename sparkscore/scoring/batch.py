@@ -6,8 +6,8 @@ This is the one worker code: every engine, the direct call and the certificate c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from sparkscore.errors import (
     is_out_of_memory,
     shown,
 )
+from sparkscore.flavors.base import Parametric
 from sparkscore.scoring.casts import cast_column, find_cast
 from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.outputs import prediction_columns
@@ -57,12 +58,14 @@ class BatchTask:
         bindings: How the model's columns are filled.
         predictions: The declared prediction columns.
         on_invalid: Whether an invalid row fails the batch or is rejected.
+        params: What the model is given beside rows, in the place of its defaults.
     """
 
     model: str
     bindings: tuple[Binding, ...]
     predictions: pa.Schema
     on_invalid: InvalidRows = InvalidRows.FAIL
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,8 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
 
 def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> object:
     try:
+        if task.params and isinstance(predictor, Parametric):
+            predictor = predictor.with_params(task.params)
         return predictor.predict(inputs)
     except SparkscoreError:
         raise

@@ -21,6 +21,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.names import same_place
+from sparkscore.package.params import given_params, plain_params
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
@@ -62,6 +63,7 @@ class ScoringRequest:
         keys: Columns that identify a row; never null; at least one for merge.
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
+        params: What the model's predict is given beside rows, by name; not yet checked.
     """
 
     job: str
@@ -70,6 +72,7 @@ class ScoringRequest:
     keys: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
     mode: WriteMode = WriteMode.APPEND
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
@@ -84,7 +87,7 @@ class RunIdentity:
         app_id: Delta application id: one per job, target and run key.
         run_key: The key as given, or derived from the inputs.
         fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
-            and what decides which rows and columns are written.
+            given params, and what decides which rows and columns are written.
     """
 
     app_id: str
@@ -94,7 +97,10 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """Everything an engine and a sink need; made before any task starts."""
+    """Everything an engine and a sink need; made before any task starts.
+
+    `params` are those that were asked for, each of its declared type; a model has defaults beside.
+    """
 
     model: ModelFacts
     source: SourceTable
@@ -104,6 +110,7 @@ class ScoringPlan:
     carried: tuple[SourceColumn, ...]
     constants: tuple[PinnedValue, ...]
     predictions: pa.Schema
+    params: Mapping[str, object]
     identity: RunIdentity
 
     @property
@@ -128,7 +135,8 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     Raises:
         SignatureMismatchError: A needed column is missing or of a wrong type; all of them are
             listed with what is there instead.
-        ConfigError: Keys, kept columns, mode and replace_where do not fit together or the source.
+        ConfigError: Keys, kept columns, mode and replace_where do not fit together or the source,
+            or a param is not one that the model declares.
     """
     bindings, differences = compare(model, source, request.columns)
     fatal = [difference for difference in differences if difference.kind.is_fatal]
@@ -157,6 +165,7 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
         carried=carried,
         constants=constants,
         predictions=predictions,
+        params=given_params(model.signature.params, request.params),
         identity=identify(model, source, request),
     )
 
@@ -178,8 +187,9 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     """The identity of a logical run: one application id per job, target and run key.
 
     Without a run key, one is derived from the inputs, so that the same command on the same input
-    version is the same run.
+    version is the same run. Params that are not given are no part of it.
     """
+    params = plain_params(given_params(model.signature.params, request.params))
     fingerprint = {
         "input": same_place(source.uri),
         "input_id": source.table_id,
@@ -189,6 +199,7 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
         "mode": request.mode.value,
         "replace_where": request.replace_where or "",
         "columns": _digest_of(sorted(request.columns.items()))[:16] if request.columns else "",
+        "params": json.dumps(params) if params else "",
         "keys": ", ".join(request.keys),
         "keep": ", ".join(request.keep),
         "on_invalid": request.on_invalid.value,

@@ -244,6 +244,7 @@ def scoring_task(
             bindings=plan.bindings,
             predictions=plan.predictions,
             on_invalid=plan.request.on_invalid,
+            params=plan.params,
         ),
         limits=limits,
         tree_runtime=tree_runtime,

@@ -10,6 +10,7 @@ from pyspark.sql import functions as sf
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
 from sparkscore.flavors.base import TreeRuntime
+from sparkscore.package.params import given_params
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.casts import can_hold_missing
@@ -33,6 +34,7 @@ def with_predictions(
     model: ModelFacts,
     *,
     columns: Mapping[str, str],
+    params: Mapping[str, object],
     engine: str,
     trust: TrustPolicy,
     limits: BatchLimits,
@@ -45,6 +47,7 @@ def with_predictions(
         frame: Any DataFrame, view or stream that has the model's columns.
         model: The pinned model.
         columns: Model column -> source column, where the names differ.
+        params: What the model is given beside rows, in the place of its defaults.
         engine: `arrow` or `pandas`.
         trust: What loading the model may run on the nodes.
         limits: Bounds of one batch.
@@ -54,6 +57,7 @@ def with_predictions(
     Raises:
         SignatureMismatchError: The frame's columns do not fit, or a prediction column's name is
             taken.
+        ConfigError: A param is not one that the model declares.
         UsageError: The pandas engine could change large nullable integers in this session.
     """
     source = described(frame)
@@ -73,9 +77,8 @@ def with_predictions(
             f"the DataFrame already has the prediction columns {listed(taken)} of model "
             f"{model.name!r}; drop or rename them before scoring"
         )
-    task = _task(
-        frame.sparkSession, model, bindings, predictions, trust, limits, tree_runtime, node_limits
-    )
+    batch = _batch_task(model, bindings, params)
+    task = _task(frame.sparkSession, model, batch, trust, limits, tree_runtime, node_limits)
     answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
     answer = sf.col(_ANSWER)
     fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))
@@ -87,6 +90,7 @@ def column_function(
     spark: SparkSession,
     model: ModelFacts,
     *,
+    params: Mapping[str, object],
     engine: str,
     trust: TrustPolicy,
     limits: BatchLimits,
@@ -99,6 +103,7 @@ def column_function(
     One prediction column gives its scalar type, several a struct of them.
 
     Raises:
+        ConfigError: A param is not one that the model declares.
         UsageError: The pandas engine could change large nullable integers in this session.
     """
     inputs = input_columns(model)
@@ -119,7 +124,8 @@ def column_function(
         )
         for name, (data_type, required) in inputs.items()
     )
-    task = _task(spark, model, bindings, predictions, trust, limits, tree_runtime, node_limits)
+    batch = _batch_task(model, bindings, params)
+    task = _task(spark, model, batch, trust, limits, tree_runtime, node_limits)
 
     def score(*columns: str | Column) -> Column:
         """Predictions for the given columns, lazily."""
@@ -159,11 +165,17 @@ def _check_exact_integers(spark: SparkSession, model: ModelFacts, names: Sequenc
         )
 
 
+def _batch_task(
+    model: ModelFacts, bindings: tuple[Binding, ...], params: Mapping[str, object]
+) -> BatchTask:
+    typed = given_params(model.signature.params, params)
+    return BatchTask(model.label, bindings, model.predictions, InvalidRows.FAIL, typed)
+
+
 def _task(
     spark: SparkSession,
     model: ModelFacts,
-    bindings: tuple[Binding, ...],
-    predictions: pa.Schema,
+    batch: BatchTask,
     trust: TrustPolicy,
     limits: BatchLimits,
     tree_runtime: TreeRuntime,
@@ -173,7 +185,7 @@ def _task(
         digest=model.digest,
         packed=ship(spark, model.folder, model.digest),
         trust=trust,
-        batch=BatchTask(model.label, bindings, predictions, InvalidRows.FAIL),
+        batch=batch,
         limits=limits,
         tree_runtime=tree_runtime,
         node_limits=node_limits,

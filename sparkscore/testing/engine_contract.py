@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sparkscore.errors import (
 )
 from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
-from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ScalarType
+from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ParamSpec, ScalarType
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch
 from sparkscore.scoring.comparison import InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
@@ -35,11 +36,13 @@ from sparkscore.testing.models import (
     SeenAsText,
     Third,
     Thirds,
+    TimesFactor,
     packaged,
+    scripted,
 )
 
 ODD_LONG = 9223372036854775707
-TRUST = TrustPolicy(allow_pickle=True)
+TRUST = TrustPolicy(allow_code=True)
 LIMITS = BatchLimits()
 _YEAR_1 = dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC)
 _YEAR_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)
@@ -157,6 +160,30 @@ class EngineContract:
         valid = MANY_DOUBLES.filter(MANY_DOUBLES["whole"].is_valid())
         assert self._predictions(target, "prediction") == direct(model, valid)
         assert self.read(target).sort_by("id").select(kept).equals(valid.select(kept))
+
+    def test_params_reach_the_model_and_are_part_of_the_run(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        spec = ParamSpec("factor", ScalarType.DOUBLE, 2.0)
+        model = packaged(TimesFactor(), tmp_path / "model", inputs=X, params=(spec,))
+        rows = ROWS.slice(0, 2)
+        self.score(model, rows, request(target))
+        assert self._scores(target) == [2.0, -0.2]
+        with pytest.raises(RunKeyConflictError, match=r'params.*\{"factor": 3\.0\}'):
+            self.score(model, rows, replace(request(target), params={"factor": 3}))
+        given = replace(request(tmp_path / "given"), params={"factor": 3})
+        self.score(model, rows, given)
+        assert self._scores(tmp_path / "given") == [3.0, 3 * -0.1]
+
+    def test_models_that_bring_modules_of_one_name_have_each_their_own(
+        self, tmp_path: Path
+    ) -> None:
+        models = {factor: scripted(tmp_path / f"m{factor}", factor, inputs=X) for factor in (2, 4)}
+        for attempt in range(2):
+            for factor, model in models.items():
+                target = tmp_path / f"{factor}-{attempt}"
+                self.score(model, ROWS.slice(0, 2), request(target))
+                assert self._scores(target) == [1.0 * factor, -0.1 * factor]
 
     def test_kept_columns_are_exact_in_the_score_table(self, tmp_path: Path, target: Path) -> None:
         kept = {
@@ -389,6 +416,10 @@ class EngineContract:
     def read_count(self, target: Path) -> int:
         """Rows of the score table; 0 where there is none."""
         return self.read(target).num_rows if self.n_commits(target) else 0
+
+    def _scores(self, target: Path) -> list[object]:
+        scores: list[object] = self.read(target).sort_by("id")["prediction"].to_pylist()
+        return scores
 
     def _predictions(self, target: Path, *names: str) -> list[dict[str, object]]:
         written = self.read(target)

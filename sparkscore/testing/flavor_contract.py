@@ -27,8 +27,8 @@ import pyarrow as pa
 from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
 
-folder, batches, answers, allow_pickle = sys.argv[1:]
-predictor = load_predictor(open_package(Path(folder)), TrustPolicy(allow_pickle == "True"))
+folder, batches, answers, allow_code = sys.argv[1:]
+predictor = load_predictor(open_package(Path(folder)), TrustPolicy(allow_code == "True"))
 with pa.ipc.open_file(batches) as reader:
     np.save(answers, np.asarray(predictor.predict(reader.get_batch(0))), allow_pickle=True)
 """
@@ -85,7 +85,7 @@ class FlavorContract:
                 "-c",
                 _IN_A_FRESH_PROCESS,
                 *map(str, arguments),
-                str(self.trust.allow_pickle),
+                str(self.trust.allow_code),
             ],
             check=True,
             timeout=120,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from sparkscore.package.signature import (
     ColumnSchema,
     ColumnSpec,
     DataType,
+    ParamSpec,
     ScalarType,
     Signature,
 )
@@ -28,7 +30,7 @@ from sparkscore.scoring.facts import ModelFacts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sparkscore.flavors.python_function import PythonContext
+    from sparkscore.flavors.python_model import PythonContext
 
 INPUTS = ColumnSchema(
     (
@@ -42,6 +44,21 @@ INPUTS = ColumnSchema(
     )
 )
 """One input of every kind that a table commonly has."""
+
+
+_SCRIPT = """
+import sparkscore
+
+
+class Model:
+    def predict(self, model_input):
+        from late import FACTOR
+
+        return model_input["x"].to_numpy() * FACTOR
+
+
+sparkscore.set_model(Model())
+"""
 
 
 class SeenAsText:
@@ -68,6 +85,15 @@ class Third:
         """One double a row."""
         third: np.ndarray = model_input["x"].to_numpy() / 3
         return third
+
+
+class TimesFactor:
+    """Answers x times the param `factor`."""
+
+    def predict(self, model_input: pd.DataFrame, params: Mapping[str, float]) -> np.ndarray:
+        """One double a row."""
+        answer: np.ndarray = model_input["x"].to_numpy() * params["factor"]
+        return answer
 
 
 class Refusing:
@@ -189,19 +215,23 @@ def packaged(
     *,
     inputs: ColumnSchema = INPUTS,
     outputs: dict[str, DataType] | None = None,
+    params: tuple[ParamSpec, ...] = (),
+    code_paths: tuple[Path, ...] = (),
 ) -> ModelFacts:
     """`model` saved to the new `folder`, as a plan knows a pinned model.
 
     Args:
-        model: One of the models above.
+        model: One of the models above, or the path of a script.
         folder: Must not exist.
         inputs: What the signature asks for.
         outputs: Prediction columns by name; None is one double called `prediction`.
+        params: What a call may set.
+        code_paths: Python files that the package brings along.
     """
     declared = outputs or {"prediction": ScalarType.DOUBLE}
     columns = tuple(ColumnSpec(name, kind) for name, kind in declared.items())
-    signature = Signature(inputs, ColumnSchema(columns))
-    save_model(model, folder, flavor="python_function", signature=signature)
+    signature = Signature(inputs, ColumnSchema(columns), params)
+    save_model(model, folder, flavor="python_function", signature=signature, code_paths=code_paths)
     return ModelFacts(
         name="contract",
         version=1,
@@ -210,6 +240,25 @@ def packaged(
         folder=folder,
         signature=signature,
     )
+
+
+def scripted(folder: Path, factor: float, *, inputs: ColumnSchema = INPUTS) -> ModelFacts:
+    """A script that answers x times the number in a module `factors` of its package.
+
+    All such packages have modules of the same names, and import one of them only in `predict`.
+
+    Args:
+        folder: Must not exist; the sources are written beside it.
+        factor: The number.
+        inputs: What the signature asks for.
+    """
+    source = folder.with_name(f"{folder.name}-source")
+    source.mkdir()
+    code = (source / "factors.py", source / "late.py")
+    code[0].write_text(f"FACTOR = {factor!r}\n", "utf-8")
+    code[1].write_text("from factors import FACTOR\n", "utf-8")
+    (source / "model.py").write_text(_SCRIPT, "utf-8")
+    return packaged(source / "model.py", folder, inputs=inputs, code_paths=code)
 
 
 def _text(row: tuple[object, ...]) -> str:

@@ -21,7 +21,7 @@ def test_settings_are_shown_with_their_origin(
     assert found["scoring.max_rows_per_batch"] == (500, "base.yaml:2")
     assert found["tracking.experiment"] == ("night", "env SPARKSCORE__TRACKING__EXPERIMENT")
     assert found["trust.types"] == (["a.B", "c.*"], "flag --set")
-    assert found["trust.allow_pickle"] == (False, "default")
+    assert found["trust.allow_code"] == (False, "default")
 
 
 def test_the_table_is_plain_aligned_text_where_there_is_no_terminal(run: Run) -> None:
@@ -52,7 +52,7 @@ def test_folder_and_target_are_taken_from_the_flags(run: Run, folder: Path) -> N
     [
         (["--set", "tracking.url=x"], "unknown setting 'tracking.url' (flag --set) (did you mean"),
         (["--set", "tracking.uri"], "--set 'tracking.uri' is not of the form section.key=value"),
-        (["--set", "trust.allow_pickle=perhaps"], "'trust.allow_pickle' is 'perhaps' (flag --set)"),
+        (["--set", "trust.allow_code=perhaps"], "'trust.allow_code' is 'perhaps' (flag --set)"),
         (["--conf", "none"], "there is no conf folder 'none'; give it by --conf DIR"),
         (["--conf-target", "prod"], "conf target 'prod' has no file conf/prod.yaml"),
     ],

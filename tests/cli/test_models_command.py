@@ -103,7 +103,7 @@ def test_folder_is_shown_with_signature_requirements_and_trust(run: Run, folder:
     save_model(Doubled(), folder / "own", flavor="python_function", input_example=rows)
     loading = run("models", "show", "./own", "-o", "json").json["loading"]
     assert loading.startswith("needs trust: ")
-    assert "--trust-pickle" in loading
+    assert "--trust-code" in loading
 
 
 @pytest.mark.usefixtures("registered")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparkscore.cli.score import reader_options
+from sparkscore.cli.scoring_options import reader_options
 from sparkscore.errors import ConfigError
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from sparkscore.conf import load_job
 from sparkscore.errors import ConfigError
+from sparkscore.package.params import ParamText
 
 JOB = """\
 model: models:/flight-delay@champion
@@ -93,6 +94,19 @@ def test_how_a_source_is_written_is_read_from_the_file_and_from_flags(path: Path
     assert resolved.origins["source.schema"] == "flag"
     shown = {item.key: item.value for item in resolved.described()}
     assert shown["source.schema"] == "id INT"
+
+
+def test_params_keep_their_types_and_flags_stay_text(path: Path) -> None:
+    path.write_text(JOB + "params: {n: 3, share: 0.5, word: '7', cuts: [1, 2], on: true}\n")
+    flags: dict[str, object] = {"params.n": ParamText("4"), "params.day": ParamText("${run_key}")}
+    params = load_job(path, flags, run_key="k").values.params
+    assert params == {
+        "n": "4", "share": 0.5, "word": "7", "cuts": [1, 2], "on": True, "day": "k"
+    }  # fmt: skip
+    kinds = {name: type(value) for name, value in params.items()}
+    assert kinds == {
+        "n": ParamText, "share": float, "word": str, "cuts": list, "on": bool, "day": ParamText
+    }  # fmt: skip
 
 
 def test_placeholders_are_filled_in_lists_too(path: Path) -> None:

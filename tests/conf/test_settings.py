@@ -124,7 +124,7 @@ def test_text_becomes_numbers_truth_values_lists_and_nothing() -> None:
     ).values
     assert values.scoring.max_rows_per_batch == 500
     assert values.trust.types == ("a.B", "c.*")
-    assert values.trust.allow_pickle
+    assert values.trust.allow_code
     assert values.tracking.uri == "sqlite:///sparkscore.db"
     assert values.registry.uri is None
     assert values.spark.jars == Path.home() / "jars"

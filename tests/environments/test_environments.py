@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, pred
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUST = TrustPolicy(allow_pickle=True)
+TRUST = TrustPolicy(allow_code=True)
 LIBRARY, VERSION = "humanize", "4.9.0"
 ROWS = pa.table({"n": pa.array([1_000, 2**53 + 1, -5], pa.int64())})
 
@@ -114,6 +115,27 @@ def test_model_has_the_libraries_that_its_package_names_and_not_ours(
         "text": ["1000: 1,000", "9007199254740993: 9,007,199,254,740,993", "-5: -5"],
         "version": [VERSION] * 3,
     }
+
+
+def test_params_and_modules_of_a_package_reach_its_model(
+    built: BuiltEnvironment, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text("FACTOR = 3", "utf-8")
+    script = "import own, sparkscore\n"
+    script += "def predict(rows, params):\n    return rows['n'] * own.FACTOR * params['by']\n"
+    (tmp_path / "model.py").write_text(script + "sparkscore.set_model(predict)\n", "utf-8")
+    outputs = pa.table({"prediction": [1]})
+    signature = infer_signature(ROWS, outputs, {"by": 1, "at": dt.datetime(2026, 1, 2)})
+    code = [tmp_path / "own.py"]
+    package = save_model(
+        tmp_path / "model.py", tmp_path / "p", signature=signature, code_paths=code
+    )
+    loaded = load_remotely(built.python, built.source, package, TRUST, TreeRuntime.AUTO)
+    given = loaded.with_params({"by": 2, "at": dt.datetime(2026, 1, 3)})
+    for predictor, factor in ((loaded, 3), (given, 6), (loaded, 3)):
+        answer = predictor.predict(batch(1, 2))
+        assert isinstance(answer, pa.RecordBatch)
+        assert answer.to_pydict() == {"prediction": [factor, 2 * factor]}
 
 
 def test_same_needs_are_built_once(
@@ -241,7 +263,7 @@ def test_child_ends_with_its_predictor(package: Path, built: BuiltEnvironment) -
 
 
 def test_trust_holds_in_the_child_too(package: Path, built: BuiltEnvironment) -> None:
-    with pytest.raises(UntrustedCodeError, match="allow_pickle"):
+    with pytest.raises(UntrustedCodeError, match="allow_code"):
         load_remotely(
             built.python, built.source, open_package(package), TrustPolicy(), TreeRuntime.AUTO
         )

@@ -11,12 +11,12 @@ import pytest
 from sparkscore.errors import MissingExtraError, PackageFormatError, UntrustedCodeError, UsageError
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.frames import column_inputs, record_batch
-from sparkscore.flavors.python_function import PythonContext
+from sparkscore.flavors.python_model import PythonContext
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.testing.flavor_contract import FlavorContract
 
 ROWS = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "n": pd.array([1, None, 3, 2**62 + 1], "Int64")})
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 
 class Doubler:
@@ -77,7 +77,7 @@ def test_artifacts_travel_with_the_package(tmp_path: Path) -> None:
 
 def test_loading_asks_for_trust_and_says_what_the_pickle_wants(tmp_path: Path) -> None:
     package = save_model(Doubler(), tmp_path / "p", input_example=ROWS)
-    with pytest.raises(UntrustedCodeError, match=r"asks for .*trust\.allow_pickle.*--trust-pickle"):
+    with pytest.raises(UntrustedCodeError, match=r"asks for .*trust\.allow_code.*--trust-code"):
         load_predictor(package, TrustPolicy())
 
 
@@ -91,8 +91,8 @@ def test_cut_pickle_is_a_broken_file(tmp_path: Path) -> None:
 
 def test_pickle_that_needs_a_missing_library_names_it(tmp_path: Path) -> None:
     package = save_model(Doubler(), tmp_path / "p", input_example=ROWS)
-    (package.folder / "python_model.pkl").write_bytes(b"cmlflow.pyfunc.model\nPythonModel\n.")
-    with pytest.raises(MissingExtraError, match="'mlflow'"):
+    (package.folder / "python_model.pkl").write_bytes(b"cnot_installed.model\nModel\n.")
+    with pytest.raises(MissingExtraError, match="'not_installed'"):
         load_predictor(package, PICKLE)
 
 

@@ -88,10 +88,10 @@ def test_pickle_of_mlflow_needs_the_operators_word(tmp_path: Path) -> None:
     package = save_model(model, tmp_path / "p", input_example=rows)
     (package.folder / "model.skops").write_bytes(pickle.dumps(model))
     changed = rewritten(package, serialization_format="pickle")
-    with pytest.raises(UntrustedCodeError, match="--trust-pickle"):
+    with pytest.raises(UntrustedCodeError, match="--trust-code"):
         load_predictor(changed, TrustPolicy())
     batch = record_batch(rows, column_inputs(changed.description.signature))  # type: ignore[arg-type]
-    got = load_predictor(changed, TrustPolicy(allow_pickle=True)).predict(batch)
+    got = load_predictor(changed, TrustPolicy(allow_code=True)).predict(batch)
     assert_same(np.asarray(got), model.predict(rows))
 
 

@@ -26,7 +26,7 @@ ROWS = pd.DataFrame(
 )
 NUMBERS = ROWS[["age", "income"]]
 TARGET = ROWS["age"] * 0.5 - ROWS["income"] + RNG.normal(size=N_ROWS)
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 
 class TestLinearModel(FlavorContract):
@@ -76,7 +76,7 @@ def test_row_with_a_missing_value_has_no_prediction_and_others_keep_theirs(tmp_p
 
 def test_pickle_is_not_loaded_without_trust(tmp_path: Path) -> None:
     package = save_model(TestLinearModel().model(), tmp_path / "p", input_example=NUMBERS)
-    with pytest.raises(UntrustedCodeError, match="--trust-pickle"):
+    with pytest.raises(UntrustedCodeError, match="--trust-code"):
         load_predictor(package, TrustPolicy())
 
 

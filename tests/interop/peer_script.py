@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import catboost
@@ -19,12 +20,52 @@ import skops.io
 import statsmodels.api
 import xgboost
 from mlflow.models import Model, infer_signature
+from mlflow.pyfunc import PythonModelContext
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+
+SOURCES = {
+    "base.txt": "10",
+    "factors.py": "FACTOR = 3\n",
+    "model.py": """
+import mlflow
+from mlflow.models import ModelConfig, set_model
+
+from factors import FACTOR
+
+config = ModelConfig(development_config={"added": 0})
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input["x"] * FACTOR * params["factor"] + config.get("added")
+
+
+set_model(Model())
+""",
+    "own_loader.py": """
+from pathlib import Path
+
+from factors import FACTOR
+
+
+class Model:
+    def __init__(self, base):
+        self.base = base
+
+    def predict(self, rows, params=None):
+        return rows["x"].to_numpy() * self.base * FACTOR * params["factor"]
+
+
+def _load_pyfunc(path):
+    return Model(float(Path(path).read_text("utf-8")))
+""",
+}
+"""What authors write, to be packaged."""
 
 
 def write(folder: Path) -> None:
@@ -92,8 +133,11 @@ def write(folder: Path) -> None:
     mlflow.statsmodels.save_model(fitted, folder / "statsmodels", signature=of_numbers)
     for how in ("pickle", "cloudpickle"):
         save(linear, folder / how, signature=of_numbers, serialization_format=how)
-    for package in list(folder.iterdir()):
+    write_python(folder)
+    for package in [path for path in folder.iterdir() if (path / "MLmodel").exists()]:
         name = package.name
+        if name.startswith("python_"):
+            continue
         given = rows if name == "pipeline" else numbers
         given = given.fillna(0) if "pickle" in name else given
         given.to_parquet(folder / f"{name}.parquet")
@@ -138,6 +182,89 @@ def graph_of(
     return onnx.helper.make_model(made, opset_imports=imports, ir_version=8)
 
 
+class Scaled(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # untyped here
+    """Takes all that a model can be given."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the base from an artifact."""
+        self.base = float(Path(context.artifacts["base"]).read_text("utf-8"))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, float]
+    ) -> pd.Series[float]:
+        """The first column, scaled."""
+        scaled: pd.Series[float] = model_input["x"] * self.base * params["factor"]
+        return scaled.add(context.model_config["added"])
+
+
+class Words(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # untyped here
+    """Takes a list, as newer models of MLflow do."""
+
+    def predict(self, model_input: list[str]) -> list[str]:
+        """Each word twice."""
+        return [word * 2 for word in model_input]
+
+
+def doubled(model_input: list[float]) -> list[float]:
+    """A function as a model."""
+    return [value * 2 for value in model_input]
+
+
+def plain(model_input):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - as people do
+    """A function without annotations."""
+    return model_input["x"] + 1
+
+
+def write_python(folder: Path) -> None:
+    """Packages of python_function in each of its forms."""
+    source = folder / "source"
+    source.mkdir()
+    for name, text in SOURCES.items():
+        (source / name).write_text(text, "utf-8")
+    sys.path.insert(0, str(source))  # MLflow runs a script where its author is, before it packs.
+    rows = pd.DataFrame({"x": [0.5, 1.5, -2.0]})
+    signature = infer_signature(rows, [1.0], {"factor": 2.0})
+    save = partial(mlflow.pyfunc.save_model, pip_requirements=["cloudpickle"])
+    code = [str(source / "factors.py"), str(source / "own_loader.py")]
+    save(
+        folder / "python_class",
+        python_model=Scaled(),
+        signature=signature,
+        artifacts={"base": str(source / "base.txt")},
+        model_config={"added": 1},
+    )
+    save(folder / "python_words", python_model=Words())
+    save(folder / "python_doubled", python_model=doubled)
+    save(folder / "python_plain", python_model=plain, signature=signature)
+    save(
+        folder / "python_script",
+        python_model=str(source / "model.py"),
+        code_paths=code,
+        signature=signature,
+        model_config={"added": 1},
+    )
+    save(
+        folder / "python_loader",
+        loader_module="own_loader",
+        data_path=str(source / "base.txt"),
+        code_paths=code,
+        signature=signature,
+    )
+    for package in folder.glob("python_*"):
+        given = rows
+        if package.name in ("python_words", "python_doubled"):
+            given = pd.DataFrame({"0": ["a", "b"] if "words" in package.name else [1.5, 2.5]})
+        given.to_parquet(folder / f"{package.name}.parquet")
+        model = mlflow.pyfunc.load_model(str(package))
+        # A model of lists takes them bare; frames are for the others.
+        bare = model.metadata.signature.inputs.inputs[0].name is None
+        taken = given["0"].tolist() if bare else given
+        np.save(folder / f"{package.name}.npy", np.asarray(model.predict(taken)))
+        if package.name in ("python_class", "python_script", "python_loader"):
+            scaled = model.predict(given, params={"factor": 0.5})
+            np.save(folder / f"{package.name}-params.npy", np.asarray(scaled))
+
+
 def score(package: Path, rows: Path, answers: Path) -> None:
     """MLflow's predictions of a package for parquet rows, as a NumPy file."""
     predictions = mlflow.pyfunc.load_model(str(package)).predict(pd.read_parquet(rows))
@@ -152,6 +279,11 @@ def read(folder: Path) -> None:
         package = rows.with_suffix("")
         score(package, rows, rows.with_suffix(".npy"))
         model = Model.load(str(package))
+        given = json.loads(rows.with_suffix(".params.json").read_text("utf-8"))
+        if given:
+            loaded = mlflow.pyfunc.load_model(str(package))
+            scaled = loaded.predict(pd.read_parquet(rows), params=given)
+            np.save(rows.with_suffix(".params.npy"), np.asarray(scaled))
         n_rows = len(model.load_input_example(str(package)))
         parts = {"signature": model.signature.to_dict(), "n_example_rows": n_rows}
         rows.with_suffix(".json").write_text(json.dumps(parts), "utf-8")

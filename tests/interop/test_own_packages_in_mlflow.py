@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import catboost
@@ -20,10 +21,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from sparkscore.flavors import load_predictor, save_model
+from sparkscore.flavors import LoaderModule, PythonModel, load_predictor, save_model
 from sparkscore.flavors.frames import column_inputs, record_batch
-from sparkscore.flavors.python_function import PythonContext
+from sparkscore.flavors.python_model import PythonContext
 from sparkscore.package import TrustPolicy, open_package
+from sparkscore.package.signature import infer_signature
 from sparkscore.testing.flavor_contract import assert_same
 
 ROWS = pd.DataFrame(
@@ -125,6 +127,79 @@ CASES = {
 }
 
 
+DOUBLES = pd.DataFrame({"x": np.arange(12.0) / 8})
+SIGNATURE = infer_signature(DOUBLES, np.zeros(12), {"factor": 2.0})
+FACTORS = "FACTOR = 3\n"
+SCRIPT = """
+from mlflow.models import set_model
+
+from factors import FACTOR
+
+
+def predict(model_input):
+    return model_input["x"] * FACTOR
+
+
+set_model(predict)
+"""
+LOADER = """
+from pathlib import Path
+
+from factors import FACTOR
+
+
+class Model:
+    def __init__(self, base):
+        self.base = base
+
+    def predict(self, rows, params=None):
+        return rows["x"].to_numpy() * self.base * FACTOR * params["factor"]
+
+
+def _load_pyfunc(path):
+    return Model(float(Path(path).read_text("utf-8")))
+"""
+PARAMS = {"factor": 0.5}
+
+
+class ByParams(PythonModel):
+    def predict(self, model_input: pd.DataFrame, params: Mapping[str, float]) -> pd.Series[float]:
+        scaled: pd.Series[float] = model_input["x"] * params["factor"]
+        return scaled
+
+
+def listed(model_input: list[float]) -> list[float]:
+    return [value + 1 for value in model_input]
+
+
+def save_python(folder: Path) -> dict[str, dict[str, float]]:
+    """Packages of python_function in its forms; the params of a second call of each, by name."""
+    source = folder / "source"
+    source.mkdir()
+    for name, text in {
+        "factors.py": FACTORS,
+        "model.py": SCRIPT,
+        "own_loader.py": LOADER,
+        "base.txt": "10",
+    }.items():
+        (source / name).write_text(text, "utf-8")
+    save = partial(save_model, signature=SIGNATURE, input_example=DOUBLES)
+    code = [source / "factors.py", source / "own_loader.py"]
+    save(source / "model.py", folder / "script", code_paths=code)
+    loader = LoaderModule("own_loader", source / "base.txt")
+    save(loader, folder / "loader", code_paths=code)
+    save(ByParams(), folder / "by_params")
+    save(listed, folder / "listed")
+    names = ("script", "loader", "by_params", "listed")
+    for name in names:
+        DOUBLES.to_parquet(folder / f"{name}.parquet")
+    return {name: PARAMS if name in WITH_PARAMS else {} for name in names}
+
+
+WITH_PARAMS = ("loader", "by_params")
+NAMES = [*CASES, "script", "loader", "by_params", "listed"]
+
+
 @pytest.fixture(scope="module")
 def read_by_mlflow(
     mlflow_peer: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
@@ -138,23 +213,36 @@ def read_by_mlflow(
         model, rows, artifacts = make(folder)
         save_model(model, folder / name, input_example=rows, artifacts=artifacts)
         rows.to_parquet(folder / f"{name}.parquet")
+    params: dict[str, dict[str, float]] = {name: {} for name in CASES}
+    params |= save_python(folder)
+    for name, given in params.items():
+        (folder / f"{name}.params.json").write_text(json.dumps(given), "utf-8")
     cloudpickle.unregister_pickle_by_value(module)
     mlflow_peer("read", folder)
     return folder
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_own_package_predicts_the_same_in_mlflow(read_by_mlflow: Path, name: str) -> None:
     package = open_package(read_by_mlflow / name)
     assert package.description.signature is not None
     rows = pd.read_parquet(read_by_mlflow / f"{name}.parquet")
     batch = record_batch(rows, column_inputs(package.description.signature))
-    got = load_predictor(package, TrustPolicy(allow_pickle=True)).predict(batch)
+    got = load_predictor(package, TrustPolicy(allow_code=True)).predict(batch)
     expected = np.load(read_by_mlflow / f"{name}.npy", allow_pickle=True)
     assert_same(np.asarray(got), expected)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", WITH_PARAMS)
+def test_own_package_takes_params_in_mlflow_as_here(read_by_mlflow: Path, name: str) -> None:
+    package = open_package(read_by_mlflow / name)
+    batch = record_batch(DOUBLES, column_inputs(SIGNATURE))
+    loaded = load_predictor(package, TrustPolicy(allow_code=True)).with_params(PARAMS)
+    expected = np.load(read_by_mlflow / f"{name}.params.npy")
+    assert_same(np.asarray(loaded.predict(batch)), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_mlflow_reads_our_signature_and_example(read_by_mlflow: Path, name: str) -> None:
     signature = open_package(read_by_mlflow / name).description.signature
     assert signature is not None

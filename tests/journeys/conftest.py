@@ -262,7 +262,7 @@ def batch() -> Batch:
         uri = model if "/" in model else f"models:/{model}@champion"
         return [
             *("--model", uri, "--source", "./rows", "--target", f"./{target}", "--key", "id"),
-            *("--run-key", key, "--trust-pickle"),
+            *("--run-key", key, "--trust-code"),
         ]
 
     return batch

@@ -78,7 +78,7 @@ def test_connect_appends_replaces_merges_and_calls_models(world: World, batch: B
 def test_a_package_above_the_broadcast_limit_travels_as_a_file(
     world: World, spark: SparkSession
 ) -> None:
-    workspace = Workspace.open(overrides={"trust.allow_pickle": True})
+    workspace = Workspace.open(overrides={"trust.allow_code": True})
     job = workspace.job(
         None,
         {

@@ -81,7 +81,7 @@ def test_a_damaged_package_ends_with_4(run: Run, world: World, batch: Batch) -> 
 
 
 def test_a_package_that_needs_trust_ends_with_4(run: Run, world: World, batch: Batch) -> None:
-    args = [word for word in batch() if word != "--trust-pickle"]
+    args = [word for word in batch() if word != "--trust-code"]
     assert_refused(run, world, args, 4, "PACKAGE_UNTRUSTED")
 
 

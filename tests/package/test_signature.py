@@ -178,9 +178,15 @@ def test_type_that_cannot_be_kept_is_refused(column: object, message: str) -> No
         infer_signature(pd.DataFrame({"x": column}))
 
 
+def test_array_gives_the_same_signature_as_a_frame_of_it() -> None:
+    array = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert infer_signature(array) == infer_signature(pd.DataFrame(array))
+    assert infer_signature(array[:, 0]) == infer_signature(pd.DataFrame(array[:, 0]))
+
+
 def test_other_inputs_and_names_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"pandas\.DataFrame\(array\)"):
-        infer_signature(np.zeros((2, 2)))
+    with pytest.raises(UsageError, match="NumPy array of one or two axes"):
+        infer_signature(np.zeros((2, 2, 2)))
     with pytest.raises(UsageError, match="must be named by text"):
         infer_signature(pd.DataFrame({"a": [1], 3: [2]}))
 

@@ -16,7 +16,7 @@ from sparkscore.errors import MissingExtraError, PackageFormatError, UntrustedCo
 from sparkscore.package import TrustPolicy
 from sparkscore.package.trust import load_cloudpickle, load_skops
 
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 
 class Hostile:
@@ -45,7 +45,7 @@ def test_pickle_is_refused_unopened_and_its_wishes_are_listed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(UntrustedCodeError, match=r"system'.*trust\.allow_pickle"):
+    with pytest.raises(UntrustedCodeError, match=r"system'.*trust\.allow_code"):
         load_cloudpickle(tmp_path / "m.pkl", TrustPolicy())
     assert not (tmp_path / "owned").exists()
 

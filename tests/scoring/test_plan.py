@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 
 from sparkscore.errors import ConfigError, SignatureMismatchError
-from sparkscore.package.schema import ColumnSchema, ColumnSpec, TensorSchema, TensorSpec
+from sparkscore.package.params import ParamText
+from sparkscore.package.schema import (
+    ColumnSchema,
+    ColumnSpec,
+    ParamSpec,
+    TensorSchema,
+    TensorSpec,
+)
 from sparkscore.package.signature import AnyType, ScalarType, Signature
 from sparkscore.scoring.casts import Cast
 from sparkscore.scoring.comparison import DifferenceKind, InvalidRows, compare
@@ -374,3 +381,35 @@ def test_hadoops_names_for_one_store_make_one_run(uri: str) -> None:
     assert plan_scoring(MODEL, *renamed).identity == one
     elsewhere = replace(request, target="s3a://b/other")
     assert plan_scoring(MODEL, source, elsewhere).identity.app_id != one.app_id
+
+
+FACTOR = ParamSpec("factor", ScalarType.DOUBLE, 2.0)
+WITH_PARAM = replace(MODEL, signature=replace(MODEL.signature, params=(FACTOR,)))
+
+
+def test_params_are_typed_and_part_of_the_run_only_where_given() -> None:
+    plain = plan_scoring(WITH_PARAM, TABLE, KEYED)
+    assert (plain.params, plain.identity) == ({}, plan_scoring(MODEL, TABLE, KEYED).identity)
+    identities = []
+    for value in (3, 3.0, ParamText("3")):
+        given = plan_scoring(WITH_PARAM, TABLE, replace(KEYED, params={"factor": value}))
+        assert given.params == {"factor": 3.0}
+        identities.append(given.identity)
+    assert identities[0] == identities[1] == identities[2]
+    assert identities[0].fingerprint["params"] == '{"factor": 3.0}'
+    assert identities[0].app_id == plain.identity.app_id
+
+
+@pytest.mark.parametrize(
+    ("model_", "params", "said"),
+    [
+        (WITH_PARAM, {"factor": "3"}, "param 'factor' is '3'"),
+        (WITH_PARAM, {"fctor": 3.0}, "did you mean 'factor'"),
+        (MODEL, {"factor": 3.0}, "declares none"),
+    ],
+)
+def test_params_that_the_model_does_not_have_are_refused(
+    model_: ModelFacts, params: Mapping[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan_scoring(model_, TABLE, replace(REQUEST, params=params))

@@ -82,7 +82,7 @@ def bench(tmp_path: Path) -> Bench:
         "tracking.outbox": f"{tmp_path}/outbox",
         "artifacts.uri": f"{tmp_path}/artifacts",
     }
-    workspace = Workspace.open(overrides={**settings, "trust.allow_pickle": True})
+    workspace = Workspace.open(overrides={**settings, "trust.allow_code": True})
     return Bench(tmp_path, settings, workspace, rows)
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_looks_beyond_its_row_is_not_certified(
     packaged(Ranking(), bench.folder / "model", inputs=columns)
     settings = [item for pair in bench.settings.items() for item in ("--set", "=".join(pair))]
     command = ["certify", str(bench.folder / "model"), "--sample", str(bench.folder / "table")]
-    exit_code = main([*settings, *command, "--trust-pickle", "-o", "json"])
+    exit_code = main([*settings, *command, "--trust-code", "-o", "json"])
     told = capsys.readouterr()
     facts = json.loads(told.out)
     by_name = {check["name"]: check["agreement"] for check in facts["checks"]}

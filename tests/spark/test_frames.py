@@ -9,12 +9,13 @@ from pyspark.sql import functions as sf
 
 import sparkscore
 from sparkscore.errors import (
+    ConfigError,
     PackageDigestError,
     PredictionError,
     SignatureMismatchError,
     UsageError,
 )
-from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
+from sparkscore.package.signature import ColumnSchema, ColumnSpec, ParamSpec, ScalarType
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
@@ -22,7 +23,14 @@ from sparkscore.spark.failures import translated
 from sparkscore.spark.source import described
 from sparkscore.spark.worker import ScoringTask
 from sparkscore.testing.engine_contract import ODD_LONG, TRUST
-from sparkscore.testing.models import Refusing, SeenAsText, Third, Thirds, packaged
+from sparkscore.testing.models import (
+    Refusing,
+    SeenAsText,
+    Third,
+    Thirds,
+    TimesFactor,
+    packaged,
+)
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace of its own that trusts pickles."""
     folder = tmp_path_factory.mktemp("workspace")
     overrides = {
-        "trust.allow_pickle": "true",
+        "trust.allow_code": "true",
         "tracking.uri": f"sqlite:///{folder}/store.db",
         "artifacts.uri": str(folder / "artifacts"),
         "cache.folder": str(folder / "cache"),
@@ -67,6 +75,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a model of an optional long and a string that answers what it saw."""
     folder = tmp_path_factory.mktemp("seen") / "model"
     return str(packaged(SeenAsText(), folder, inputs=LONGS, outputs=dict(TEXT)).folder)
+
+
+@pytest.fixture(scope="module")
+def times(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a model of one double and a param `factor`, 2.0 where it is not given."""
+    spec = ParamSpec("factor", ScalarType.DOUBLE, 2.0)
+    folder = tmp_path_factory.mktemp("times") / "model"
+    return str(packaged(TimesFactor(), folder, inputs=X, params=(spec,)).folder)
 
 
 @pytest.fixture
@@ -161,6 +177,32 @@ def test_result_type_of_several_predictions_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="one prediction column"):
         sparkscore.spark_udf(spark, thirds, "double", workspace=workspace)
+
+
+def test_frame_gives_the_same_signature_as_its_rows(frame: DataFrame, longs: DataFrame) -> None:
+    for each in (frame, longs):
+        rows = each.toArrow()
+        assert sparkscore.infer_signature(each, each) == sparkscore.infer_signature(rows, rows)
+
+
+def test_params_are_given_to_the_model(
+    spark: SparkSession, frame: DataFrame, times: str, workspace: Workspace
+) -> None:
+    rows = frame.where("x IS NOT NULL")
+    plain = sparkscore.spark_udf(spark, times, workspace=workspace)
+    given = sparkscore.spark_udf(spark, times, params={"factor": 10}, workspace=workspace)
+    scores = sparkscore.score(rows, times, params={"factor": 0.5}, workspace=workspace)
+    got = scores.select("prediction", plain("x").alias("p"), given("x").alias("g")).collect()
+    assert [tuple(row) for row in got] == [(1.5, 6.0, 30.0), (-3.0, -12.0, -60.0)]
+
+
+def test_params_that_the_model_does_not_declare_are_refused(
+    spark: SparkSession, frame: DataFrame, times: str, workspace: Workspace
+) -> None:
+    with pytest.raises(ConfigError, match=r"'factro' is unknown .*did you mean 'factor'"):
+        sparkscore.spark_udf(spark, times, params={"factro": 1.0}, workspace=workspace)
+    with pytest.raises(ConfigError, match=r"'factor' is '3', .* declares double"):
+        sparkscore.score(frame, times, params={"factor": "3"}, workspace=workspace)
 
 
 def test_another_number_of_columns_is_refused(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparkscore.errors import PackageDigestError, UntrustedCodeError
-from sparkscore.flavors.python_function import ModelWithArtifacts
+from sparkscore.flavors.python_model import PythonParts
 from sparkscore.package import TrustPolicy, pack, seal
 from sparkscore.package.node_folder import node_folder
 from sparkscore.scoring.facts import ModelFacts
@@ -26,7 +26,7 @@ from sparkscore.testing.models import (
     packaged,
 )
 
-PICKLE = TrustPolicy(allow_pickle=True)
+PICKLE = TrustPolicy(allow_code=True)
 
 LOAD = """
 import json, sys
@@ -41,7 +41,7 @@ def open_packed():
     reads.append(1)
     return Path(packed).open("rb")
 
-models = [loaded_model(digest, TrustPolicy(allow_pickle=True), open_packed) for _ in range(3)]
+models = [loaded_model(digest, TrustPolicy(allow_code=True), open_packed) for _ in range(3)]
 print(json.dumps({"reads": len(reads), "n_loads": models[-1][0].n_loads,
                   "slow": [seconds > 0 for _, seconds in models]}))
 """
@@ -56,7 +56,7 @@ from sparkscore.spark.node_cache import loaded_model
 digest, max_bytes = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes),) * 2)
 try:
-    loaded_model(digest, TrustPolicy(allow_pickle=True), io.BytesIO)
+    loaded_model(digest, TrustPolicy(allow_code=True), io.BytesIO)
 except ModelTooLargeError as exc:
     print(exc)
 """
@@ -67,7 +67,7 @@ from sparkscore.package import TrustPolicy
 from sparkscore.spark.node_cache import loaded_model
 
 digest, packed = sys.argv[1:]
-model, _ = loaded_model(digest, TrustPolicy(allow_pickle=True), lambda: Path(packed).open("rb"))
+model, _ = loaded_model(digest, TrustPolicy(allow_code=True), lambda: Path(packed).open("rb"))
 print("loaded", flush=True)
 sys.stdin.readline()
 file = re.escape(str(next(model.package.folder.rglob("*.npy"))))
@@ -255,7 +255,7 @@ def test_package_larger_than_all_memory_is_refused_but_for_what_a_model_may_map(
 def test_array_that_a_model_maps_is_in_memory_once_for_all_workers(tmp_path: Path) -> None:
     n_kib = 32 * 1024
     np.save(tmp_path / "weights.npy", np.ones(n_kib * 1024 // 8))
-    with_weights = ModelWithArtifacts(Mapped(), {"weights": tmp_path / "weights.npy"})
+    with_weights = PythonParts(Mapped(), {"weights": tmp_path / "weights.npy"})
     model = packaged(with_weights, tmp_path / "package")
     (tmp_path / "packed.tar").write_bytes(pack(model.folder))
     command = [sys.executable, "-W", "error", "-c", HOLD_MAPPED, model.digest]
