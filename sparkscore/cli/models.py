@@ -142,7 +142,7 @@ def convert_model(
     request = ConversionRequest(
         sample=sample,
         version=sample_version,
-        columns=dict(column_names(column)),
+        columns=column_names(column),
         n_rows=rows,
         tolerance=tolerance,
         name=None if name is None else parse_model_name(name),

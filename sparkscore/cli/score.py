@@ -227,9 +227,9 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))
     params = param_texts(cast(tuple[str, ...], flags["param"]))
-    keys |= {f"columns.{name}": source for name, source in columns}
-    keys |= {f"source.options.{name}": value for name, value in options}
-    return keys | {f"params.{name}": value for name, value in params}
+    keys |= {f"columns.{name}": source for name, source in columns.items()}
+    keys |= {f"source.options.{name}": value for name, value in options.items()}
+    return keys | {f"params.{name}": value for name, value in params.items()}
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 
 import click
@@ -37,40 +37,40 @@ def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
     return settings
 
 
-def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Model column and source column of each `--column MODEL=SOURCE`.
+def column_names(texts: Iterable[str]) -> dict[str, str]:
+    """Model column to source column, from each `--column MODEL=SOURCE`.
 
     Raises:
         ConfigError: One is not of that form.
     """
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not (name and equals and source):
-            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
-        yield name, source
+    pairs = dict(_pairs(texts, "--column", "MODEL=SOURCE"))
+    empty = next((name for name, source in pairs.items() if not source), None)
+    if empty is not None:
+        raise ConfigError(f"--column {shown(empty + '=')} is not of the form MODEL=SOURCE")
+    return pairs
 
 
-def reader_options(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Name and value of each `--source-option KEY=VALUE`; a value may be empty.
+def reader_options(texts: Iterable[str]) -> dict[str, str]:
+    """Value by name, from each `--source-option KEY=VALUE`; a value may be empty.
 
     Raises:
         ConfigError: One is not of that form.
     """
+    return dict(_pairs(texts, "--source-option", "KEY=VALUE"))
+
+
+def param_texts(texts: Iterable[str]) -> dict[str, ParamText]:
+    """Value by name, from each `--param NAME=VALUE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    return {name: ParamText(value) for name, value in _pairs(texts, "--param", "NAME=VALUE")}
+
+
+def _pairs(texts: Iterable[str], option: str, form: str) -> Iterator[tuple[str, str]]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise ConfigError(f"--source-option {shown(text)} is not of the form KEY=VALUE")
+            raise ConfigError(f"{option} {shown(text)} is not of the form {form}")
         yield name, value
-
-
-def param_texts(texts: Iterable[str]) -> Iterable[tuple[str, ParamText]]:
-    """Name and value of each `--param NAME=VALUE`.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--param {shown(text)} is not of the form NAME=VALUE")
-        yield name, ParamText(value)
