@@ -27,7 +27,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
 │   ├── EnvironmentBuildError       ENVIRONMENT_UNUSABLE
 │   ├── EnvironmentMismatchError    ENVIRONMENT_MISMATCH     install what it names
-│   └── NotCertifiedError           NOT_CERTIFIED
+│   ├── NotCertifiedError           NOT_CERTIFIED
+│   └── NotConvertedError           NOT_CONVERTED            keep the model as it is
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -243,6 +244,12 @@ class NotCertifiedError(ModelError):
     code = "NOT_CERTIFIED"
 
 
+class NotConvertedError(ModelError):
+    """A model cannot be converted, or would score otherwise than it does."""
+
+    code = "NOT_CONVERTED"
+
+
 class TargetError(SparkscoreError):
     """The target table needs a person's decision."""
 
@@ -276,7 +283,7 @@ class TemporaryError(SparkscoreError):
 
 
 class StoreUnavailableError(TemporaryError, ConnectionError):
-    """A tracking, registry or artifact store did not answer."""
+    """A tracking, registry, artifact or object store did not answer."""
 
     code = "STORE_UNAVAILABLE"
 

@@ -11,11 +11,18 @@ _EXTRAS = {
     "lightgbm": "lightgbm",
     "numba": "trees",
     "numpy": "spark",
+    "obstore": "s3",
+    "onnx": "onnx",
+    "onnxmltools": "onnx",
+    "onnxruntime": "onnx",
     "pandas": "spark",
+    "prophet": "prophet",
     "pyarrow": "spark",
     "pyspark": "spark",
+    "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
 

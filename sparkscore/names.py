@@ -175,6 +175,14 @@ def parse_model_uri(text: str) -> ModelRef:
     return PathRef(Path(text))
 
 
+def same_place(uri: str) -> str:
+    """One name for a table's place: s3:, s3n: and s3a: are Hadoop's names for the same store."""
+    scheme, separator, rest = uri.partition("://")
+    if separator and scheme in ("s3", "s3n", "s3a"):
+        return f"s3a://{rest.rstrip('/')}"
+    return uri
+
+
 def _registered(uri: str, rest: str) -> ModelRef:
     name, at, alias = rest.partition("@")
     if at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 from sparkscore.conf import JobSettings, Resolved, Settings, load_job, load_settings
 from sparkscore.conf.settings import masked
-from sparkscore.errors import ConfigError, SignatureMismatchError, shown
+from sparkscore.errors import (
+    ConfigError,
+    EngineUnfitError,
+    SignatureMismatchError,
+    TargetError,
+    shown,
+)
 from sparkscore.names import parse_model_uri
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.environments.build import BuiltEnvironment
+    from sparkscore.files.filesystem import TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.package.environment import Mismatch
@@ -289,6 +296,38 @@ class Workspace:
         from sparkscore.spark.delta import files_sink
 
         return files_sink(self.spark, uri)
+
+    def table_path(self, uri: str) -> TablePath:
+        """A table's folder as Python reaches it without a session: a path, or a store's URI.
+
+        Raises:
+            TargetError: It is of a scheme or a store that only Spark can reach.
+            InvalidNameError: The URI holds credentials.
+        """
+        from sparkscore.files.filesystem import check_place, local_folder, store_path
+        from sparkscore.files.s3_settings import s3_store
+
+        given = self.settings.spark.conf.items()
+        hadoop = {name.removeprefix("spark.hadoop."): value for name, value in given}
+        try:
+            check_place(uri, "target")
+            store = s3_store(uri, hadoop, os.environ)
+        except EngineUnfitError as exc:
+            raise TargetError(
+                f"target {shown(uri)} cannot be reached without Spark, since {exc.reason}; "
+                "VACUUM removes from there what killed jobs left"
+            ) from exc
+        return local_folder(uri) if store is None else store_path(store, uri)
+
+    def check_clients(self, uris: Iterable[str], reason: str) -> None:
+        """Refuse places that Spark shall open, for the reason, and has no client for.
+
+        Raises:
+            ConfigError: There is such a one.
+        """
+        from sparkscore.spark.store_settings import check_clients
+
+        check_clients(self.spark, uris, reason)
 
     def spark_engine(self, name: str) -> SparkEngine:
         """The engine that Spark feeds: `arrow` or `pandas`."""

@@ -21,9 +21,12 @@ from sparkscore.spark.jars import JarSource, resolve_jars
 from sparkscore.spark.java import find_java, spark_home
 from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
+from sparkscore.testing.s3_server import S3Server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from sparkscore.files.filesystem import StorePath
 
 _CLUSTER_START_S = 120
 _CLUSTER_STOP_S = 20
@@ -63,6 +66,23 @@ def spark(delta_jars: JarSource) -> Iterator[SparkSession]:
     session = open_session(settings)
     yield session
     stop_session(session)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server on loopback, for all tests of this process."""
+    with S3Server().running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> StorePath:
+    """An empty bucket, to which the AWS variables lead."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environ.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
 
 
 @pytest.fixture(scope="session")

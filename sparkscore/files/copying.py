@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from deltalake import DeltaTable
 from sparkscore.errors import EngineUnfitError
 from sparkscore.files.change import RemovedFile
 from sparkscore.files.facts import DataFile
+from sparkscore.files.filesystem import StorePath, TablePath, below
 from sparkscore.files.log import data_files
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Predicate, columns_in, evaluate, possible
@@ -74,7 +74,7 @@ class Replaced:
         )
 
 
-def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Iterator[GivingWay]:
+def replaced_files(table: DeltaTable, root: TablePath, predicate: Predicate) -> Iterator[GivingWay]:
     """The files of which rows satisfy the predicate.
 
     Raises:
@@ -88,7 +88,7 @@ def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Itera
         truths = possible(predicate, file.bounds)
         if True not in truths:
             continue
-        n_inside, n_rows = (1, 1) if truths == {True} else _counted(file, predicate, columns)
+        n_inside, n_rows = (1, 1) if truths == {True} else _counted(file, root, predicate, columns)
         if n_inside == 0:
             continue
         if file.deleted is not None:
@@ -97,16 +97,15 @@ def replaced_files(table: DeltaTable, root: Path, predicate: Predicate) -> Itera
         n_copied += file.n_bytes if is_cut else 0
         if n_copied > _MAX_COPIED_BYTES:
             raise EngineUnfitError("the replaced rows share large files with rows that stay")
-        path = str(Path(file.path).relative_to(root))
-        yield GivingWay(file, path, logged, is_cut, columns)
+        yield GivingWay(file, below(root, file.path), logged, is_cut, columns)
 
 
 def _counted(
-    file: DataFile, predicate: Predicate, columns: tuple[TableColumn, ...]
+    file: DataFile, root: TablePath, predicate: Predicate, columns: tuple[TableColumn, ...]
 ) -> tuple[int, int]:
     """Rows of the file that satisfy the predicate, and all of its rows."""
     n_inside = n_rows = 0
-    for batch in _rows(file, columns, columns_in(predicate)):
+    for batch in _rows(file, root, columns, columns_in(predicate)):
         n_rows += batch.num_rows
         n_inside += pc.sum(pc.fill_null(evaluate(predicate, batch), False)).as_py() or 0
     return n_inside, n_rows
@@ -118,14 +117,14 @@ def _copied(
     if not one.is_cut:
         return []
     writer = ScoreWriter(layout, name)
-    for batch in _rows(one.file, one.columns, frozenset(layout.schema.names)):
+    for batch in _rows(one.file, layout.folder, one.columns, frozenset(layout.schema.names)):
         inside = pc.fill_null(evaluate(predicate, batch), False)
         writer.write(batch.filter(pc.invert(inside)))
     return writer.finish()
 
 
 def _rows(
-    file: DataFile, columns: tuple[TableColumn, ...], names: frozenset[str]
+    file: DataFile, root: TablePath, columns: tuple[TableColumn, ...], names: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
     read = [column for column in columns if column.column.name in names]
     schema = pa.schema([pa.field(c.column.name, c.column.type) for c in read])
@@ -135,6 +134,7 @@ def _rows(
         physical={c.column.name: c.in_files for c in read},
         where=None,
         max_bytes=_BATCH_BYTES,
+        store=root.store if isinstance(root, StorePath) else None,
     )
     piece = FilePiece(file.path, 0, max(1, file.n_bytes), file.partition, file.deleted)
     return read_piece(piece, reading)

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +20,12 @@ from deltalake.exceptions import DeltaError
 
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
+from sparkscore.files.filesystem import (
+    S3_SCHEMES,
+    StorePath,
+    TablePath,
+    storage_options,
+)
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, possible
 from sparkscore.files.schema import TableColumn, table_columns
 
@@ -52,7 +57,7 @@ class TableSnapshot:
         table: Its log, as it was opened.
     """
 
-    root: Path
+    root: TablePath
     version: int
     table_id: str
     columns: tuple[TableColumn, ...]
@@ -71,26 +76,26 @@ class TableSnapshot:
         )
 
 
-def is_delta_table(root: Path) -> bool:
+def is_delta_table(root: TablePath) -> bool:
     """Whether a Delta log lies in the folder."""
     return (root / "_delta_log").is_dir()
 
 
-def commits(root: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def commits(root: TablePath) -> Iterator[tuple[int, dict[str, Any]]]:
     """Version and commit information of each commit that the log still has, the newest first.
 
     `DeltaTable.history` counts versions back from the newest one, and is wrong where another
     writer has just committed, or a commit says nothing of itself.
     """
-    paths = (root / "_delta_log").glob("*.json")
-    for path in sorted((p for p in paths if _COMMIT.fullmatch(p.name)), reverse=True):
+    paths = {p.name: p for p in (root / "_delta_log").glob("*.json") if _COMMIT.fullmatch(p.name)}
+    for _, path in sorted(paths.items(), reverse=True):
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if '"commitInfo"' in line and "commitInfo" in (action := json.loads(line)):
                     yield int(path.stem), action["commitInfo"]
 
 
-def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
+def read_snapshot(root: TablePath, version: int | None) -> TableSnapshot:
     """The table in a folder at a version (None: the newest).
 
     Raises:
@@ -111,7 +116,16 @@ def read_snapshot(root: Path, version: int | None) -> TableSnapshot:
     )
 
 
-def check_folder(root: Path) -> None:
+def delta_table(root: TablePath, version: int | None = None) -> DeltaTable:
+    """The log of the table in a folder, at a version (None: the newest).
+
+    Raises:
+        DeltaError: There is none, or it cannot be read.
+    """
+    return DeltaTable(str(root), version=version, storage_options=storage_options(root))
+
+
+def check_folder(root: TablePath) -> None:
     """Refuse a folder whose name deltalake would decode, to read the log of another folder.
 
     Raises:
@@ -122,7 +136,7 @@ def check_folder(root: Path) -> None:
 
 
 def data_files(
-    table: DeltaTable, root: Path, columns: Sequence[TableColumn], where: Predicate | None
+    table: DeltaTable, root: TablePath, columns: Sequence[TableColumn], where: Predicate | None
 ) -> Iterator[tuple[str, DataFile]]:
     """The active files of an opened table, in the log's order, each after its path in the log.
 
@@ -140,7 +154,7 @@ def data_files(
     read = frozenset() if where is None else columns_in(where)
     names = {c.physical: c.column.name for c in columns if c.column.name in read}
     for row in _actions(table, names):
-        path = local_path(root, row["path"])
+        path = file_path(root, row["path"])
         partition = row.get("partition") or {}
         if None in partition.values() and "=/" in row["path"]:
             # delta-rs writes '' where Spark writes null; Spark reads both as they are written.
@@ -199,10 +213,10 @@ def _fields(column: pa.ChunkedArray, names: Collection[str]) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.struct(kept))
 
 
-def _opened(root: Path, version: int | None) -> DeltaTable:
+def _opened(root: TablePath, version: int | None) -> DeltaTable:
     check_folder(root)
     try:
-        return DeltaTable(root, version=version)
+        return delta_table(root, version)
     except DeltaError as exc:
         if version is None or _is_logged(root, version):
             raise EngineUnfitError(f"the log of the source cannot be read here: {exc}") from exc
@@ -212,7 +226,7 @@ def _opened(root: Path, version: int | None) -> DeltaTable:
         ) from exc
 
 
-def _is_logged(root: Path, version: int) -> bool:
+def _is_logged(root: TablePath, version: int) -> bool:
     return (root / "_delta_log" / f"{version:020}.json").is_file()
 
 
@@ -231,8 +245,8 @@ def _mapping(table: DeltaTable) -> str:
     return str(table.metadata().configuration.get("delta.columnMapping.mode", "none"))
 
 
-def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
-    """Positions of deleted rows by the path of their file, as `_local_path` gives it."""
+def _deleted_rows(table: DeltaTable, root: TablePath) -> dict[str, np.ndarray]:
+    """Positions of deleted rows by the path of their file, as `file_path` gives it."""
     features = table.protocol().reader_features or ()
     if "deletionVectors" not in features:
         return {}
@@ -248,7 +262,7 @@ def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
             "was written; restore the table's files, or read an earlier version of the table"
         ) from exc
     deleted = {}
-    # Where `root` is a link, deltalake names files by what it points to.
+    # Where `root` is a link, deltalake names files by what it points to; in a store, by its URI.
     real_root = unquote(urlsplit(table.table_uri).path).rstrip("/") + "/"
     for batch in masks.to_batches():
         for uri, kept in zip(batch["filepath"], batch["selection_vector"], strict=True):
@@ -260,12 +274,22 @@ def _deleted_rows(table: DeltaTable, root: Path) -> dict[str, np.ndarray]:
     return deleted
 
 
-def local_path(root: Path, logged: str) -> str:
-    """Where a file lies that the log names by an encoded path or URI."""
+def file_path(root: TablePath, logged: str) -> str:
+    """Where a file lies that the log names by an encoded path or URI.
+
+    Raises:
+        EngineUnfitError: In another store than the table, or in another bucket.
+    """
     parts = urlsplit(logged)
-    if parts.scheme not in ("", "file"):
-        raise EngineUnfitError(f"the source has files in {parts.scheme}: {listed([logged])}")
     path = unquote(parts.path)
+    if isinstance(root, StorePath):
+        if parts.scheme in S3_SCHEMES and parts.netloc == root.bucket:
+            return f"s3://{parts.netloc}{path}"
+        is_elsewhere = bool(parts.scheme) or path.startswith("/")
+    else:
+        is_elsewhere = parts.scheme not in ("", "file")
+    if is_elsewhere:
+        raise EngineUnfitError(f"the source has files in {parts.scheme}: {listed([logged])}")
     return path if path.startswith("/") else f"{root}/{path}"
 
 

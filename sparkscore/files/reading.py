@@ -6,6 +6,7 @@ Runs in Python workers. Memory is bounded by a batch, whatever the size of file 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sparkscore.errors import DataError, SourceError, shown
+from sparkscore.files.filesystem import S3Store, store_error, store_path
+from sparkscore.files.formats import PARQUET, FileFormat
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, evaluate, possible
 from sparkscore.scoring.casts import Cast, find_cast
@@ -22,6 +25,7 @@ _MAX_READ_ROWS = 65_536
 """Decoding is flat in time per row from 8,000 rows on."""
 _PROBED_ROWS = 128
 """With dictionaries of 1 MiB, as writers make them, this holds no more than 128 MiB a column."""
+_PROBE_BUFFER_BYTES = 64 * 2**10
 _FIXED_BYTES = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 _FIELD_ID = b"PARQUET:field_id"
 _OLD_CALENDAR_KEYS = (b"org.apache.spark.legacyDateTime", b"org.apache.spark.legacyINT96")
@@ -37,6 +41,8 @@ class TableReading:
         physical: Names of the columns of `schema` in the files, or their Parquet field ids.
         where: Which rows; None: all.
         max_bytes: Size of a batch in memory, about.
+        store: Where the files are; None: on this machine.
+        format: How the files are written; `any_format` knows who reads it.
     """
 
     schema: pa.Schema
@@ -44,6 +50,8 @@ class TableReading:
     physical: Mapping[str, str | int]
     where: Predicate | None
     max_bytes: int
+    store: S3Store | None = None
+    format: FileFormat = PARQUET
 
 
 def read_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatch]:
@@ -54,26 +62,55 @@ def read_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBat
     Raises:
         SourceError: The file is gone or is no Parquet.
         DataError: A column of it is of a type that is not the table's.
+        StoreUnavailableError: The store that it lies in does not answer.
     """
     try:
-        with pq.ParquetFile(
-            piece.path, coerce_int96_timestamp_unit="us", pre_buffer=False, memory_map=True
-        ) as file:
-            yield from _rows(file, piece, reading)
+        with ExitStack() as opened:
+            file, probe = _opened(piece.path, reading.store, opened)
+            yield from _rows(file, probe, piece, reading)
     except (OSError, pa.ArrowInvalid) as exc:
+        is_answer = isinstance(exc, FileNotFoundError | pa.ArrowInvalid)
+        if reading.store is not None and not is_answer:
+            path = store_path(reading.store, piece.path)
+            raise store_error(path, "data file", SourceError, exc) from exc
         raise SourceError(
             f"data file {shown(piece.path)} cannot be read: {exc}; "
             "nothing was written; restore the file, or read an earlier version of the table"
         ) from exc
 
 
+def _opened(
+    path: str, store: S3Store | None, opened: ExitStack
+) -> tuple[pq.ParquetFile, pq.ParquetFile]:
+    """The file for its rows, and for a few of them; the two may be one.
+
+    From a store, the chunks of all columns of a row group come with few requests, beside one
+    another; what only looks at the first rows must not ask for them.
+    """
+    if store is None:
+        file = pq.ParquetFile(
+            path, coerce_int96_timestamp_unit="us", pre_buffer=False, memory_map=True
+        )
+        return opened.enter_context(file), file
+    source = opened.enter_context(store.open_input(path))
+    file = pq.ParquetFile(source, coerce_int96_timestamp_unit="us", pre_buffer=True)
+    probe = pq.ParquetFile(
+        source,
+        metadata=file.metadata,
+        coerce_int96_timestamp_unit="us",
+        pre_buffer=False,
+        buffer_size=_PROBE_BUFFER_BYTES,
+    )
+    return file, probe
+
+
 def _rows(
-    file: pq.ParquetFile, piece: FilePiece, reading: TableReading
+    file: pq.ParquetFile, probe: pq.ParquetFile, piece: FilePiece, reading: TableReading
 ) -> Iterator[pa.RecordBatch]:
     metadata, schema = file.metadata, file.schema_arrow
     _check_calendar(metadata, piece.path)
     found = {
-        name: _name_in(schema, physical, piece.path)
+        name: name_in(schema, physical, piece.path)
         for name, physical in reading.physical.items()
         if name not in piece.partition
     }
@@ -90,12 +127,12 @@ def _rows(
             continue
         position = int(starts[index])
         for batch in file.iter_batches(
-            _n_rows(file, index, columns, reading.max_bytes),
+            _n_rows(probe, index, columns, reading.max_bytes),
             row_groups=[index],
             columns=columns,
             use_threads=False,
         ):
-            rows = _as_declared(batch, found, piece, reading)
+            rows = as_declared(batch, found, piece, reading)
             keep = _kept(rows, position, piece, reading)
             position += batch.num_rows
             rows = rows.select(reading.outputs)
@@ -111,7 +148,7 @@ def _check_calendar(metadata: pq.FileMetaData, path: str) -> None:
         )
 
 
-def _name_in(schema: pa.Schema, wanted: str | int, path: str) -> str | None:
+def name_in(schema: pa.Schema, wanted: str | int, path: str) -> str | None:
     """What the file calls the column of this name or field id; None where it has none."""
     if isinstance(wanted, int):
         return _name_of_id(schema, wanted, path)
@@ -246,12 +283,23 @@ def _kept(
     return alive if keep is None else pc.and_kleene(keep, alive)
 
 
-def _as_declared(
+def as_declared(
     batch: pa.RecordBatch,
     found: Mapping[str, str | None],
     piece: FilePiece,
     reading: TableReading,
 ) -> pa.RecordBatch:
+    """A file's batch with the columns and types of `reading.schema`.
+
+    Args:
+        batch: Columns as the file has them.
+        found: Column to its name in the file; None: the file lacks it, and it is null.
+        piece: Where the batch is from; tells the values of partition columns.
+        reading: What is read.
+
+    Raises:
+        DataError: A column is of a type that is not the table's.
+    """
     arrays = []
     for field in reading.schema:
         if field.name in piece.partition:

@@ -20,9 +20,20 @@ from sparkscore.scoring.target import TXN_VERSION
 
 
 def create_table(
-    folder: str, change: TableChange, schema: Schema, partition_by: Sequence[str]
+    folder: str,
+    change: TableChange,
+    schema: Schema,
+    partition_by: Sequence[str],
+    storage_options: dict[str, str] | None = None,
 ) -> None:
     """Commit a change that makes the table in a folder.
+
+    Args:
+        folder: Its path, or its URI in a store.
+        change: What comes.
+        schema: The table's columns.
+        partition_by: Those that make folders.
+        storage_options: How the store is reached.
 
     Raises:
         DeltaError: It was not made; another one may be there.
@@ -32,6 +43,7 @@ def create_table(
         schema,
         _adds(change),
         partition_by=list(partition_by),
+        storage_options=storage_options,
         commit_properties=_properties(change),
     )
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from sparkscore.errors import EngineUnfitError, TargetError, shown
+from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
 from sparkscore.files import rust_log
 from sparkscore.files.change import LogWriter, LostRaceError, TableChange
+from sparkscore.files.commit_probe import PROBE_FILE, check_commits
 from sparkscore.files.copying import Replaced, replaced_files
 from sparkscore.files.demands import (
     WRITABLE,
@@ -27,7 +28,18 @@ from sparkscore.files.demands import (
     features_of,
     mapped_columns,
 )
-from sparkscore.files.log import check_folder, commits, is_delta_table
+from sparkscore.files.filesystem import (
+    S3Store,
+    StorePath,
+    TablePath,
+    below,
+    check_place,
+    local_folder,
+    storage_options,
+    store_errors,
+    store_path,
+)
+from sparkscore.files.log import check_folder, commits, delta_table, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -37,6 +49,7 @@ from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
 from sparkscore.scoring.target import (
     N_TRIES,
+    SCORE_FILE,
     HistoryEntry,
     app_id_of,
     busy_error,
@@ -61,22 +74,24 @@ class WrittenScores:
 
 @dataclass(frozen=True)
 class FilesSink:
-    """A score table in a folder of this machine's file system.
+    """A score table in a folder of this machine's file system, or below a prefix of a store.
 
     Attributes:
-        uri: Its absolute path or file: URI.
+        uri: Its absolute path, file: URI or the store's URI.
         timezone: Spark's session time zone, in which a predicate's times are meant.
         log_writer: Commits to tables that ask more of a writer than `deltalake` gives.
+        store: Where it lies; None: on this machine.
     """
 
     uri: str
     timezone: str = "UTC"
     log_writer: LogWriter | None = None
+    store: S3Store | None = field(default=None, repr=False)
 
     @property
-    def root(self) -> Path:
+    def root(self) -> TablePath:
         """The table's folder."""
-        return Path(urlsplit(self.uri).path if urlsplit(self.uri).scheme else self.uri)
+        return local_folder(self.uri) if self.store is None else store_path(self.store, self.uri)
 
     def find(self, identity: RunIdentity) -> Commit | None:
         """The commit that this logical run made before, or None.
@@ -84,20 +99,32 @@ class FilesSink:
         Raises:
             RunKeyConflictError: The key was committed with other inputs.
             EngineUnfitError: The log cannot be read without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
         """
-        table = self._table()
-        return None if table is None else self._found_in(table, identity)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            return None if table is None else self._found_in(table, identity)
 
     def refuse_unfit(self, plan: ScoringPlan) -> None:
         """Refuse what only Spark can do with this target.
 
+        A store is asked by an object that is put and removed, once a process.
+
         Raises:
-            EngineUnfitError: The mode, the predicate, the place or the table is such.
+            EngineUnfitError: The mode, the predicate, the place, the store or the table is such.
+            TargetUnwritableError: The store refuses the credentials, or to write there.
+            StoreUnavailableError: The store does not answer.
         """
-        if urlsplit(self.uri).scheme not in ("", "file"):
-            raise EngineUnfitError(f"the target lies in {urlsplit(self.uri).scheme}")
+        check_place(self.uri, "target")
         if plan.request.mode is WriteMode.MERGE:
             raise EngineUnfitError("it does not merge")
+        with store_errors(self.root, "target", TargetUnwritableError):
+            if isinstance(self.root, StorePath):
+                check_commits(self.root)
+            self._refuse_unfit_table(plan)
+
+    def _refuse_unfit_table(self, plan: ScoringPlan) -> None:
         schema = score_schema(plan)
         predicate = self.predicate(plan)
         table = self._table()
@@ -128,8 +155,12 @@ class FilesSink:
             TargetUnwritableError: Its location refuses writes.
             TargetError: Something else than a Delta table is there.
         """
-        check_local_path(self.root)
-        table = self._table()
+        if isinstance(self.root, Path):
+            check_local_path(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            if isinstance(self.root, StorePath):
+                _check_prefix(self.root)
+            table = self._table()
         if table is not None:
             self._check_table(table, plan, schema)
 
@@ -149,9 +180,10 @@ class FilesSink:
         """How the run's files are to be written."""
         schema = score_schema(plan)
         keys = plan.request.keys
-        table = self._table()
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
         return FileLayout(
-            folder=str(self.root),
+            folder=self.root,
             schema=schema,
             partition_by=self._partition_by(table, plan),
             varied=frozenset(
@@ -167,7 +199,12 @@ class FilesSink:
             RunKeyConflictError: The table knows the run's id with other inputs.
             TargetBusyError: Other commits won every try.
             TargetError: The table has changed in a way that does not admit these files.
+            StoreUnavailableError: The store does not answer; the commit may have landed.
         """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            return self._written(scores, plan, facts)
+
+    def _written(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
         metadata = user_metadata(plan, facts, scores.attempt)
         for _ in range(N_TRIES):
             table = self._table()
@@ -197,19 +234,27 @@ class FilesSink:
         return commit
 
     def clean(self, attempt: str) -> None:
-        """Remove the files of an attempt that are in no commit, and folders made for them."""
+        """Remove the files of an attempt that are in no commit, and folders made for them.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; `score clean` finds them later.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            self._remove_uncommitted(attempt)
+
+    def _remove_uncommitted(self, attempt: str) -> None:
         table = self._table()
         kept = set() if table is None else _active_paths(table)
         for path in self.root.rglob(f"*{attempt}*.parquet"):
-            if path.relative_to(self.root).as_posix() not in kept:
+            if below(self.root, path) not in kept:
                 path.unlink(missing_ok=True)
-        if table is None and self.root.is_dir():
+        if table is None and isinstance(self.root, Path) and self.root.is_dir():
             _remove_empty(self.root)
 
     def _table(self) -> DeltaTable | None:
         check_folder(self.root)
         try:
-            return DeltaTable(self.root) if is_delta_table(self.root) else None
+            return delta_table(self.root) if is_delta_table(self.root) else None
         except DeltaError as exc:
             raise EngineUnfitError(f"the log of the target cannot be read here: {exc}") from exc
 
@@ -246,9 +291,11 @@ class FilesSink:
         partition_by = self._partition_by(table, plan)
         predicate = self.predicate(plan)
         if table is None:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if isinstance(self.root, Path):
+                self.root.mkdir(parents=True, exist_ok=True)
             change = self._change(0, scores.files, Replaced(), plan, metadata)
-            rust_log.create_table(str(self.root), change, schema, partition_by)
+            options = storage_options(self.root)
+            rust_log.create_table(str(self.root), change, schema, partition_by, options)
             return
         replaced = Replaced()
         if predicate is not None:
@@ -275,7 +322,7 @@ class FilesSink:
             version=version,
             app_id=plan.identity.app_id,
             user_metadata=metadata,
-            added=tuple((file, _written_ms(self.root / file.path)) for file in files),
+            added=tuple((file, file.modified_ms) for file in files),
             removed=replaced.removals,
             predicate=plan.request.replace_where,
             is_replace=plan.request.mode is WriteMode.REPLACE,
@@ -346,6 +393,26 @@ def _active_paths(table: DeltaTable) -> set[str]:
     return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
 
 
+def _check_prefix(root: StorePath) -> None:
+    """Refuse a prefix of a store that is a file, or holds other files than a Delta table's.
+
+    Raises:
+        TargetUnwritableError: It is a file.
+        TargetError: It holds files.
+    """
+    if root.is_file():
+        raise TargetUnwritableError(
+            f"target {shown(str(root))} cannot be a table: it is a file and no folder"
+        )
+    if is_delta_table(root):
+        return
+    found = (path.name for path in root.rglob("*"))
+    if any(not (SCORE_FILE.fullmatch(name) or PROBE_FILE.fullmatch(name)) for name in found):
+        raise TargetError(
+            f"target {shown(str(root))} holds files and no Delta table; name another folder"
+        )
+
+
 def _remove_empty(folder: Path) -> None:
     for path in sorted(_folders(folder), reverse=True):
         if not any(path.iterdir()):
@@ -355,7 +422,3 @@ def _remove_empty(folder: Path) -> None:
 def _folders(folder: Path) -> Iterator[Path]:
     yield folder
     yield from (path for path in folder.rglob("*") if path.is_dir())
-
-
-def _written_ms(path: Path) -> int:
-    return int(path.stat().st_mtime * 1000)

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sparkscore.errors import TargetUnwritableError, shown
+from sparkscore.files.filesystem import StorePath, TablePath, store_error
 from sparkscore.files.predicate import plain
 from sparkscore.files.statistics import FileStatistics
 
@@ -39,6 +39,7 @@ class WrittenFile:
         path: Below the table's folder.
         partition: Its partition values as Delta writes them.
         statistics: Delta's statistics as JSON.
+        modified_ms: When it was finished.
     """
 
     path: str
@@ -46,6 +47,7 @@ class WrittenFile:
     n_rows: int
     partition: Mapping[str, str | None]
     statistics: str
+    modified_ms: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class FileLayout:
         mapped: Name and Parquet field id in the files of each column, where these differ.
     """
 
-    folder: str
+    folder: TablePath
     schema: pa.Schema
     partition_by: tuple[str, ...]
     varied: frozenset[str]
@@ -126,7 +128,7 @@ class ScoreWriter:
         for file in self._open.values():
             file.abort()
         for written in self._finished:
-            (Path(self.layout.folder) / written.path).unlink(missing_ok=True)
+            (self.layout.folder / written.path).unlink(missing_ok=True)
 
     def _file_of(self, partition: tuple[str | None, ...]) -> _OpenFile:
         if partition not in self._open:
@@ -170,10 +172,14 @@ class _OpenFile:
         self._flush()
         assert self._writer is not None
         self._writer.close()
-        n_bytes = self._full_path.stat().st_size
-        statistics = self.statistics
+        facts, statistics = self._full_path.stat(), self.statistics
         return WrittenFile(
-            self.path, n_bytes, statistics.n_rows, self.partition, statistics.to_json()
+            path=self.path,
+            n_bytes=facts.st_size,
+            n_rows=statistics.n_rows,
+            partition=self.partition,
+            statistics=statistics.to_json(),
+            modified_ms=int(facts.st_mtime * 1000),
         )
 
     def abort(self) -> None:
@@ -183,28 +189,33 @@ class _OpenFile:
         self._full_path.unlink(missing_ok=True)
 
     @property
-    def _full_path(self) -> Path:
-        return Path(self.layout.folder) / self.path
+    def _full_path(self) -> TablePath:
+        return self.layout.folder / self.path
 
     def _flush(self) -> None:
         if not self._waiting:
             return
         rows = pa.Table.from_batches(self._waiting)
         if self._writer is None:
-            self._full_path.parent.mkdir(parents=True, exist_ok=True)
             varied = frozenset(map(self.layout.in_files, self.layout.varied))
             self._writer = _parquet_writer(self._full_path, rows.schema, varied)
         self._writer.write_table(rows, row_group_size=rows.num_rows)
         self._waiting, self._n_waiting_bytes = [], 0
 
 
-def _parquet_writer(path: Path, schema: pa.Schema, varied: frozenset[str]) -> pq.ParquetWriter:
+def _parquet_writer(path: TablePath, schema: pa.Schema, varied: frozenset[str]) -> pq.ParquetWriter:
+    if isinstance(path, StorePath):
+        where, filesystem = path.path, path.store.filesystem
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        where, filesystem = str(path), None
     repeated = [name for name in schema.names if name not in varied]
     # Bounds of floats would leave out NaN, and Spark then leaves out such rows of `x > 5`.
     bounded = [f.name for f in schema if not pa.types.is_floating(f.type)]
     return pq.ParquetWriter(
-        path,
+        where,
         schema,
+        filesystem=filesystem,
         compression="zstd",
         compression_level=1,
         use_dictionary=repeated or False,
@@ -283,12 +294,14 @@ def _encodings(fields: pa.Schema, varied: frozenset[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _target_errors(folder: str) -> Iterator[None]:
+def _target_errors(folder: TablePath) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
+        if isinstance(folder, StorePath):
+            raise store_error(folder, "target", TargetUnwritableError, exc) from exc
         raise TargetUnwritableError(
-            f"target {shown(folder)} cannot be written; nothing was committed: {exc}"
+            f"target {shown(str(folder))} cannot be written; nothing was committed: {exc}"
         ) from exc
 
 

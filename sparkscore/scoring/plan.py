@@ -20,6 +20,7 @@ from sparkscore.errors import (
     nearest,
     shown,
 )
+from sparkscore.names import same_place
 from sparkscore.package.params import given_params, plain_params
 from sparkscore.scoring.comparison import (
     Binding,
@@ -190,7 +191,7 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     """
     params = plain_params(given_params(model.signature.params, request.params))
     fingerprint = {
-        "input": source.uri,
+        "input": same_place(source.uri),
         "input_id": source.table_id,
         "input_version": source.version,
         "where": source.where or "",
@@ -204,7 +205,7 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
         "on_invalid": request.on_invalid.value,
     }
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
-    app_id = "sparkscore-" + _digest_of([request.job, request.target, run_key])[:40]
+    app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
 
 

@@ -50,6 +50,7 @@ from sparkscore.spark.failures import (
 )
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import detail_of, is_path, located, quoted, table_identifier
+from sparkscore.spark.store_settings import refuse_other_committers, store_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
@@ -246,13 +247,18 @@ def files_sink(spark: SparkSession, target: str) -> FilesSink:
     """The score table at a path, as this session understands it.
 
     Raises:
-        EngineUnfitError: It is a table of the catalog.
+        EngineUnfitError: It is a table of the catalog, or lies where only Spark can write.
     """
     uri = located(spark, target)
     if not is_path(uri):
         raise EngineUnfitError(f"the target {target!r} is a table of the catalog")
     timezone = spark.conf.get("spark.sql.session.timeZone") or "UTC"
-    return FilesSink(uri, timezone, JvmLogWriter(spark))
+    store = store_of(spark, uri, "target")
+    if store is None:
+        return FilesSink(uri, timezone, JvmLogWriter(spark))
+    refuse_other_committers(spark)
+    # The JVM may lack a client for the store, and its commits there are not put conditionally.
+    return FilesSink(uri, timezone, store=store)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sparkscore.errors import StoreUnavailableError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
@@ -56,8 +57,9 @@ def scored_and_committed(
 ) -> Outcome:
     """Run the tasks and commit their files, all in one transaction.
 
-    Files that are in no commit when it ends are removed, whatever happened; what an attempt
-    writes that Spark still runs then is left to VACUUM, and no reader sees it.
+    Files that are in no commit when it ends are removed, unless a store does not answer to the
+    commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
+    sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -68,9 +70,11 @@ def scored_and_committed(
         facts: Which run this is.
 
     Raises:
-        SparkscoreError: What the sink, the model or the rows refuse; nothing was committed.
+        SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
+            a store did not answer.
     """
     started = time.perf_counter()
+    may_land = False
     try:
         try:
             results = cancellable(spark, score)
@@ -79,10 +83,15 @@ def scored_and_committed(
             raise translated(exc, what, is_ending=is_ending(spark)) from exc
         scored = time.perf_counter()
         files = tuple(file for result in results for file in result.files)
-        commit = sink.write(WrittenScores(files, job.attempt), plan, facts)
+        try:
+            commit = sink.write(WrittenScores(files, job.attempt), plan, facts)
+        except StoreUnavailableError:
+            may_land = True  # A commit that was sent and not answered needs its files.
+            raise
         ended = time.perf_counter()
     finally:
-        sink.clean(job.attempt)
+        if not may_land:
+            sink.clean(job.attempt)
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]

@@ -156,4 +156,6 @@ def _reading(plan: ScoringPlan, source: FilesSource, max_bytes: int) -> TableRea
         physical={c.column.name: c.in_files for c in columns},
         where=source.where,
         max_bytes=max_bytes,
+        store=source.store,
+        format=source.format,
     )

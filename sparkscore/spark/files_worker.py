@@ -6,12 +6,20 @@ Imported by Python workers: no Spark but for the task's number, nothing of store
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from sparkscore.files.any_format import read_any_piece
 from sparkscore.files.planning import FilePiece
-from sparkscore.files.reading import TableReading, read_piece
+from sparkscore.files.prefetch import read_ahead
+from sparkscore.files.reading import TableReading
 from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
 from sparkscore.spark.threads import limited_threads, task_cores
+
+_AHEAD_BYTES = 64 * 2**20
+"""Decoded rows that wait for the model, beside the row group that is on its way."""
 
 PlannedTask = tuple[int, tuple[FilePiece, ...]]
 """A task's number and what it reads."""
@@ -34,11 +42,29 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
     """
     with limited_threads(task_cores()) as threads:
         for index, pieces in tasks:
-            yield score_into_files(job.writing, index, _inputs(job, pieces), threads)
+            with _batches(job, pieces) as batches:
+                result = score_into_files(job.writing, index, _inputs(batches), threads)
+            yield result
 
 
-def _inputs(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[Inputs]:
+def _inputs(batches: Iterable[pa.RecordBatch]) -> Iterator[Inputs]:
+    for batch in batches:
+        yield batch, batch
+
+
+@contextmanager
+def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The rows of the pieces; those of a store are read ahead, while the model scores."""
+    batches = _rows(job, pieces)
+    if job.reading.store is None:  # The system reads a local file ahead by itself.
+        yield batches
+        return
+    with read_ahead(batches, _AHEAD_BYTES) as ahead:
+        yield ahead
+
+
+def _rows(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
     for piece in pieces:
-        for batch in read_piece(piece, job.reading):
+        for batch in read_any_piece(piece, job.reading):
             if batch.num_rows > 0:
-                yield batch, batch
+                yield batch

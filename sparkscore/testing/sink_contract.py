@@ -115,12 +115,23 @@ class SinkContract:
         """Commits in the target's log; 0 where there is no table."""
         raise NotImplementedError
 
+    def files(self, target: Path) -> list[str]:
+        """Names of the files at or below a target."""
+        below = [path for path in (target, *target.rglob("*")) if path.is_file()]
+        return [path.name for path in below]
+
+    def put(self, path: Path) -> None:
+        """Put a file of somebody else's there."""
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+
     @pytest.fixture
     def target(self, tmp_path: Path) -> Path:
         return tmp_path / "scores"
 
     def test_run_that_was_not_written_is_not_found(self, target: Path) -> None:
         assert self.find(attempt(target, (1, 1, 0.5))) is None
+        assert self.files(target) == []
         assert not target.exists()
 
     def test_written_run_is_found_with_its_rows_and_version(self, target: Path) -> None:
@@ -206,6 +217,7 @@ class SinkContract:
 
     def test_target_that_is_not_there_is_accepted_and_not_made(self, target: Path) -> None:
         self.check(attempt(target, (1, 1, 0.5)))
+        assert self.files(target) == []
         assert not target.exists()
 
     def test_target_of_the_same_columns_is_accepted(self, target: Path) -> None:
@@ -236,17 +248,16 @@ class SinkContract:
         assert self._scores(target) == {1: 0.5, 2: 1.5}
 
     def test_file_in_the_place_of_the_target_is_refused(self, target: Path) -> None:
-        target.write_text("mine")
+        self.put(target)
         with pytest.raises(TargetUnwritableError, match="no folder"):
             self.check(attempt(target, (1, 1, 0.5)))
-        assert target.read_text() == "mine"
+        assert self.files(target) == [target.name]
 
     def test_folder_of_other_files_is_refused(self, target: Path) -> None:
-        target.mkdir()
-        (target / "part.parquet").write_text("mine")
+        self.put(target / "part.parquet")
         with pytest.raises(TargetError, match="no Delta table"):
             self.check(attempt(target, (1, 1, 0.5)))
-        assert [path.name for path in target.iterdir()] == ["part.parquet"]
+        assert self.files(target) == ["part.parquet"]
 
     def check_commit_without_rows(self, target: Path, mode: WriteMode) -> None:
         """A run without rows is committed, and makes the table."""

@@ -372,6 +372,17 @@ def test_what_shapes_the_written_rows_is_part_of_the_fingerprint(other: ScoringR
     assert plan_scoring(MODEL, TABLE, other).identity.fingerprint != one.fingerprint
 
 
+@pytest.mark.parametrize("uri", ["s3://b/rows", "s3n://b/rows", "s3a://b/rows/"])
+def test_hadoops_names_for_one_store_make_one_run(uri: str) -> None:
+    request = replace(KEYED, target="s3a://b/rows")
+    source = replace(TABLE, uri="s3a://b/rows")
+    one = plan_scoring(MODEL, source, request).identity
+    renamed = replace(source, uri=uri), replace(request, target=uri)
+    assert plan_scoring(MODEL, *renamed).identity == one
+    elsewhere = replace(request, target="s3a://b/other")
+    assert plan_scoring(MODEL, source, elsewhere).identity.app_id != one.app_id
+
+
 FACTOR = ParamSpec("factor", ScalarType.DOUBLE, 2.0)
 WITH_PARAM = replace(MODEL, signature=replace(MODEL.signature, params=(FACTOR,)))
 

@@ -1,0 +1,362 @@
+"""The files sink over a store: the same contract, and what only a store can do wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import deltalake
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+from sparkscore.errors import (
+    EngineUnfitError,
+    SparkscoreError,
+    StoreUnavailableError,
+    TargetUnwritableError,
+)
+from sparkscore.files.filesystem import StorePath
+from sparkscore.files.leftovers import leftovers, remove_leftovers
+from sparkscore.files.sink import FilesSink, WrittenScores
+from sparkscore.files.writing import ScoreWriter, WrittenFile, file_prefix, new_attempt
+from sparkscore.scoring.outcome import Commit
+from sparkscore.scoring.plan import score_schema
+from sparkscore.testing.s3_server import S3Server
+from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+
+
+def in_store(one: Attempt, bucket: StorePath) -> Attempt:
+    """The attempt with a folder of the bucket as its target, in the place of a local one."""
+    if one.request.target.startswith("s3"):
+        return one
+    target = f"s3a://{bucket.path}{one.request.target}"
+    return replace(one, request=replace(one.request, target=target))
+
+
+def sink_of(one: Attempt, bucket: StorePath) -> FilesSink:
+    return FilesSink(one.request.target, store=bucket.store)
+
+
+def written(one: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:
+    writer = ScoreWriter(sink.layout(one.plan), file_prefix(name, 0, 0))
+    for batch in one.scores.to_batches():
+        writer.write(batch)
+    return tuple(writer.finish())
+
+
+def write(one: Attempt, sink: FilesSink) -> Commit:
+    name = new_attempt()
+    files = written(one, sink, name)
+    try:
+        return sink.write(WrittenScores(files, name), one.plan, one.facts)
+    finally:
+        sink.clean(name)
+
+
+def names(root: StorePath) -> set[str]:
+    return {path.name for path in root.rglob("*.parquet")}
+
+
+def table(root: StorePath) -> deltalake.DeltaTable:
+    return deltalake.DeltaTable(str(root), storage_options=root.store.delta_options)
+
+
+def committed(root: StorePath) -> set[str]:
+    return {uri.rpartition("/")[2] for uri in table(root).file_uris()}
+
+
+class TestFilesSinkInStore(SinkContract):
+    """Targets are local paths to the contract, and folders of a bucket to the sink."""
+
+    @pytest.fixture(autouse=True)
+    def _bench(self, bucket: StorePath) -> None:
+        self.bucket = bucket
+
+    def write(self, attempt: Attempt) -> Commit:
+        one = in_store(attempt, self.bucket)
+        return write(one, sink_of(one, self.bucket))
+
+    def find(self, attempt: Attempt) -> Commit | None:
+        one = in_store(attempt, self.bucket)
+        return sink_of(one, self.bucket).find(one.plan.identity)
+
+    def check(self, attempt: Attempt) -> None:
+        one = in_store(attempt, self.bucket)
+        sink_of(one, self.bucket).check(one.plan, score_schema(one.plan))
+
+    def read(self, target: Path) -> pa.Table:
+        return table(self._root(target)).to_pyarrow_table()
+
+    def n_commits(self, target: Path) -> int:
+        return len(list((self._root(target) / "_delta_log").glob("*.json")))
+
+    def files(self, target: Path) -> list[str]:
+        root = self._root(target)
+        at_root = [root] if root.is_file() else []
+        return [path.name for path in (*at_root, *root.rglob("*"))]
+
+    def put(self, path: Path) -> None:
+        put(self._root(path), b"mine")
+
+    def _root(self, path: Path) -> StorePath:
+        return StorePath(self.bucket.store, f"{self.bucket.path}{path}")
+
+
+def put(path: StorePath, content: bytes) -> None:
+    with path.store.filesystem.open_output_stream(path.path) as file:
+        file.write(content)
+
+
+@pytest.fixture
+def root(bucket: StorePath) -> StorePath:
+    return bucket / "scores of a night"
+
+
+def at(root: StorePath, *rows: tuple[int, int, float], **asked: object) -> Attempt:
+    one = attempt(Path("unused"), *rows, **asked)  # type: ignore[arg-type]  # handed on
+    return replace(one, request=replace(one.request, target=str(root)))
+
+
+def test_files_of_an_attempt_that_lost_are_removed(root: StorePath) -> None:
+    one = at(root, (1, 1, 0.5))
+    sink = sink_of(one, root)
+    write(one, sink)
+    before = names(root)
+    write(replace(one, run_id="again", rows=((1, 1, 0.75),)), sink)
+    assert names(root) == before == committed(root)
+
+
+def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
+    root: StorePath,
+) -> None:
+    write(at(root, (0, 1, 0.5)), sink_of(at(root), root))
+    runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
+    barrier = threading.Barrier(len(runs))
+    ended: list[Commit | SparkscoreError] = []
+
+    def act(one: Attempt) -> None:
+        barrier.wait(timeout=60)
+        try:
+            ended.append(write(one, sink_of(one, root)))
+        except SparkscoreError as exc:
+            ended.append(exc)
+
+    threads = [threading.Thread(target=act, args=(one,)) for one in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(c.version for c in ended if isinstance(c, Commit)) == [1, 2, 3, 4], ended
+    assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [0, 1, 2, 3, 4]
+    assert names(root) == committed(root)
+
+
+def test_commit_that_another_writer_is_faster_with_is_put_on_top_of_it(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    """The other one comes between our last look at the log and our put, which then must fail."""
+    sink = sink_of(at(root), root)
+    write(at(root, (0, 1, 0.0)), sink)
+    rival = b'{"txn": {"appId": "rival", "version": 1}}\n'
+    s3_server.rival = (f"{1:020}.json", rival)
+    commit = write(at(root, (1, 1, 0.5), run_key="next"), sink)
+    assert commit.version == 2
+    assert (root / "_delta_log" / f"{1:020}.json").read_text() == rival.decode()
+    assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [0, 1]
+
+
+def test_commit_whose_answer_is_lost_is_found_and_not_repeated(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    s3_server.loses_answers_to = "00000000000000000001.json"
+    commit = write(at(root, (2, 1, 1.5), run_key="next", run_id="next"), sink)
+    assert not s3_server.loses_answers_to
+    assert (commit.version, commit.run_id) == (1, "next")
+    assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [1, 2]
+
+
+def test_store_that_would_overwrite_a_commit_is_left_to_spark(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    s3_server.ignores_conditions = True
+    one = at(root, (1, 1, 0.5))
+    with pytest.raises(EngineUnfitError, match=r"ignores 'If-None-Match'.*--engine arrow"):
+        sink_of(one, root).refuse_unfit(one.plan)
+    assert list(root.rglob("*")) == []
+
+
+def test_library_that_asks_the_store_is_named_where_it_is_missing(
+    root: StorePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    one = at(root, (1, 1, 0.5))
+    with pytest.raises(EngineUnfitError, match=r"'obstore', which is not.*sparkscore\[s3\]"):
+        sink_of(one, root).refuse_unfit(one.plan)
+
+
+def test_store_is_asked_once_and_nothing_stays_of_it(root: StorePath, s3_server: S3Server) -> None:
+    one = at(root, (1, 1, 0.5))
+    for _ in range(2):
+        sink_of(one, root).refuse_unfit(one.plan)
+    puts = [path for method, path in s3_server.requests if method == "PUT"]
+    assert len(puts) == 2
+    assert "_sparkscore-probe-" in puts[0]
+    assert list(root.rglob("*")) == []
+
+
+def test_bucket_that_is_not_there_is_named(root: StorePath) -> None:
+    missing = StorePath(root.store, "no-such-bucket/scores")
+    one = at(missing, (1, 1, 0.5))
+    sink = sink_of(one, missing)
+    with pytest.raises(TargetUnwritableError, match=r"no bucket 'no-such-bucket'; create it"):
+        sink.find(one.plan.identity)
+    with pytest.raises(TargetUnwritableError, match="no bucket"):
+        sink.refuse_unfit(one.plan)
+
+
+def test_credentials_that_are_wrong_are_named_and_not_shown(root: StorePath) -> None:
+    store = replace(root.store, access_key="AKIAWRONG", secret_key="s3cret-words")
+    one = at(root, (1, 1, 0.5))
+    sink = FilesSink(str(root), store=store)
+    with pytest.raises(TargetUnwritableError) as caught:
+        sink.find(one.plan.identity)
+    text = str(caught.value)
+    assert "refuses the credentials of AWS_ACCESS_KEY_ID" in text
+    assert "check them, and that they may read and write there" in text
+    shown = text + repr(sink) + repr(store) + repr(sink.root)
+    assert "AKIAWRONG" not in shown
+    assert "s3cret-words" not in shown
+    layout = replace(sink_of(one, root).layout(one.plan), folder=sink.root)
+    writer = ScoreWriter(layout, file_prefix("lost", 0, 0))
+    writer.write(one.scores.to_batches()[0])
+    with pytest.raises(TargetUnwritableError, match="refuses the credentials"):
+        writer.finish()
+
+
+def test_store_that_takes_no_commit_from_this_key_is_named_and_its_files_go(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    before = names(root)
+    s3_server.refuses = "/_delta_log/"
+    with pytest.raises(TargetUnwritableError, match="refuses the credentials"):
+        write(at(root, (2, 1, 0.5), run_key="next"), sink)
+    s3_server.refuses = None
+    assert names(root) == before == committed(root)
+
+
+def test_key_that_may_not_look_at_the_bucket_itself_is_enough(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    s3_server.refuses_bucket = True
+    write(at(root, (1, 1, 0.5)), sink_of(at(root), root))
+    assert names(root) == committed(root)
+
+
+def test_store_that_does_not_answer_is_worth_another_try(root: StorePath) -> None:
+    down = StorePath(replace(root.store, endpoint="http://127.0.0.1:9"), root.path)
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL") as caught:
+        sink_of(at(root), down).find(at(root).plan.identity)
+    assert caught.value.retryable
+
+
+def test_file_is_visible_only_when_it_is_whole(root: StorePath) -> None:
+    one = at(root, *((i, 1, i / 3) for i in range(100_000)))
+    writer = ScoreWriter(sink_of(one, root).layout(one.plan), file_prefix("slow", 0, 0))
+    for batch in one.scores.to_batches(max_chunksize=10_000):
+        writer.write(batch)
+    assert list(root.rglob("*")) == []
+    (file,) = writer.finish()
+    (found,) = root.rglob("*")
+    facts = found.stat()
+    assert (found.name, facts.st_size) == (file.path, file.n_bytes)
+    writer.abort()
+    assert list(root.rglob("*")) == []
+
+
+def test_what_a_killed_job_left_is_listed_and_removed(root: StorePath) -> None:
+    one = at(root, (1, 1, 0.5), (2, 2, 0.5), partition_by=("day",))
+    sink = sink_of(one, root)
+    write(one, sink)
+    assert leftovers(root) == []
+    before = names(root)
+    lost = written(at(root, (3, 1, 0.5), (4, 2, 0.5), partition_by=("day",)), sink, "f" * 32)
+    probe = root / f"_sparkscore-probe-{'a' * 32}"
+    put(probe, b"")
+    put(root / "of-somebody-else.parquet", b"mine")
+    found = leftovers(root)
+    assert {left.path.name for left in found} == {probe.name, *(f.path[6:] for f in lost)}
+    assert all(0 <= left.age_s < time.time() for left in found)
+    assert write(at(root, (9, 1, 0.5), run_key="next"), sink).version == 1
+    remove_leftovers(found)
+    remove_leftovers(found)  # What is gone already is no error.
+    assert leftovers(root) == []
+    assert before | {"of-somebody-else.parquet"} < names(root)
+    assert table(root).to_pyarrow_table().num_rows == 3
+
+
+_KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from sparkscore.files.s3_settings import s3_store
+from sparkscore.files.sink import FilesSink
+from sparkscore.files.writing import ScoreWriter, file_prefix
+from sparkscore.testing.sink_contract import attempt
+
+one = attempt(Path("unused"), *((i, 1, i / 3) for i in range(50_000)))
+sink = FilesSink(sys.argv[1], store=s3_store(sys.argv[1], {}, os.environ))
+for index in range(2):
+    writer = ScoreWriter(sink.layout(one.plan), file_prefix("e" * 32, index, 0))
+    for batch in one.scores.to_batches():
+        writer.write(batch)
+    if index == 0:
+        writer.finish()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
+    root: StorePath,
+) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    before = names(root)
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert committed(root) == before
+    (left,) = leftovers(root)
+    assert left.path.name.startswith(f"part-00000-{'e' * 32}")
+    assert names(root) - before == {left.path.name}
+    remove_leftovers([left])
+    assert names(root) == before
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_file_of_an_earlier_version_is_no_leftover(root: StorePath, has_checkpoint: bool) -> None:
+    sink = sink_of(at(root), root)
+    write(at(root, (1, 1, 0.5)), sink)
+    write(at(root, (2, 1, 0.5), run_key="next", replace_where="day = 1"), sink)
+    if has_checkpoint:
+        table(root).create_checkpoint()
+        (root / "_delta_log" / f"{0:020}.json").unlink()
+    assert len(names(root) - committed(root)) >= 1
+    assert leftovers(root) == []
+
+
+def test_folder_marker_is_no_file(root: StorePath) -> None:
+    """Arrow and Hadoop leave an empty object in the place of a folder that became empty."""
+    one = at(root, (1, 1, 0.5))
+    root.store.filesystem.create_dir(f"{root.path}/day=1")
+    assert root.store.filesystem.get_file_info(root.path).type == pafs.FileType.Directory
+    sink_of(one, root).check(one.plan, score_schema(one.plan))
+    assert write(one, sink_of(one, root)).version == 0
