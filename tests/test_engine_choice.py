@@ -117,7 +117,7 @@ def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:
 def test_plan_says_why_a_model_that_cannot_be_loaded_has_no_runtime(folder: Path) -> None:
     facts = runtime_facts(prepared(folder))  # A pickle, which these settings do not allow.
     assert facts["name"] == "unknown"
-    assert "can run any code" in str(facts["reason"])
+    assert "--trust-code" in str(facts["reason"])
 
 
 def test_files_by_name_is_refused_where_it_cannot(folder: Path) -> None:

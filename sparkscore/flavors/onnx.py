@@ -171,7 +171,7 @@ def _open_session(
     ) as exc:
         raise PackageFormatError(
             f"{path} is no model that ONNX Runtime {onnxruntime.__version__} runs: "
-            f"{shown(str(exc))}"
+            f"{shown(str(exc).replace(str(path), path.name))}"
         ) from exc
     return session
 
