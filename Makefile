@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else comes with the targets. Java comes as a wheel.
 #   make demo     the main job on real data          make test    every check that a change must pass
+#   make test-flavors   those of models of heavy libraries
 #   make lint  make types  make contracts            the single checks
 #   make bench    rows/s/core beside the peers       make clean   remove all that make has made here
 
@@ -9,6 +10,7 @@ PYTHON ?= python3
 VENV   := .venv
 PEER   := .venv-mlflow
 RIVALS := .venv-bench
+HEAVY  := .venv-flavors
 BIN    := $(VENV)/bin
 # Two, since most tests wait for one thread of a JVM; each process has a Spark session of its own.
 PROCESSES ?= 2
@@ -27,11 +29,13 @@ export UV_HTTP_TIMEOUT ?= 300
 # $(call install,ENVIRONMENT,WHAT): by uv, or by pip where uv is not to be had.
 install = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(1)/bin/python $(2); \
 	else $(1)/bin/python -m pip install $(2); fi
+# A comma in an argument of `install`.
+COMMA := ,
 # Packages that travel between two environments need the same libraries in both.
-SHARED = ^(catboost|cloudpickle|lightgbm|numpy|pandas|pyarrow|scikit-learn|scipy|skops|xgboost-cpu)==
+SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types contracts setup bench clean
+.PHONY: demo test test-flavors lint types contracts setup bench clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/sparkscore demo
@@ -39,6 +43,9 @@ demo: $(VENV)/local.stamp
 test: lint types contracts setup $(PEER)/stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(BIN)/python -m pytest \
 		--numprocesses=$(PROCESSES) --dist=loadfile --cov=sparkscore --cov-report=term:skip-covered
+
+test-flavors: $(HEAVY)/stamp $(PEER)/heavy.stamp
+	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(HEAVY)/bin/python -m pytest tests/heavy_flavors
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check
@@ -57,7 +64,7 @@ bench: setup $(RIVALS)/stamp
 	$(BIN)/python -m benchmarks.main_job --peers-python $(RIVALS)/bin/python $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(PEER) $(RIVALS) .cache demo dist build spark-warehouse metastore_db derby.log \
+	rm -rf $(VENV) $(PEER) $(RIVALS) $(HEAVY) .cache demo dist build spark-warehouse metastore_db derby.log \
 		.coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -81,6 +88,16 @@ $(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
 	$(PYTHON) -m venv --clear $(PEER)
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(PEER)/shared.txt
 	$(call install,$(PEER),-r $< -c $(PEER)/shared.txt)
+	touch $@
+
+$(HEAVY)/stamp: $(VENV)/stamp pyproject.toml
+	$(PYTHON) -m venv --clear $(HEAVY)
+	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet]')
+	touch $@
+
+$(PEER)/heavy.stamp: $(PEER)/stamp $(HEAVY)/stamp
+	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^prophet==' > $(PEER)/heavy.txt
+	$(call install,$(PEER),-r $(PEER)/heavy.txt -c $(PEER)/shared.txt)
 	touch $@
 
 $(RIVALS)/stamp: benchmarks/peers-requirements.txt $(VENV)/test.stamp

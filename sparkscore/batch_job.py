@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.engine import Crossing
-    from sparkscore.scoring.facts import ModelFacts
+    from sparkscore.scoring.facts import ModelFacts, SourceTable
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
     from sparkscore.spark.files_engine import FilesEngine
@@ -51,6 +52,7 @@ _OUTCOME_TAG = "sparkscore.outcome"
 _RUNTIME_TAG = "sparkscore.runtime"
 _THREADS_TAG = "sparkscore.threads_per_task"
 _WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
+_INFERRED = ("csv", "json")
 _MAX_SERIES_POINTS = 1000
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
 
@@ -101,6 +103,11 @@ def prepare(
     planned = time.perf_counter()
     table = prepared.plan.source
     announce(f"Planned {model.label} over {table.uri} version {table.version}")
+    if job.source.ddl is None and table.format in _INFERRED:
+        announce(
+            "Spark read all rows once to infer their types; on large input save that by "
+            f"--source-schema {shlex.quote(_ddl(table))}"
+        )
     seconds = {
         "resolve": resolved - started,
         "open_spark": opened - resolved,
@@ -288,7 +295,21 @@ def _planned_for_spark(
 
 
 def _spec(job: JobSettings) -> SourceSpec:
-    return SourceSpec(job.source.uri, job.source.format, job.source.version, job.where)
+    return SourceSpec(
+        job.source.uri,
+        job.source.format,
+        job.source.version,
+        job.where,
+        options=job.source.options,
+        schema=job.source.ddl,
+    )
+
+
+def _ddl(table: SourceTable) -> str:
+    """The columns of a source as a schema is given."""
+    names = ("`" + column.name.replace("`", "``") + "`" for column in table.columns)
+    types = (column.type_name for column in table.columns)
+    return ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
 
 
 def _request(

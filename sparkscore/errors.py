@@ -27,7 +27,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
 │   ├── EnvironmentBuildError       ENVIRONMENT_UNUSABLE
 │   ├── EnvironmentMismatchError    ENVIRONMENT_MISMATCH     install what it names
-│   └── NotCertifiedError           NOT_CERTIFIED
+│   ├── NotCertifiedError           NOT_CERTIFIED
+│   └── NotConvertedError           NOT_CONVERTED            keep the model as it is
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
@@ -241,6 +242,12 @@ class NotCertifiedError(ModelError):
     """A model scores otherwise in one way than in another."""
 
     code = "NOT_CERTIFIED"
+
+
+class NotConvertedError(ModelError):
+    """A model cannot be converted, or would score otherwise than it does."""
+
+    code = "NOT_CONVERTED"
 
 
 class TargetError(SparkscoreError):

@@ -12,11 +12,17 @@ _EXTRAS = {
     "numba": "trees",
     "numpy": "spark",
     "obstore": "s3",
+    "onnx": "onnx",
+    "onnxmltools": "onnx",
+    "onnxruntime": "onnx",
     "pandas": "spark",
+    "prophet": "prophet",
     "pyarrow": "spark",
     "pyspark": "spark",
+    "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
 
@@ -29,9 +35,15 @@ def missing_extra(exc: ModuleNotFoundError, needed_by: str) -> MissingExtraError
         needed_by: What cannot be done without the library, for the message.
     """
     library = (exc.name or "").partition(".")[0]
-    if library not in _EXTRAS:
+    extra = extra_of(library)
+    if extra is None:
         return None
     return MissingExtraError(
         f"{needed_by} needs {library!r}, which is not installed; "
-        f"run: pip install 'sparkscore[{_EXTRAS[library]}]'"
+        f"run: pip install 'sparkscore[{extra}]'"
     )
+
+
+def extra_of(library: str) -> str | None:
+    """The extra that brings a module; None where none does."""
+    return _EXTRAS.get(library)

@@ -25,6 +25,10 @@ _LIBRARIES = (
     "lightgbm",
     "xgboost",
     "catboost",
+    "onnx",
+    "onnxruntime",
+    "statsmodels",
+    "prophet",
     "numba",
 )
 

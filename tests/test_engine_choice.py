@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import deltalake
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sparkscore.batch_job import PreparedJob, plan_facts, prepare, runtime_facts
+from sparkscore.batch_job import Announce, PreparedJob, plan_facts, prepare, runtime_facts
 from sparkscore.errors import EngineUnfitError
 from sparkscore.flavors import save_model
 from sparkscore.testing.engine_contract import X
@@ -31,6 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prepared(folder: Path, **keys: object) -> PreparedJob:
+    return announced(folder, keys, lambda _: None)
+
+
+def announced(folder: Path, keys: Mapping[str, object], announce: Announce) -> PreparedJob:
     overrides = {
         "tracking.uri": f"sqlite:///{folder}/runs.db",
         "tracking.outbox": f"{folder}/outbox",
@@ -44,7 +49,7 @@ def prepared(folder: Path, **keys: object) -> PreparedJob:
         **keys,
     }
     workspace = Workspace.open(overrides=overrides)
-    return prepare(workspace, workspace.job(None, described).values, "night", lambda _: None)
+    return prepare(workspace, workspace.job(None, described).values, "night", announce)
 
 
 def engine_facts(job: PreparedJob) -> object:
@@ -86,6 +91,19 @@ def test_auto_takes_arrow_for_the_rest_and_says_why(
     assert facts["writing"] == writing
 
 
+def test_auto_takes_files_for_csv_and_tells_the_schema_that_it_inferred(folder: Path) -> None:
+    (folder / "rows.csv").write_text("id,x,the word\n1,0.5,a\n")
+    told: list[str] = []
+    given = {"source.uri": str(folder / "rows.csv"), "where": "`the word` = 'a'"}
+    facts = engine_facts(announced(folder, given, told.append))
+    assert isinstance(facts, dict)
+    assert facts["name"] == "files"
+    schema = "`id` int, `x` double, `the word` string"
+    assert told[-1].endswith(f"save that by --source-schema '{schema}'")
+    announced(folder, given | {"source.schema": schema}, told.append)
+    assert told[-1].startswith("Planned")
+
+
 def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:
     rows = pd.DataFrame({"x": np.linspace(0, 1, 100)})
     settings = {"verbose": -1, "num_threads": 1}
@@ -99,7 +117,7 @@ def test_plan_names_the_runtime_of_a_booster_and_why(folder: Path) -> None:
 def test_plan_says_why_a_model_that_cannot_be_loaded_has_no_runtime(folder: Path) -> None:
     facts = runtime_facts(prepared(folder))  # A pickle, which these settings do not allow.
     assert facts["name"] == "unknown"
-    assert "can run any code" in str(facts["reason"])
+    assert "--trust-code" in str(facts["reason"])
 
 
 def test_files_by_name_is_refused_where_it_cannot(folder: Path) -> None:

@@ -9,7 +9,13 @@ import click
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.cli.score import column_names, scoring_settings, trust_options
+from sparkscore.cli.scoring_options import (
+    SOURCE_FORMATS,
+    column_names,
+    reader_options,
+    scoring_settings,
+    trust_options,
+)
 from sparkscore.errors import NotCertifiedError, listed
 from sparkscore.scoring.certificate import Certificate
 from sparkscore.scoring.engine import SourceSpec
@@ -20,8 +26,15 @@ _CHECK_COLUMNS = ("check", "agreement", "rows", "differing", "largest_difference
 @click.command()
 @click.argument("model")
 @click.option("--sample", required=True, help="Path or catalog name of a table with rows.")
-@click.option("--sample-format", type=click.Choice(["auto", "delta", "parquet"]), default="auto")
+@click.option("--sample-format", type=click.Choice(SOURCE_FORMATS), default="auto")
 @click.option("--sample-version", type=int, help="Delta version. Default: the newest.")
+@click.option(
+    "--sample-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="How CSV or JSON is written, such as sep=; repeatable.",
+)
+@click.option("--sample-schema", help="Columns of CSV or JSON: 'id BIGINT, x DOUBLE'.")
 @click.option("--where", help="Spark SQL filter on the sample.")
 @click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column.")
 @click.option(
@@ -46,6 +59,8 @@ def command(
     sample: str,
     sample_format: str,
     sample_version: int | None,
+    sample_option: tuple[str, ...],
+    sample_schema: str | None,
     where: str | None,
     column: tuple[str, ...],
     rows: int,
@@ -61,8 +76,15 @@ def command(
     """
     workspace = open_workspace(scoring_settings(trust))
     request = SampleRequest(
-        spec=SourceSpec(sample, sample_format, sample_version, where),
-        columns=dict(column_names(column)),
+        spec=SourceSpec(
+            sample,
+            sample_format,
+            sample_version,
+            where,
+            options=reader_options(sample_option),
+            schema=sample_schema,
+        ),
+        columns=column_names(column),
         n_rows=rows,
         must_be_equal=exact,
         scratch=scratch,

@@ -35,6 +35,9 @@ _EXTRAS = {
     "lightgbm": "lightgbm",
     "xgboost": "xgboost",
     "catboost": "catboost",
+    "onnxruntime": "onnx",
+    "statsmodels": "statsmodels",
+    "prophet": "prophet",
 }
 
 

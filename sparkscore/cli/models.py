@@ -10,6 +10,7 @@ import click
 
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record, utc
+from sparkscore.cli.scoring_options import column_names, scoring_settings, trust_options
 from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.records import ModelVersion
@@ -94,6 +95,62 @@ def set_alias(name: str, alias: str, version: int) -> None:
     """Point ALIAS of model NAME at VERSION, away from any other version."""
     open_workspace().registry.set_alias(parse_model_name(name), parse_alias(alias), version)
     note(f"models:/{name}@{alias} is now version {version}")
+
+
+@command.command("convert")
+@click.argument("model")
+@click.option("--to", "flavor", type=click.Choice(["onnx"]), required=True, help="What to make.")
+@click.option("--sample", required=True, help="Path of a Delta table or of Parquet with rows.")
+@click.option("--sample-version", type=int, help="Delta version. Default: the newest.")
+@click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=100_000,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Largest difference of two predictions; labels must be equal.",
+)
+@click.option("--name", help="Registered model of the new version. Default: that of MODEL.")
+@trust_options
+@output_option
+def convert_model(
+    model: str,
+    *,
+    flavor: str,  # noqa: ARG001 - there is one so far
+    sample: str,
+    sample_version: int | None,
+    column: tuple[str, ...],
+    rows: int,
+    tolerance: float,
+    name: str | None,
+    output: Output,
+    **trust: object,
+) -> None:
+    """Convert MODEL, and register the result if it predicts the same.
+
+    Both predict a sample of real rows, and rows with values on and beside the thresholds of trees.
+    """
+    from sparkscore.conversion import ConversionRequest, convert
+
+    request = ConversionRequest(
+        sample=sample,
+        version=sample_version,
+        columns=column_names(column),
+        n_rows=rows,
+        tolerance=tolerance,
+        name=None if name is None else parse_model_name(name),
+    )
+    done = convert(open_workspace(scoring_settings(trust)), model, request, note)
+    version = done.version
+    record = {"uri": f"models:/{version.name}/{version.version}"} | _row(version)
+    show_record(record | {"converted_from": done.converted_from} | dict(done.facts), output)
 
 
 @command.command("verify")

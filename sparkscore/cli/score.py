@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -16,9 +16,16 @@ import click
 from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
 from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
-from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt, shown
+from sparkscore.cli.scoring_options import (
+    SOURCE_FORMATS,
+    column_names,
+    param_texts,
+    reader_options,
+    scoring_settings,
+    trust_options,
+)
+from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.job_result import JobResult, error_facts
-from sparkscore.package.params import ParamText
 from sparkscore.workspace import Workspace
 
 _INTERRUPTED = 130
@@ -29,8 +36,15 @@ _JOB_OPTIONS = (
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
     click.option("--source", help="Path or catalog name of the table to read."),
-    click.option("--source-format", type=click.Choice(["auto", "delta", "parquet"])),
+    click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
+    click.option(
+        "--source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="How CSV or JSON is written, such as sep=; repeatable.",
+    ),
+    click.option("--source-schema", help="Columns of CSV or JSON: 'id BIGINT, x DOUBLE'."),
     click.option("--where", help="Spark SQL filter on the source."),
     click.option("--target", help="Path or catalog name of the score table."),
     click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
@@ -50,68 +64,19 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
-_TRUST_OPTIONS = (
-    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
-    click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
-    click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
-)
 _JOB_KEYS = {
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
+    "source_schema": "source.schema",
     "target": "target.uri",
 }
 
 
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
-    options = reversed((*_JOB_OPTIONS, *_TRUST_OPTIONS))
-    return reduce(lambda made, option: option(made), options, command)
-
-
-def trust_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The options that say what a model may load, and what becomes of rows that it cannot take."""
-    return reduce(lambda made, option: option(made), reversed(_TRUST_OPTIONS), command)
-
-
-def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
-    """Those flags that are settings, by their dotted keys."""
-    settings: dict[str, object] = {}
-    if flags["on_invalid"] is not None:
-        settings["scoring.on_invalid"] = flags["on_invalid"]
-    if flags["trust_code"]:
-        settings["trust.allow_code"] = True
-    if flags["trust"]:
-        settings["trust.types"] = flags["trust"]
-    if flags.get("preload"):
-        settings["spark.preload"] = True
-    return settings
-
-
-def column_names(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Model column and source column of each `--column MODEL=SOURCE`.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not (name and equals and source):
-            raise ConfigError(f"--column {shown(text)} is not of the form MODEL=SOURCE")
-        yield name, source
-
-
-def param_texts(texts: Iterable[str]) -> Iterable[tuple[str, ParamText]]:
-    """Name and value of each `--param NAME=VALUE`.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--param {shown(text)} is not of the form NAME=VALUE")
-        yield name, ParamText(value)
+    options = reversed(_JOB_OPTIONS)
+    return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
 @click.group()
@@ -253,16 +218,18 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "param"}
+    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "source_option", "param"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
         if name not in no_keys and value not in (None, ())
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
+    options = reader_options(cast(tuple[str, ...], flags["source_option"]))
     params = param_texts(cast(tuple[str, ...], flags["param"]))
-    keys |= {f"columns.{name}": source for name, source in columns}
-    return keys | {f"params.{name}": value for name, value in params}
+    keys |= {f"columns.{name}": source for name, source in columns.items()}
+    keys |= {f"source.options.{name}": value for name, value in options.items()}
+    return keys | {f"params.{name}": value for name, value in params.items()}
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
-from sparkscore.conf.settings import Engine, Frozen
+from sparkscore.conf.settings import Engine, Frozen, SparkText
 from sparkscore.errors import ConfigError, nearest, shown
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
@@ -22,9 +22,13 @@ class SourceSettings(Frozen):
     """The table to read."""
 
     uri: str
-    format: Literal["auto", "delta", "parquet"] = "auto"
+    format: Literal["auto", "delta", "parquet", "csv", "json", "orc"] = "auto"
     version: int | None = Field(default=None, ge=0)
     """Version of a Delta table; None: the newest when the job starts."""
+    options: dict[str, SparkText] = Field(default_factory=dict)
+    """How CSV or JSON is written, by the names of Spark's options."""
+    ddl: str | None = Field(default=None, alias="schema")  # BaseModel has a `schema` of its own.
+    """Columns of CSV or JSON files, such as `id BIGINT, x DOUBLE`; None: Spark infers them."""
 
 
 class TargetSettings(Frozen):

@@ -45,7 +45,7 @@ class Resolved(Generic[M]):
 
     def described(self) -> list[Described]:
         """Every value by dotted key, as it may be shown: plain JSON types, secrets masked."""
-        flat = _flat(self.values.model_dump(mode="json"), "")
+        flat = _flat(self.values.model_dump(mode="json", by_alias=True), "")
         return [
             Described(key, masked(key, value), self.origins[key])
             for key, value in sorted(flat.items())
@@ -64,7 +64,7 @@ class Keys:
 
     def __init__(self, model: type[BaseModel], noun: str) -> None:
         self.noun = noun
-        self.sections: dict[str, list[str]] = {"": list(model.model_fields)}
+        self.sections: dict[str, list[str]] = {"": _names(model)}
         self.leaves: dict[str, _Leaf] = {}
         self._collect(model, "")
 
@@ -102,12 +102,12 @@ class Keys:
         return f"{where} has the keys {', '.join(self.sections[section])}"
 
     def _collect(self, model: type[BaseModel], prefix: str) -> None:
-        for name, field in model.model_fields.items():
+        for name, field in zip(_names(model), model.model_fields.values(), strict=True):
             key = f"{prefix}{name}"
             kinds = _without_none(field.annotation)
             section = kinds[0] if len(kinds) == 1 else None
             if isinstance(section, type) and issubclass(section, BaseModel):
-                self.sections[key] = list(section.model_fields)
+                self.sections[key] = _names(section)
                 self._collect(section, f"{key}.")
             else:
                 origins = {get_origin(kind) for kind in kinds}
@@ -185,6 +185,11 @@ def resolve(model: type[M], given: Iterable[Given], keys: Keys) -> Resolved[M]:
         raise _refusal(exc, chosen, keys) from exc
     origins = {key: "default" for key, leaf in keys.leaves.items() if not leaf.is_map}
     return Resolved(values, origins | {key: item.origin for key, item in chosen.items()})
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """What a file calls the fields: an alias where Python has the name for something else."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _flat(tree: Mapping[str, object], prefix: str) -> dict[str, object]:

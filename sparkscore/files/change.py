@@ -40,7 +40,6 @@ class TableChange:
         version: The table's version that it was made for.
         app_id: The transaction's application id.
         user_metadata: What the commit says of the run.
-        added: Files and when each was written, in milliseconds since the epoch.
         predicate: Which rows give way; None: not said.
         metrics: What DESCRIBE HISTORY shows of it.
     """
@@ -48,7 +47,7 @@ class TableChange:
     version: int
     app_id: str
     user_metadata: str
-    added: tuple[tuple[WrittenFile, int], ...] = ()
+    added: tuple[WrittenFile, ...] = ()
     removed: tuple[RemovedFile, ...] = ()
     predicate: str | None = None
     is_replace: bool = False
@@ -58,13 +57,13 @@ class TableChange:
         """The lines of the log, but for its own commitInfo, by Delta's protocol."""
         now_ms = time.time_ns() // 1_000_000
         yield {"txn": {"appId": self.app_id, "version": TXN_VERSION, "lastUpdated": now_ms}}
-        for file, written_ms in self.added:
+        for file in self.added:
             yield {
                 "add": {
                     "path": quote(file.path, safe="/="),
                     "partitionValues": dict(file.partition),
                     "size": file.n_bytes,
-                    "modificationTime": written_ms,
+                    "modificationTime": file.modified_ms,
                     "dataChange": True,
                     "stats": file.statistics,
                 }

@@ -21,6 +21,7 @@ class DataFile:
         partition: Values of the partition columns, as Python values.
         bounds: What the log knows of its columns, partition columns among them.
         deleted: Positions of rows that do not count any more, ascending; None: there are none.
+        is_splittable: Whether a task can begin inside it.
     """
 
     path: str
@@ -29,3 +30,4 @@ class DataFile:
     partition: Mapping[str, object] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     deleted: np.ndarray | None = None
+    is_splittable: bool = True

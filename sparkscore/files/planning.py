@@ -21,11 +21,12 @@ _MAX_TASK_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class FilePiece:
-    """The row groups of one file whose middle lies in [start, end), in bytes.
+    """The row groups, stripes or lines of one file that fall to [start, end), in bytes.
 
     Attributes:
         partition: Values of the partition columns for each of its rows.
         deleted: Positions in the whole file of rows that do not count; None: there are none.
+        file_bytes: Size of the file when it was planned, where known.
     """
 
     path: str
@@ -33,6 +34,7 @@ class FilePiece:
     end: int
     partition: Mapping[str, object] = field(default_factory=dict)
     deleted: np.ndarray | None = None
+    file_bytes: int | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -60,10 +62,12 @@ def plan_tasks(files: Sequence[DataFile], n_slots: int) -> list[tuple[FilePiece,
 def _pieces(files: Iterable[DataFile], task_bytes: int) -> Iterator[FilePiece]:
     for file in files:
         n_bytes = max(1, file.n_bytes)
-        n_pieces = -(-n_bytes // task_bytes)
+        n_pieces = -(-n_bytes // task_bytes) if file.is_splittable else 1
         cuts = [n_bytes * i // n_pieces for i in range(n_pieces + 1)]
         for start, end in pairwise(cuts):
-            yield FilePiece(file.path, start, end, file.partition, file.deleted)
+            yield FilePiece(
+                file.path, start, end, file.partition, file.deleted, file_bytes=file.n_bytes
+            )
 
 
 def _balanced(pieces: Iterable[FilePiece], n_tasks: int) -> list[tuple[FilePiece, ...]]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from sparkscore.errors import DataError, SourceError, shown
 from sparkscore.files.filesystem import S3Store, store_error, store_path
+from sparkscore.files.formats import PARQUET, FileFormat
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, evaluate, possible
 from sparkscore.scoring.casts import Cast, find_cast
@@ -41,6 +42,7 @@ class TableReading:
         where: Which rows; None: all.
         max_bytes: Size of a batch in memory, about.
         store: Where the files are; None: on this machine.
+        format: How the files are written; `any_format` knows who reads it.
     """
 
     schema: pa.Schema
@@ -49,6 +51,7 @@ class TableReading:
     where: Predicate | None
     max_bytes: int
     store: S3Store | None = None
+    format: FileFormat = PARQUET
 
 
 def read_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatch]:
@@ -107,7 +110,7 @@ def _rows(
     metadata, schema = file.metadata, file.schema_arrow
     _check_calendar(metadata, piece.path)
     found = {
-        name: _name_in(schema, physical, piece.path)
+        name: name_in(schema, physical, piece.path)
         for name, physical in reading.physical.items()
         if name not in piece.partition
     }
@@ -129,7 +132,7 @@ def _rows(
             columns=columns,
             use_threads=False,
         ):
-            rows = _as_declared(batch, found, piece, reading)
+            rows = as_declared(batch, found, piece, reading)
             keep = _kept(rows, position, piece, reading)
             position += batch.num_rows
             rows = rows.select(reading.outputs)
@@ -145,7 +148,7 @@ def _check_calendar(metadata: pq.FileMetaData, path: str) -> None:
         )
 
 
-def _name_in(schema: pa.Schema, wanted: str | int, path: str) -> str | None:
+def name_in(schema: pa.Schema, wanted: str | int, path: str) -> str | None:
     """What the file calls the column of this name or field id; None where it has none."""
     if isinstance(wanted, int):
         return _name_of_id(schema, wanted, path)
@@ -280,12 +283,23 @@ def _kept(
     return alive if keep is None else pc.and_kleene(keep, alive)
 
 
-def _as_declared(
+def as_declared(
     batch: pa.RecordBatch,
     found: Mapping[str, str | None],
     piece: FilePiece,
     reading: TableReading,
 ) -> pa.RecordBatch:
+    """A file's batch with the columns and types of `reading.schema`.
+
+    Args:
+        batch: Columns as the file has them.
+        found: Column to its name in the file; None: the file lacks it, and it is null.
+        piece: Where the batch is from; tells the values of partition columns.
+        reading: What is read.
+
+    Raises:
+        DataError: A column is of a type that is not the table's.
+    """
     arrays = []
     for field in reading.schema:
         if field.name in piece.partition:

@@ -87,11 +87,11 @@ def _adds(change: TableChange) -> list[AddAction]:
             path=file.path,
             size=file.n_bytes,
             partition_values=file.partition,
-            modification_time=written_ms,
+            modification_time=file.modified_ms,
             data_change=True,
             stats=file.statistics,
         )
-        for file, written_ms in change.added
+        for file in change.added
     ]
 
 

@@ -322,7 +322,7 @@ class FilesSink:
             version=version,
             app_id=plan.identity.app_id,
             user_metadata=metadata,
-            added=tuple((file, file.modified_ms) for file in files),
+            added=tuple(files),
             removed=replaced.removals,
             predicate=plan.request.replace_where,
             is_replace=plan.request.mode is WriteMode.REPLACE,

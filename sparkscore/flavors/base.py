@@ -49,6 +49,28 @@ class Compilable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class FittedModel:
+    """The object that a predictor asks, and by which of its methods.
+
+    Attributes:
+        model: Of the library; whoever converts it has loaded it for that, and may change it.
+        methods: `predict`, `predict_proba` or another; for several answers in their order.
+    """
+
+    model: object
+    methods: tuple[str, ...] = ("predict",)
+
+
+@runtime_checkable
+class Convertible(Protocol):
+    """A predictor whose model can be turned into one of another library."""
+
+    def fitted(self) -> FittedModel:
+        """What a converter starts from."""
+        ...
+
+
 @runtime_checkable
 class Parametric(Protocol):
     """A predictor that may take params beside rows."""

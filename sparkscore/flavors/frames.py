@@ -78,7 +78,7 @@ def float32_matrix(batch: pa.RecordBatch, schema: ColumnSchema) -> np.ndarray:
     matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float32, order="F")
     for i, (column, spec) in enumerate(zip(batch.columns, schema.columns, strict=True)):
         if spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
-            _check_required(column, spec)
+            check_required(column, spec)
         matrix[:, i] = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return matrix
 
@@ -107,7 +107,7 @@ def numeric_matrix(
         if i in categories:
             values = pc.index_in(column, value_set=pa.array(categories[i], pa.string()))
         elif spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
-            _check_required(column, spec)
+            check_required(column, spec)
         # Not safe: a long above 2**53 becomes the nearest double, as in NumPy.
         matrix[:, i] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return matrix
@@ -183,7 +183,7 @@ def _whole(values: pa.Array, spec: ColumnSpec) -> object:
     import pandas as pd
     import pyarrow.compute as pc
 
-    _check_required(values, spec)
+    check_required(values, spec)
     if spec.required:
         return values.to_numpy(zero_copy_only=False)
     mask = values.is_null().to_numpy(zero_copy_only=False)
@@ -194,7 +194,12 @@ def _whole(values: pa.Array, spec: ColumnSpec) -> object:
     return array(plain, mask, copy=True)
 
 
-def _check_required(values: pa.Array, spec: ColumnSpec) -> None:
+def check_required(values: pa.Array, spec: ColumnSpec) -> None:
+    """Refuse nulls in a column that is required.
+
+    Raises:
+        SignatureMismatchError: It holds one.
+    """
     if spec.required and values.null_count:
         raise SignatureMismatchError(
             f"column {spec.name!r} is required ({spec.type}), but {values.null_count} of "

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed
-from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
+from sparkscore.flavors.base import FittedModel, FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import (
     column_inputs,
     float_matrix,
@@ -106,6 +106,10 @@ class _LightgbmPredictor:
         from sparkscore.flavors.compiled_lightgbm import CompiledLightgbm
 
         return CompiledLightgbm(self._booster, self._schema, _classes(self._model))
+
+    def fitted(self) -> FittedModel:
+        """The booster or estimator; see `Convertible`."""
+        return FittedModel(self._model)
 
     def predict(self, batch: pa.RecordBatch) -> object:
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.

@@ -16,7 +16,10 @@ _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
     "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
+    "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
+    "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
+    "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }

@@ -42,9 +42,13 @@ if TYPE_CHECKING:
 _BY_LIBRARY = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
+    "onnx": "onnx",
+    "prophet": "prophet",
     "sklearn": "sklearn",
+    "statsmodels": "statsmodels",
     "xgboost": "xgboost",
 }
+_PICKLED = (GENERIC, "statsmodels")
 _CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 
@@ -109,7 +113,7 @@ def save_model(
         confs = _with_code(saved.confs) if has_code else saved.confs
         description = _description(confs, signature, metadata)
         policy = trust or TrustPolicy()
-        if name == GENERIC or has_code:
+        if name in _PICKLED or has_code:
             # Whoever saves code of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_code=True)
         _finish(partial, description, input_example, policy)

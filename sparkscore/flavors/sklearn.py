@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed, shown
-from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
+from sparkscore.flavors.base import FittedModel, FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import column_inputs, pandas_frame
 from sparkscore.flavors.sklearn_answers import Answer, answer_of
 from sparkscore.package.layout import resolve_inside
@@ -92,6 +92,10 @@ class SklearnPredictor:
         from sparkscore.flavors.fused_sklearn import fused_or_compiled
 
         return fused_or_compiled(self._model, self._answer, self._schema, self)
+
+    def fitted(self) -> FittedModel:
+        """The estimator; see `Convertible`."""
+        return FittedModel(self._model, self._answer.methods)
 
     def predict(self, batch: pa.RecordBatch) -> object:
         """The model's answer; see `Predictor`."""

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 class Answer(Protocol):
     """Asks a model, or its last step alone."""
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it asks, in the order of the columns."""
+        ...
+
     def __call__(self, model: Any, rows: object) -> object:  # noqa: ANN401 - scikit-learn's
         """What the model says of `rows`: a frame, or the matrix that its last step is given."""
         ...
@@ -31,6 +36,11 @@ class MethodAnswer:
     """The answer of one method."""
 
     name: str
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The one."""
+        return (self.name,)
 
     def __call__(self, model: Any, rows: object) -> object:  # noqa: ANN401 - scikit-learn's
         """What the method answers; see `Answer`."""
@@ -48,6 +58,11 @@ class LabelAnswer:
 
     label: str
     probabilities: tuple[str, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """That of the label, and that of the probabilities."""
+        return ("predict", "predict_proba")
 
     def __call__(self, model: Any, rows: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
         """The columns by name; see `Answer`."""

@@ -18,7 +18,7 @@ from sparkscore.errors import (
     listed,
     shown,
 )
-from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
+from sparkscore.flavors.base import FittedModel, FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import (
     column_inputs,
     float_matrix,
@@ -129,6 +129,10 @@ class _XgboostPredictor:
         from sparkscore.flavors.compiled_xgboost import CompiledXgboost
 
         return CompiledXgboost(self._model, self._schema)
+
+    def fitted(self) -> FittedModel:
+        """The booster or estimator; see `Convertible`."""
+        return FittedModel(self._model)
 
     def predict(self, batch: pa.RecordBatch) -> object:
         self._limit_threads()

@@ -134,14 +134,15 @@ def infer_signature(
             (NaN counts as null in pandas). Columns named by a RangeIndex, and those of an array of
             one or two axes, have no name. Of a Spark DataFrame, 1,000 rows are read.
         predictions: What the model answered: an array of one axis (one column `prediction`) or
-            two (one column of lists), a Series, DataFrame, list, Arrow data or a Spark DataFrame.
+            two (one column of lists), a Series, DataFrame, list, Arrow data, a Spark DataFrame, or
+            a mapping of column to such arrays.
         params: Default of each param that a call may set.
 
     Raises:
         SignatureMismatchError: A column's type cannot be kept exactly, such as decimals.
         UsageError: The data is of another kind.
     """
-    inputs = _schema_of(_as_frame(data), "column")
+    inputs = None if isinstance(data, Mapping) else _schema_of(_as_frame(data), "column")
     if inputs is None:
         raise UsageError(
             "a signature is inferred from a pandas or Spark DataFrame, an Arrow table or a NumPy "
@@ -187,6 +188,9 @@ def _named_arrays(data: object, noun: str) -> Iterator[tuple[str | None, pa.Arra
 
     if isinstance(data, pa.Table | pa.RecordBatch):
         yield from zip(data.column_names, data.columns, strict=True)
+    elif isinstance(data, Mapping):
+        for name, values in data.items():
+            yield str(name), _array(values, f"{noun} {name!r}")
     elif isinstance(data, pd.DataFrame):
         unnamed = isinstance(data.columns, pd.RangeIndex)
         for i, name in enumerate(data.columns):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -22,15 +23,19 @@ class SourceSpec:
 
     Attributes:
         uri: Path or catalog name of a table.
-        format: `auto`, `delta` or `parquet`.
+        format: `auto`, `delta`, `parquet`, `csv`, `json` or `orc`.
         version: Delta version to read; None pins the newest one.
         where: SQL predicate over the source's columns.
+        options: How CSV or JSON is written, by Spark's names; see `files.formats.parse_options`.
+        schema: Columns of CSV or JSON files as Spark's DDL; None: as Spark infers them.
     """
 
     uri: str
     format: str = "auto"
     version: int | None = None
     where: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    schema: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from pyspark.errors import PySparkException
 from sparkscore import errors
 from sparkscore.errors import (
     KeyColumnError,
+    SourceError,
     SparkFailedError,
     SparkscoreError,
     SparkStoppedError,
     TargetSchemaError,
+    shown,
 )
 
 SPARK_FAILURES = (PySparkException, Py4JError)
@@ -28,6 +30,7 @@ NULL_KEY_SIGN = "sparkscore: key column"
 OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
 """How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
 
+_MAX_REASON_CHARS = 300
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"
     r"|MetadataChangedException|ProtocolChangedException|DELTA_METADATA_CHANGED"
@@ -43,6 +46,14 @@ _STOPPED = re.compile(
 _OURS = re.compile(
     r"^(?:sparkscore\.errors\.)(\w+): "
     r"(.*(?:\n(?!\s*at |\s*SQLSTATE: |Driver stacktrace:|\S+Error\b|Traceback).*)*)",
+    re.MULTILINE,
+)
+_UNREADABLE = re.compile(
+    r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)"
+    r"\. (?: SQLSTATE|File does not)"
+)
+_CAUSE = re.compile(
+    r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",
     re.MULTILINE,
 )
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
@@ -77,6 +88,12 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
     if NULL_KEY_SIGN in text:
         line = text[text.index(NULL_KEY_SIGN) :].splitlines()[0]
         return KeyColumnError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
+    unreadable = _UNREADABLE.search(text)
+    if unreadable and not unreadable[1].endswith(".parquet"):
+        return SourceError(
+            f"data file {shown(unreadable[1])} cannot be read: {reason_of(exc)}; nothing was "
+            "written; restore or mend the file, or check --source-option and --source-schema"
+        )
     if _DUPLICATE_KEYS in text:
         return KeyColumnError(
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
@@ -93,6 +110,12 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             "command again: what was committed is found and not scored twice"
         )
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def reason_of(exc: BaseException) -> str:
+    """What went wrong at the bottom of a chain of Java's errors, in one line."""
+    causes = _CAUSE.findall(str(exc))
+    return " ".join(causes[-1].split())[:_MAX_REASON_CHARS] if causes else first_line(exc)
 
 
 def first_line(exc: BaseException) -> str:

@@ -157,4 +157,5 @@ def _reading(plan: ScoringPlan, source: FilesSource, max_bytes: int) -> TableRea
         where=source.where,
         max_bytes=max_bytes,
         store=source.store,
+        format=source.format,
     )

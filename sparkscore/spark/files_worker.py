@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sparkscore.files.any_format import read_any_piece
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.prefetch import read_ahead
-from sparkscore.files.reading import TableReading, read_piece
+from sparkscore.files.reading import TableReading
 from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
 from sparkscore.spark.threads import limited_threads, task_cores
 
@@ -64,6 +65,6 @@ def _batches(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[Iterator[pa
 
 def _rows(job: FilesJob, pieces: Iterable[FilePiece]) -> Iterator[pa.RecordBatch]:
     for piece in pieces:
-        for batch in read_piece(piece, job.reading):
+        for batch in read_any_piece(piece, job.reading):
             if batch.num_rows > 0:
                 yield batch

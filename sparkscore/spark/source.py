@@ -17,11 +17,20 @@ from pyspark.sql.pandas.types import to_arrow_type
 from sparkscore.errors import SourceError, shown
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.spark.other_formats import (
+    OTHER_FORMATS,
+    other_format,
+    read_other,
+    reading_facts,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, Row, SparkSession
     from pyspark.sql.types import DataType, StructType
+
+
+_ANY_KIND = "Delta table or folder of Parquet, CSV, JSON or ORC files"
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,32 @@ def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     """
     with _source_errors(spec):
         uri = located(spark, spec.uri)
-        detail = None if spec.format == "parquet" else detail_of(spark, uri)
+        is_files = spec.format in ("parquet", *OTHER_FORMATS)
+        detail = None if is_files else detail_of(spark, uri)
         if detail is not None and detail["format"] == "delta":
+            check_no_reading(spec, "Delta")
             opened = _open_delta(spark, uri, spec.version, str(detail["id"]))
+        elif (name := other_format(spec, uri)) is not None:
+            opened = _open_other(spark, uri, spec, name)
         elif spec.format != "delta" and _holds_parquet(uri):
+            check_no_reading(spec, "Parquet")
             opened = _open_parquet(spark, uri, spec.version)
         else:
             raise SourceError(_no_table_text(spec, uri))
         return opened if spec.where is None else _filtered(opened, spec.where)
+
+
+def check_no_reading(spec: SourceSpec, name: str) -> None:
+    """Refuse options and a schema for a format that says by itself how it is read.
+
+    Raises:
+        SourceError: There are some.
+    """
+    if spec.options or spec.schema is not None:
+        raise SourceError(
+            f"source {shown(spec.uri)} is {name}, which takes no options and no schema; leave "
+            "--source-option and --source-schema out"
+        )
 
 
 def described(frame: DataFrame, uri: str = "DataFrame") -> SourceTable:
@@ -134,9 +161,25 @@ def _open_parquet(spark: SparkSession, uri: str, version: int | None) -> OpenedS
     return OpenedSource(frame, table)
 
 
-def _files_digest(files: list[str]) -> str:
-    """A digest over the names of the files, and over size and time of those on this machine."""
-    digest = hashlib.sha256()
+def _open_other(spark: SparkSession, uri: str, spec: SourceSpec, name: str) -> OpenedSource:
+    frame = read_other(spark, uri, spec, name)
+    table = SourceTable(
+        uri=uri,
+        format=name,
+        version=_files_digest(frame.inputFiles(), reading_facts(name, spec)),
+        columns=columns_of(frame.schema),
+    )
+    return OpenedSource(frame, table)
+
+
+def _files_digest(files: list[str], reading: str = "") -> str:
+    """A digest over the names of the files, and over size and time of those on this machine.
+
+    Args:
+        files: Their URIs.
+        reading: What else decides which rows they hold.
+    """
+    digest = hashlib.sha256(reading.encode())
     for uri in sorted(files):
         digest.update(uri.encode())
         path = Path(urlsplit(uri).path)
@@ -181,7 +224,7 @@ def _source_errors(spec: SourceSpec) -> Iterator[None]:
 
 
 def _no_table_text(spec: SourceSpec, uri: str) -> str:
-    kind = "Delta table" if spec.format == "delta" else "Delta table or folder of Parquet files"
+    kind = "Delta table" if spec.format == "delta" else _ANY_KIND
     if is_path(uri):
         path = Path(uri)
         state = "nothing is there" if not path.exists() else "what is there is something else"

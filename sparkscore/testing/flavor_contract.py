@@ -34,6 +34,18 @@ with pa.ipc.open_file(batches) as reader:
 """
 
 
+def mixed_frame() -> pd.DataFrame:
+    """80 rows of numbers, text and nulls, as real tables have them."""
+    return pd.DataFrame(
+        {
+            "age": [31, 42, 53, 64] * 20,
+            "income": [1.5, None, 2.25, 3.1] * 20,
+            "town": ["Ulm", None, "Bonn", "Kiel"] * 20,
+            "plan": ["a", "b"] * 40,
+        }
+    )
+
+
 class FlavorContract:
     """Give a fitted model and rows for it; the tests below do the rest."""
 

@@ -17,6 +17,8 @@ from sparkscore.errors import (
     TargetSchemaError,
     TargetUnwritableError,
 )
+from sparkscore.files.sink import FilesSink, WrittenScores
+from sparkscore.files.writing import ScoreWriter, WrittenFile, file_prefix, new_attempt
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, Signature
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
@@ -318,6 +320,24 @@ class MergingSinkContract(SinkContract):
 
     def test_merge_without_rows_is_a_commit(self, target: Path) -> None:
         self.check_commit_without_rows(target, WriteMode.MERGE)
+
+
+def write_files(attempt: Attempt, sink: FilesSink) -> Commit:
+    """Write an attempt's rows as one task's files, and commit them as a driver would."""
+    name = new_attempt()
+    files = written_files(attempt, sink, name)
+    try:
+        return sink.write(WrittenScores(files, name), attempt.plan, attempt.facts)
+    finally:
+        sink.clean(name)
+
+
+def written_files(attempt: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:
+    """The files of an attempt's rows, which nobody has committed yet."""
+    writer = ScoreWriter(sink.layout(attempt.plan), file_prefix(name, 0, 0))
+    for batch in attempt.scores.to_batches():
+        writer.write(batch)
+    return tuple(writer.finish())
 
 
 def attempt(

@@ -36,6 +36,35 @@ def probe_rows(forest: Forest, dtype: np.dtype[np.generic]) -> np.ndarray:
         return rows.astype(dtype)
 
 
+def tie_rows(forest: Forest, rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """(n_rows, n_features) float64 made of `rows`, with values on and beside thresholds.
+
+    In half of them one value lies there, so that the rows take the ways that real ones take; in
+    the others each value that a tree looks at. The same rows for the same arguments.
+
+    Args:
+        forest: The model's trees.
+        rows: (any number but 0, n_features)
+        n_rows: How many to make.
+    """
+    rng = np.random.default_rng(0)
+    made = rows[rng.integers(0, len(rows), n_rows)].astype(np.float64)
+    numerical = np.flatnonzero(forest.category_set == NUMERICAL)
+    if not len(numerical):
+        return made
+    chosen = forest.feature[rng.choice(numerical, n_rows)]
+    is_alone = np.arange(n_rows) % 2 == 0
+    for feature in np.unique(forest.feature[numerical]):
+        nodes = numerical[forest.feature[numerical] == feature]
+        thresholds = forest.threshold[rng.choice(nodes, n_rows)]
+        # A runtime in single precision has other neighbours.
+        doubles, singles = (_close_to(thresholds, np.dtype(kind), rng) for kind in ("f8", "f4"))
+        values = np.where(rng.random(n_rows) < 0.5, doubles, singles)  # noqa: PLR2004 - a half
+        is_put = ~is_alone | (chosen == feature)
+        made[:, feature] = np.where(is_put, values, made[:, feature])
+    return made
+
+
 def _close_to(
     thresholds: np.ndarray, dtype: np.dtype[np.generic], rng: np.random.Generator
 ) -> np.ndarray:

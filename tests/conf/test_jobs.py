@@ -73,6 +73,29 @@ def test_flags_alone_describe_a_job() -> None:
     assert (job.name, job.key, job.mode) == ("score-batch", ("a", "b"), "append")
 
 
+def test_how_a_source_is_written_is_read_from_the_file_and_from_flags(path: Path) -> None:
+    path.write_text(
+        JOB.replace(
+            "  uri: data/flights\n",
+            "  uri: data/flights\n  format: csv\n  schema: id BIGINT, x DOUBLE\n"
+            "  options: {header: true, nullValue: 0, sep: ;}\n",
+        )
+    )
+    flags = {"source.schema": "id INT", "source.options.nullValue": "", "source.options.quote": "'"}
+    resolved = load_job(path, flags, run_key="k")
+    assert resolved.values.source.format == "csv"
+    assert resolved.values.source.ddl == "id INT"
+    assert resolved.values.source.options == {
+        "header": "true",
+        "nullValue": "",
+        "sep": ";",
+        "quote": "'",
+    }
+    assert resolved.origins["source.schema"] == "flag"
+    shown = {item.key: item.value for item in resolved.described()}
+    assert shown["source.schema"] == "id INT"
+
+
 def test_params_keep_their_types_and_flags_stay_text(path: Path) -> None:
     path.write_text(JOB + "params: {n: 3, share: 0.5, word: '7', cuts: [1, 2], on: true}\n")
     flags: dict[str, object] = {"params.n": ParamText("4"), "params.day": ParamText("${run_key}")}
@@ -95,7 +118,9 @@ def test_placeholders_are_filled_in_lists_too(path: Path) -> None:
     [
         ({"mode": "overwrite"}, "'mode' is 'overwrite' (flag): expected 'append', 'replace' or"),
         ({"source.version": -1}, "'source.version' is -1 (flag): expected greater than or equal"),
-        ({"source.format": "csv"}, "expected 'auto', 'delta' or 'parquet'"),
+        ({"source.format": "xls"}, "expected 'auto', 'delta', 'parquet', 'csv', 'json' or 'orc'"),
+        ({"source.ddl": "id INT"}, "unknown job key 'source.ddl' (flag)"),
+        ({"source.options": "sep=;"}, "'source.options' is 'sep=;' (flag)"),
         ({"replace_were": "x"}, "unknown job key 'replace_were' (flag) (did you mean"),
         ({"where": "a = ${runkey}"}, "'where' (flag) has the unknown placeholder '${runkey}'"),
         ({"source": "x"}, "job key 'source' (flag) is a section; give one of its keys"),

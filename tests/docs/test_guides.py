@@ -42,7 +42,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
             yield from leaves(kind, f"{prefix}{name}.")
             continue
         default = field.get_default(call_default_factory=True)
-        key = prefix + name
+        key = prefix + (field.alias or name)
         yield key, DEFAULTS_OF_THE_MACHINE.get(key) or shown(default)
 
 

@@ -11,23 +11,15 @@ import pytest
 
 from sparkscore.errors import EngineUnfitError, RunKeyConflictError, TargetUnwritableError
 from sparkscore.files.log import read_snapshot
-from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import ScoreWriter, file_prefix, new_attempt
+from sparkscore.files.sink import FilesSink
+from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode, score_schema
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 
 
 def write(one: Attempt) -> Commit:
-    sink = FilesSink(one.request.target)
-    name = new_attempt()
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix(name, 0, 0))
-    for batch in one.scores.to_batches():
-        writer.write(batch)
-    try:
-        return sink.write(WrittenScores(tuple(writer.finish()), name), one.plan, one.facts)
-    finally:
-        sink.clean(name)
+    return write_files(one, FilesSink(one.request.target))
 
 
 def data_files(target: Path) -> set[str]:

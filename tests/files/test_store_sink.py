@@ -23,12 +23,18 @@ from sparkscore.errors import (
 )
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.leftovers import leftovers, remove_leftovers
-from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import ScoreWriter, WrittenFile, file_prefix, new_attempt
+from sparkscore.files.sink import FilesSink
+from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import score_schema
 from sparkscore.testing.s3_server import S3Server
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+from sparkscore.testing.sink_contract import (
+    Attempt,
+    SinkContract,
+    attempt,
+    write_files,
+    written_files,
+)
 
 
 def in_store(one: Attempt, bucket: StorePath) -> Attempt:
@@ -41,22 +47,6 @@ def in_store(one: Attempt, bucket: StorePath) -> Attempt:
 
 def sink_of(one: Attempt, bucket: StorePath) -> FilesSink:
     return FilesSink(one.request.target, store=bucket.store)
-
-
-def written(one: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix(name, 0, 0))
-    for batch in one.scores.to_batches():
-        writer.write(batch)
-    return tuple(writer.finish())
-
-
-def write(one: Attempt, sink: FilesSink) -> Commit:
-    name = new_attempt()
-    files = written(one, sink, name)
-    try:
-        return sink.write(WrittenScores(files, name), one.plan, one.facts)
-    finally:
-        sink.clean(name)
 
 
 def names(root: StorePath) -> set[str]:
@@ -80,7 +70,7 @@ class TestFilesSinkInStore(SinkContract):
 
     def write(self, attempt: Attempt) -> Commit:
         one = in_store(attempt, self.bucket)
-        return write(one, sink_of(one, self.bucket))
+        return write_files(one, sink_of(one, self.bucket))
 
     def find(self, attempt: Attempt) -> Commit | None:
         one = in_store(attempt, self.bucket)
@@ -126,16 +116,16 @@ def at(root: StorePath, *rows: tuple[int, int, float], **asked: object) -> Attem
 def test_files_of_an_attempt_that_lost_are_removed(root: StorePath) -> None:
     one = at(root, (1, 1, 0.5))
     sink = sink_of(one, root)
-    write(one, sink)
+    write_files(one, sink)
     before = names(root)
-    write(replace(one, run_id="again", rows=((1, 1, 0.75),)), sink)
+    write_files(replace(one, run_id="again", rows=((1, 1, 0.75),)), sink)
     assert names(root) == before == committed(root)
 
 
 def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
     root: StorePath,
 ) -> None:
-    write(at(root, (0, 1, 0.5)), sink_of(at(root), root))
+    write_files(at(root, (0, 1, 0.5)), sink_of(at(root), root))
     runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
     barrier = threading.Barrier(len(runs))
     ended: list[Commit | SparkscoreError] = []
@@ -143,7 +133,7 @@ def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
     def act(one: Attempt) -> None:
         barrier.wait(timeout=60)
         try:
-            ended.append(write(one, sink_of(one, root)))
+            ended.append(write_files(one, sink_of(one, root)))
         except SparkscoreError as exc:
             ended.append(exc)
 
@@ -162,10 +152,10 @@ def test_commit_that_another_writer_is_faster_with_is_put_on_top_of_it(
 ) -> None:
     """The other one comes between our last look at the log and our put, which then must fail."""
     sink = sink_of(at(root), root)
-    write(at(root, (0, 1, 0.0)), sink)
+    write_files(at(root, (0, 1, 0.0)), sink)
     rival = b'{"txn": {"appId": "rival", "version": 1}}\n'
     s3_server.rival = (f"{1:020}.json", rival)
-    commit = write(at(root, (1, 1, 0.5), run_key="next"), sink)
+    commit = write_files(at(root, (1, 1, 0.5), run_key="next"), sink)
     assert commit.version == 2
     assert (root / "_delta_log" / f"{1:020}.json").read_text() == rival.decode()
     assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [0, 1]
@@ -175,9 +165,9 @@ def test_commit_whose_answer_is_lost_is_found_and_not_repeated(
     root: StorePath, s3_server: S3Server
 ) -> None:
     sink = sink_of(at(root), root)
-    write(at(root, (1, 1, 0.5)), sink)
+    write_files(at(root, (1, 1, 0.5)), sink)
     s3_server.loses_answers_to = "00000000000000000001.json"
-    commit = write(at(root, (2, 1, 1.5), run_key="next", run_id="next"), sink)
+    commit = write_files(at(root, (2, 1, 1.5), run_key="next", run_id="next"), sink)
     assert not s3_server.loses_answers_to
     assert (commit.version, commit.run_id) == (1, "next")
     assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [1, 2]
@@ -245,11 +235,11 @@ def test_store_that_takes_no_commit_from_this_key_is_named_and_its_files_go(
     root: StorePath, s3_server: S3Server
 ) -> None:
     sink = sink_of(at(root), root)
-    write(at(root, (1, 1, 0.5)), sink)
+    write_files(at(root, (1, 1, 0.5)), sink)
     before = names(root)
     s3_server.refuses = "/_delta_log/"
     with pytest.raises(TargetUnwritableError, match="refuses the credentials"):
-        write(at(root, (2, 1, 0.5), run_key="next"), sink)
+        write_files(at(root, (2, 1, 0.5), run_key="next"), sink)
     s3_server.refuses = None
     assert names(root) == before == committed(root)
 
@@ -258,7 +248,7 @@ def test_key_that_may_not_look_at_the_bucket_itself_is_enough(
     root: StorePath, s3_server: S3Server
 ) -> None:
     s3_server.refuses_bucket = True
-    write(at(root, (1, 1, 0.5)), sink_of(at(root), root))
+    write_files(at(root, (1, 1, 0.5)), sink_of(at(root), root))
     assert names(root) == committed(root)
 
 
@@ -286,17 +276,17 @@ def test_file_is_visible_only_when_it_is_whole(root: StorePath) -> None:
 def test_what_a_killed_job_left_is_listed_and_removed(root: StorePath) -> None:
     one = at(root, (1, 1, 0.5), (2, 2, 0.5), partition_by=("day",))
     sink = sink_of(one, root)
-    write(one, sink)
+    write_files(one, sink)
     assert leftovers(root) == []
     before = names(root)
-    lost = written(at(root, (3, 1, 0.5), (4, 2, 0.5), partition_by=("day",)), sink, "f" * 32)
+    lost = written_files(at(root, (3, 1, 0.5), (4, 2, 0.5), partition_by=("day",)), sink, "f" * 32)
     probe = root / f"_sparkscore-probe-{'a' * 32}"
     put(probe, b"")
     put(root / "of-somebody-else.parquet", b"mine")
     found = leftovers(root)
     assert {left.path.name for left in found} == {probe.name, *(f.path[6:] for f in lost)}
     assert all(0 <= left.age_s < time.time() for left in found)
-    assert write(at(root, (9, 1, 0.5), run_key="next"), sink).version == 1
+    assert write_files(at(root, (9, 1, 0.5), run_key="next"), sink).version == 1
     remove_leftovers(found)
     remove_leftovers(found)  # What is gone already is no error.
     assert leftovers(root) == []
@@ -329,7 +319,7 @@ def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
     root: StorePath,
 ) -> None:
     sink = sink_of(at(root), root)
-    write(at(root, (1, 1, 0.5)), sink)
+    write_files(at(root, (1, 1, 0.5)), sink)
     before = names(root)
     done = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
@@ -344,8 +334,8 @@ def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
 @pytest.mark.parametrize("has_checkpoint", [False, True])
 def test_file_of_an_earlier_version_is_no_leftover(root: StorePath, has_checkpoint: bool) -> None:
     sink = sink_of(at(root), root)
-    write(at(root, (1, 1, 0.5)), sink)
-    write(at(root, (2, 1, 0.5), run_key="next", replace_where="day = 1"), sink)
+    write_files(at(root, (1, 1, 0.5)), sink)
+    write_files(at(root, (2, 1, 0.5), run_key="next", replace_where="day = 1"), sink)
     if has_checkpoint:
         table(root).create_checkpoint()
         (root / "_delta_log" / f"{0:020}.json").unlink()
@@ -359,4 +349,4 @@ def test_folder_marker_is_no_file(root: StorePath) -> None:
     root.store.filesystem.create_dir(f"{root.path}/day=1")
     assert root.store.filesystem.get_file_info(root.path).type == pafs.FileType.Directory
     sink_of(one, root).check(one.plan, score_schema(one.plan))
-    assert write(one, sink_of(one, root)).version == 0
+    assert write_files(one, sink_of(one, root)).version == 0

@@ -5,18 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sparkscore.testing.flavor_contract import mixed_frame
+
 
 @pytest.fixture
 def mixed_rows() -> pd.DataFrame:
-    """Numbers, text and nulls, as real tables have them."""
-    return pd.DataFrame(
-        {
-            "age": [31, 42, 53, 64] * 20,
-            "income": [1.5, None, 2.25, 3.1] * 20,
-            "town": ["Ulm", None, "Bonn", "Kiel"] * 20,
-            "plan": ["a", "b"] * 40,
-        }
-    )
+    return mixed_frame()
 
 
 @pytest.fixture

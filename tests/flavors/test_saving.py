@@ -105,9 +105,9 @@ def test_package_of_unknown_flavors_names_those_known(tmp_path: Path) -> None:
     package = save_model(fitted(), tmp_path / "p", input_example=ROWS)
     edit(
         package.folder,
-        {"flavors": {"prophet": {}, "python_function": {"loader_module": "mlflow.prophet"}}},
+        {"flavors": {"spacy": {}, "python_function": {"loader_module": "mlflow.spacy"}}},
     )
-    with pytest.raises(UnknownFlavorError, match=r"'prophet'.*mlflow\.prophet.*'sklearn'"):
+    with pytest.raises(UnknownFlavorError, match=r"'spacy'.*mlflow\.spacy.*'sklearn'"):
         load_predictor(open_package(package.folder), TrustPolicy())
 
 

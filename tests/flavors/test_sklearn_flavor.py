@@ -18,7 +18,7 @@ from sparkscore.errors import PackageFormatError, UntrustedCodeError
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.package import Package, TrustPolicy, open_package
-from sparkscore.testing.flavor_contract import FlavorContract, assert_same
+from sparkscore.testing.flavor_contract import FlavorContract, assert_same, mixed_frame
 
 
 def pipeline(rows: pd.DataFrame) -> Pipeline:
@@ -41,18 +41,14 @@ def pipeline(rows: pd.DataFrame) -> Pipeline:
 class TestSklearnFlavor(FlavorContract):
     flavor = "sklearn"
 
-    @pytest.fixture(autouse=True)
-    def _rows(self, mixed_rows: pd.DataFrame) -> None:
-        self.rows = mixed_rows
-
     def model(self) -> object:
-        return pipeline(self.rows)
+        return pipeline(mixed_frame())
 
     def example(self) -> pd.DataFrame:
-        return self.rows
+        return mixed_frame()
 
     def test_flavor_is_found_by_the_class(self, tmp_path: Path) -> None:
-        package = save_model(self.model(), tmp_path / "found", input_example=self.rows)
+        package = save_model(self.model(), tmp_path / "found", input_example=mixed_frame())
         assert "sklearn" in package.description.flavors
 
 

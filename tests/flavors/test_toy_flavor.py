@@ -21,4 +21,13 @@ class TestToyFlavor(FlavorContract):
 
 
 def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
-    assert known_flavors() == ("catboost", "lightgbm", "sklearn", "xgboost", "python_function")
+    assert known_flavors() == (
+        "catboost",
+        "lightgbm",
+        "onnx",
+        "prophet",
+        "sklearn",
+        "statsmodels",
+        "xgboost",
+        "python_function",
+    )

@@ -14,8 +14,10 @@ import catboost
 import lightgbm
 import mlflow
 import numpy as np
+import onnx
 import pandas as pd
 import skops.io
+import statsmodels.api
 import xgboost
 from mlflow.models import Model, infer_signature
 from mlflow.pyfunc import PythonModelContext
@@ -117,6 +119,18 @@ def write(folder: Path) -> None:
     sorter = catboost.CatBoostClassifier(**quiet).fit(numbers, np.arange(80) // 30)
     of_labels = infer_signature(numbers, sorter.predict(numbers))
     mlflow.catboost.save_model(sorter, folder / "cat_classifier", signature=of_labels)
+    for name, make in (("onnx_matrix", matrix_graph), ("onnx_columns", columns_graph)):
+        for beside in (True, False):
+            path = folder / f"{name}_{'beside' if beside else 'inside'}"
+            answers = pd.DataFrame({"score": np.zeros(80, np.float32)})
+            mlflow.onnx.save_model(
+                make(),  # Saving moves the tensors out of the object.
+                path,
+                signature=infer_signature(numbers, answers),
+                save_as_external_data=beside,
+            )
+    fitted = statsmodels.api.OLS(target, numbers.fillna(0)).fit()
+    mlflow.statsmodels.save_model(fitted, folder / "statsmodels", signature=of_numbers)
     for how in ("pickle", "cloudpickle"):
         save(linear, folder / how, signature=of_numbers, serialization_format=how)
     write_python(folder)
@@ -128,6 +142,44 @@ def write(folder: Path) -> None:
         given = given.fillna(0) if "pickle" in name else given
         given.to_parquet(folder / f"{name}.parquet")
         score(folder / name, folder / f"{name}.parquet", folder / f"{name}.npy")
+
+
+def matrix_graph() -> onnx.ModelProto:
+    """One input of all columns; its weights are large enough to lie beside the graph."""
+    weights = np.random.default_rng(0).normal(size=(2, 400)).astype(np.float32)
+    tensors = [
+        onnx.numpy_helper.from_array(weights, "weights"),
+        onnx.numpy_helper.from_array(np.ones((400, 1), np.float32), "ones"),
+    ]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["rows", "weights"], ["hidden"]),
+        onnx.helper.make_node("MatMul", ["hidden", "ones"], ["score"]),
+    ]
+    return graph_of(nodes, [value("rows", [None, 2])], [value("score", [None, 1])], tensors)
+
+
+def columns_graph() -> onnx.ModelProto:
+    """An input for each column, in another order than the table's."""
+    nodes = [onnx.helper.make_node("Div", ["income", "age"], ["score"])]
+    inputs = [value("income", [None]), value("age", [None])]
+    return graph_of(nodes, inputs, [value("score", [None])], [])
+
+
+def value(name: str, shape: list[int | None]) -> onnx.ValueInfoProto:
+    """An input or output of floats."""
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def graph_of(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    tensors: list[onnx.TensorProto],
+) -> onnx.ModelProto:
+    """A model of these parts."""
+    made = onnx.helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    imports = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(made, opset_imports=imports, ir_version=8)
 
 
 class Scaled(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # untyped here
@@ -216,6 +268,8 @@ def write_python(folder: Path) -> None:
 def score(package: Path, rows: Path, answers: Path) -> None:
     """MLflow's predictions of a package for parquet rows, as a NumPy file."""
     predictions = mlflow.pyfunc.load_model(str(package)).predict(pd.read_parquet(rows))
+    if isinstance(predictions, pd.DataFrame) and predictions.shape[1] == 1:
+        predictions = predictions.iloc[:, 0]
     np.save(answers, np.asarray(predictions))
 
 

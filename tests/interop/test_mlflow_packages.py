@@ -28,6 +28,10 @@ PACKAGES = [
     "cat_regressor_cbm",
     "cat_regressor_json",
     "cat_classifier",
+    "onnx_matrix_beside",
+    "onnx_matrix_inside",
+    "onnx_columns_beside",
+    "onnx_columns_inside",
 ]
 
 
@@ -60,7 +64,7 @@ def test_package_of_mlflow_scores_the_same_without_any_trust(
     assert_same(ours(written_by_mlflow, name, TrustPolicy()), expected)
 
 
-@pytest.mark.parametrize("name", ["pickle", "cloudpickle"])
+@pytest.mark.parametrize("name", ["pickle", "cloudpickle", "statsmodels"])
 def test_pickled_package_of_mlflow_scores_the_same_if_trusted(
     written_by_mlflow: Path, name: str
 ) -> None:

@@ -10,8 +10,10 @@ import catboost
 import cloudpickle
 import lightgbm
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
+import statsmodels.formula.api
 import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -88,6 +90,24 @@ def a_catboost_classifier(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path
     return catboost.CatBoostClassifier(**FEW_TREES).fit(NUMBERS, labels), NUMBERS, {}
 
 
+def an_onnx_graph(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    weights = np.array([[0.25], [-1.5]], np.float32)
+    made = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["rows", "weights"], ["score"])],
+        "graph",
+        [onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, [None, 2])],
+        [onnx.helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, [None, 1])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    imports = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(made, opset_imports=imports, ir_version=8), NUMBERS, {}
+
+
+def a_statsmodels_model(_: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
+    rows = ROWS.assign(target=TARGET)
+    return statsmodels.formula.api.ols("target ~ age + I(age ** 2)", rows).fit(), ROWS, {}
+
+
 def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Path]]:
     (folder / "factor.txt").write_text("2.5", "utf-8")
     return Scaler(), ROWS, {"factor": folder / "factor.txt"}
@@ -101,6 +121,8 @@ CASES = {
     "xgboost_booster": an_xgboost_booster,
     "catboost_regressor": a_catboost_regressor,
     "catboost_classifier": a_catboost_classifier,
+    "onnx_graph": an_onnx_graph,
+    "statsmodels_model": a_statsmodels_model,
     "python_function": a_python_function,
 }
 

@@ -49,7 +49,7 @@ def test_connect_appends_replaces_merges_and_calls_models(world: World, batch: B
     ]
     environ = world.environ | {
         "SPARKSCORE__SPARK__REMOTE": "local[2]",
-        "SPARKSCORE__TRUST__ALLOW_PICKLE": "true",
+        "SPARKSCORE__TRUST__ALLOW_CODE": "true",
     }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(jobs), str(world.folder)],

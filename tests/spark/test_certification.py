@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import xgboost
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,6 +25,8 @@ from sparkscore.certification import SampleRequest, certify
 from sparkscore.cli import main
 from sparkscore.errors import SourceError
 from sparkscore.flavors import save_model
+from sparkscore.flavors.base import FittedModel
+from sparkscore.flavors.onnx_conversion import Precision, convert_to_onnx
 from sparkscore.names import parse_model_name
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, infer_signature
 from sparkscore.records import RunStatus
@@ -113,6 +115,14 @@ def _symmetric(rows: pd.DataFrame) -> object:
     return catboost.CatBoostRegressor(**settings).fit(rows, rows.sum(axis=1))
 
 
+def _graph(rows: pd.DataFrame) -> object:
+    trees = RandomForestClassifier(10, random_state=0).fit(rows, rows["a"] + rows["b"] > 0)
+    schema = infer_signature(rows).inputs
+    assert isinstance(schema, ColumnSchema)
+    declared = pa.schema([("label", pa.bool_())])
+    return convert_to_onnx(FittedModel(trees), schema, declared, Precision.FLOAT)
+
+
 @pytest.mark.parametrize(
     ("train", "flavor", "where"),
     [
@@ -121,14 +131,14 @@ def _symmetric(rows: pd.DataFrame) -> object:
         (_booster, "lightgbm", None),
         (_grown, "xgboost", None),
         (_symmetric, "catboost", None),
+        (_graph, "onnx", None),
     ],
 )
 def test_a_model_is_certified_over_all_ways_and_the_version_keeps_it(
     train: Callable[[pd.DataFrame], object], flavor: str, where: str | None, bench: Bench
 ) -> None:
     model = train(bench.rows)
-    signature = infer_signature(bench.rows, model.predict(bench.rows))  # type: ignore[attr-defined]
-    save_model(model, bench.folder / "model", flavor=flavor, signature=signature)
+    save_model(model, bench.folder / "model", flavor=flavor, input_example=bench.rows)
     name = parse_model_name("fine")
     version = bench.workspace.registry.register(bench.folder / "model", name).version
 

@@ -14,8 +14,7 @@ import pytest
 
 from sparkscore.errors import EngineUnfitError, TargetError
 from sparkscore.files.change import LogWriter, RemovedFile, TableChange
-from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import ScoreWriter, file_prefix, new_attempt
+from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring, score_schema
@@ -24,7 +23,7 @@ from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_contract import TRUST, X, request
 from sparkscore.testing.models import Third, packaged
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt
+from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,7 +64,7 @@ class TestSinkByJvm(SinkContract):
         return ByJvm(attempt.request.target, log_writer=JvmLogWriter(self.spark))
 
     def write(self, attempt: Attempt) -> Commit:
-        return write(self.sink(attempt), attempt)
+        return write_files(attempt, self.sink(attempt))
 
     def find(self, attempt: Attempt) -> Commit | None:
         return self.sink(attempt).find(attempt.plan.identity)
@@ -78,17 +77,6 @@ class TestSinkByJvm(SinkContract):
 
     def n_commits(self, target: Path) -> int:
         return len(list((target / "_delta_log").glob("*.json")))
-
-
-def write(sink: FilesSink, one: Attempt) -> Commit:
-    name = new_attempt()
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix(name, 0, 0))
-    for batch in one.scores.to_batches():
-        writer.write(batch)
-    try:
-        return sink.write(WrittenScores(tuple(writer.finish()), name), one.plan, one.facts)
-    finally:
-        sink.clean(name)
 
 
 @pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
@@ -242,7 +230,7 @@ def test_clustered_table_is_optimized_after(
 
 def test_commit_that_the_table_refuses_is_one_error(spark: SparkSession, clustered: Path) -> None:
     spark.sql(f"ALTER TABLE delta.`{clustered}` SET TBLPROPERTIES ('delta.appendOnly'='true')")
-    commit = write(files_sink(spark, str(clustered)), attempt(clustered, (1, 1, 0.5)))
+    commit = write_files(attempt(clustered, (1, 1, 0.5)), files_sink(spark, str(clustered)))
     (file,) = clustered.glob("*.parquet")
     gone = RemovedFile(file.name, file.name, file.stat().st_size, {})
     change = TableChange(commit.version, "app", "{}", removed=(gone,), is_replace=True)

@@ -8,6 +8,7 @@ from sparkscore.errors import (
     InvalidRowsError,
     KeyColumnError,
     SignatureMismatchError,
+    SourceError,
     SparkFailedError,
     SparkscoreError,
     TargetSchemaError,
@@ -119,3 +120,29 @@ def test_failure_without_a_class_of_its_own_says_its_first_line_and_the_job() ->
 def test_failure_that_py4j_reports_says_what_happened_and_not_how_it_was_called() -> None:
     exc = Py4JError("An error occurred while calling o1.save.\n: java.io.IOException: gone\n\tat x")
     assert "nothing was committed: java.io.IOException: gone" in str(translated(exc, "the job"))
+
+
+UNREADABLE = """An error occurred while calling o80.save.
+: org.apache.spark.SparkException: [FAILED_READ_FILE.NO_HINT] Encountered error while reading file \
+file:///data/a.b/{name}.  SQLSTATE: KD001
+\tat org.apache.spark.sql.errors.QueryExecutionErrors$.cannotReadFilesError(x.scala:940)
+Caused by: org.apache.spark.SparkException: [MALFORMED_RECORD_IN_PARSING] Malformed records.
+Parse Mode: FAILFAST.
+\tat org.apache.spark.sql.x(x.scala:1)
+Caused by: java.lang.NumberFormatException: For input string: "x"
+\tat java.base/java.lang.NumberFormatException.forInputString(x.java:67)
+\t... 18 more
+"""
+
+
+def test_a_file_that_spark_cannot_read_is_named_with_the_first_cause() -> None:
+    error = translated(Py4JError(UNREADABLE.format(name="rows.csv")), "the job")
+    assert type(error) is SourceError
+    assert str(error).startswith(
+        "data file 'file:///data/a.b/rows.csv' cannot be read: For input string: \"x\"; nothing was"
+    )
+
+
+def test_a_data_file_of_a_table_that_spark_cannot_read_is_a_failure_of_spark() -> None:
+    error = translated(Py4JError(UNREADABLE.format(name="part-0.snappy.parquet")), "the job")
+    assert type(error) is SparkFailedError

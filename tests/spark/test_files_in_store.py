@@ -317,7 +317,7 @@ def workspace(folder: Path) -> Workspace:
         "tracking.uri": f"sqlite:///{folder}/runs.db",
         "tracking.outbox": f"{folder}/outbox",
         "artifacts.uri": f"{folder}/artifacts",
-        "trust.allow_pickle": True,
+        "trust.allow_code": True,
     }
     return Workspace.open(overrides=overrides)
 

@@ -46,7 +46,8 @@ OURS = {
 }
 FOREIGN = (
     "alembic", "catboost", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba",
-    "pandas", "pydantic", "pyspark", "rich", "sklearn", "sqlalchemy", "starlette", "xgboost",
+    "onnx", "onnxruntime", "pandas", "prophet", "pydantic", "pyspark", "rich", "sklearn",
+    "sqlalchemy", "starlette", "statsmodels", "xgboost",
 )  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""Options that commands share which score rows, and the settings that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
+
+import click
+
+from sparkscore.errors import ConfigError, shown
+from sparkscore.package.params import ParamText
+
+SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
+_TRUST_OPTIONS = (
+    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
+    click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
+    click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
+)
+
+
+def trust_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that say what a model may load, and what becomes of rows that it cannot take."""
+    return reduce(lambda made, option: option(made), reversed(_TRUST_OPTIONS), command)
+
+
+def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
+    """Those flags that are settings, by their dotted keys."""
+    settings: dict[str, object] = {}
+    if flags["on_invalid"] is not None:
+        settings["scoring.on_invalid"] = flags["on_invalid"]
+    if flags["trust_code"]:
+        settings["trust.allow_code"] = True
+    if flags["trust"]:
+        settings["trust.types"] = flags["trust"]
+    if flags.get("preload"):
+        settings["spark.preload"] = True
+    return settings
+
+
+def column_names(texts: Iterable[str]) -> dict[str, str]:
+    """Model column to source column, from each `--column MODEL=SOURCE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    pairs = dict(_pairs(texts, "--column", "MODEL=SOURCE"))
+    empty = next((name for name, source in pairs.items() if not source), None)
+    if empty is not None:
+        raise ConfigError(f"--column {shown(empty + '=')} is not of the form MODEL=SOURCE")
+    return pairs
+
+
+def reader_options(texts: Iterable[str]) -> dict[str, str]:
+    """Value by name, from each `--source-option KEY=VALUE`; a value may be empty.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    return dict(_pairs(texts, "--source-option", "KEY=VALUE"))
+
+
+def param_texts(texts: Iterable[str]) -> dict[str, ParamText]:
+    """Value by name, from each `--param NAME=VALUE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    return {name: ParamText(value) for name, value in _pairs(texts, "--param", "NAME=VALUE")}
+
+
+def _pairs(texts: Iterable[str], option: str, form: str) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"{option} {shown(text)} is not of the form {form}")
+        yield name, value
