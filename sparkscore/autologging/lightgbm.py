@@ -81,7 +81,7 @@ class Train:
     ) -> Train | None:
         """The record of a call; None for one that does not bind."""
         given = sklearn.bound(train, args, kwargs)
-        return None if given is None else cls({"num_boost_round": 100, **given})
+        return None if given is None else cls(given)
 
     def begin(self, training: Training) -> None:
         """See `Recorder`."""

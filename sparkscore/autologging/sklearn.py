@@ -179,11 +179,16 @@ class CrossValidation:
 def bound(
     function: Function, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> dict[str, object] | None:
-    """The arguments of a call by name; None if they do not fit, which the function will say."""
+    """The arguments of a call by name, defaults too; None where the call does not fit.
+
+    The function itself will say so then.
+    """
     try:
-        return inspect.signature(function).bind(*args, **kwargs).arguments
+        call = inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
         return None
+    call.apply_defaults()
+    return call.arguments
 
 
 def _predicts(model: object) -> bool:

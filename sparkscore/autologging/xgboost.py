@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -65,7 +64,7 @@ class Train:
     ) -> Train | None:
         """The record of a call; None for one that does not bind."""
         given = sklearn.bound(train, args, kwargs)
-        return None if given is None else cls({**_defaults(train), **given})
+        return None if given is None else cls(given)
 
     @property
     def _matrix(self) -> DMatrix:
@@ -156,12 +155,6 @@ def _callback(training: Training) -> TrainingCallback:
             return False
 
     return Collect()
-
-
-def _defaults(function: Function) -> dict[str, object]:
-    """The arguments that a function has a default for."""
-    given = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in given if p.default is not p.empty}
 
 
 def _predicted(booster: Booster, matrix: DMatrix, n_rows: int) -> object:

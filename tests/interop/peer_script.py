@@ -1,4 +1,4 @@
-"""Runs in MLflow's own environment: `write FOLDER` or `read FOLDER`.
+"""Runs in MLflow's own environment: `write FOLDER`, `read FOLDER` or `train FOLDER`.
 
 It shares nothing with sparkscore but files: packages, parquet rows, NumPy answers, JSON.
 """
@@ -6,6 +6,8 @@ It shares nothing with sparkscore but files: packages, parquet rows, NumPy answe
 from __future__ import annotations
 
 import json
+import os
+import runpy
 import sys
 from functools import partial
 from pathlib import Path
@@ -289,6 +291,32 @@ def read(folder: Path) -> None:
         rows.with_suffix(".json").write_text(json.dumps(parts), "utf-8")
 
 
+def train(folder: Path) -> None:
+    """What MLflow's autologging keeps of the trainings that are compared, as `runs.json`."""
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    # A folder of its own: MLflow makes an experiment only where there is none.
+    mlflow.set_tracking_uri((folder / "mlruns").as_uri())
+    for library in (mlflow.sklearn, mlflow.xgboost, mlflow.lightgbm):
+        library.autolog(log_models=False)
+    runpy.run_path(str(Path(__file__).with_name("trainings.py")))
+    client = mlflow.MlflowClient()
+    runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
+    told = [
+        {
+            "params": run.data.params,
+            "metrics": {
+                key: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
+                for key in run.data.metrics
+            },
+            "tags": run.data.tags,
+            "artifacts": [file.path for file in client.list_artifacts(run.info.run_id)],
+        }
+        for run in runs
+        if "mlflow.parentRunId" not in run.data.tags
+    ]
+    (folder / "runs.json").write_text(json.dumps(told), "utf-8")
+
+
 if __name__ == "__main__":
-    command = write if sys.argv[1] == "write" else read
+    command = {"write": write, "read": read, "train": train}[sys.argv[1]]
     command(Path(sys.argv[2]))
