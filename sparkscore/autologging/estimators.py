@@ -15,6 +15,9 @@ from sparkscore.autologging.training import Recorder, recorded
 
 # Estimators of these libraries have files of their own here; all others are scikit-learn's.
 _OWN_FILES: Mapping[str, type[sklearn.Fit]] = {"lightgbm": lightgbm.Fit, "xgboost": xgboost.Fit}
+# Most classes have the latter two from a mixin, which calls `fit`; some do without it, and fit
+# other models on the way.
+_FITS = ("fit", "fit_predict", "fit_transform")
 # Each fits clones of a model, and leaves no model.
 _CROSS_VALIDATIONS = (
     "cross_val_predict",
@@ -39,7 +42,7 @@ def watch(patches: Patches) -> None:
 def record_fit(
     original: Function, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> object:
-    """What `original`, a class's own `fit`, returns or raises for the model; see `recorded`."""
+    """What a class's own `fit`, or the like, returns or raises for a model; see `recorded`."""
     return recorded(
         lambda: _recorder(model, original, args, kwargs),
         lambda: original(model, *args, **kwargs),
@@ -68,9 +71,10 @@ def _watch_estimators(patches: Patches, module: ModuleType) -> None:
 
 
 def _watch_class(patches: Patches, kind: type) -> None:
-    # Only what is a function in the class itself: what it inherits is replaced where it stands.
-    if isfunction(vars(kind).get("fit")):
-        patches.replace(kind, "fit", _recording_fit)
+    for name in _FITS:
+        # Only what is a function in the class itself: what it inherits is replaced where it stands.
+        if isfunction(vars(kind).get(name)):
+            patches.replace(kind, name, _recording_fit)
 
 
 def _watch_new_classes(base: type, watch_class: Callable[[type], None], patches: Patches) -> None:

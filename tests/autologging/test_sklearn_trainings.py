@@ -13,8 +13,11 @@ from scipy import sparse
 from sklearn import metrics
 from sklearn.cluster import KMeans
 from sklearn.ensemble import BaggingRegressor
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - it is experimental
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -182,6 +185,19 @@ def test_what_transforms_is_no_run_and_what_clusters_is_one(
     (run,) = autologged()
     assert run.tags["estimator_name"] == "KMeans"
     assert values(run) == {}
+
+
+def test_models_that_a_transformer_fits_are_no_runs(autologged: Runs, rows: pd.DataFrame) -> None:
+    filled = IterativeImputer(max_iter=2, tol=10.0).fit_transform(rows.where(rows > -1.5))
+    assert not np.isnan(filled).any()
+    assert autologged() == []
+
+
+def test_fit_and_predict_in_one_is_one_run(autologged: Runs, rows: pd.DataFrame) -> None:
+    labels = GaussianMixture(2, random_state=0).fit_predict(rows)
+    assert set(labels) == {0, 1}
+    KMeans(2, random_state=0).fit_transform(rows)
+    assert [run.tags["estimator_name"] for run in autologged()] == ["GaussianMixture", "KMeans"]
 
 
 def test_dataset_is_kept_in_the_form_of_mlflow(autologged: Runs, rows: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+import pandas as pd
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -118,6 +119,26 @@ def test_every_flag_that_a_guide_names_exists() -> None:
     }
     known = set(options(root, click.Context(root)))
     assert {(guide, flag) for guide, flag in named if flag not in known} == set()
+
+
+def test_the_python_of_the_training_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (GUIDES / "training.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("roc.png").touch()
+    inputs = pd.DataFrame({"tenure": [1.0, 2.0, 30.0, 40.0]})
+    names: dict[str, object] = {"inputs": inputs, "labels": [1, 1, 0, 0], "Path": Path}
+    try:
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(block, names)  # the guide is our own
+    finally:
+        sparkscore.autolog(disable=True)
+    workspace = sparkscore.Workspace.open()
+    churn, first = workspace.runs.list_runs()
+    assert first.tags["estimator_name"] == "LogisticRegression"
+    assert churn.metrics["profit"].value == 12.5
+    assert workspace.model("models:/churn/1").version == 1
 
 
 def test_every_link_of_the_documents_leads_to_a_file() -> None:
