@@ -120,13 +120,13 @@ def keep_estimator(training: Training, model: Estimator, rows: Rows | None) -> N
 
 def log_search(training: Training, model: object) -> None:
     """Keep what a search for params found: the best ones, their score, and all of its results."""
-    results = getattr(model, "cv_results_", None)
-    if results is None:
+    if not _is_search(model):
         return
     with training.keeping("search"):
         import pandas as pd
 
-        training.run.log_text(pd.DataFrame(results).to_csv(index=False), "cv_results.csv")
+        results = pd.DataFrame(getattr(model, "cv_results_", {}))
+        training.run.log_text(results.to_csv(index=False), "cv_results.csv")
         if hasattr(model, "best_score_"):
             training.run.log_metric("best_cv_score", float(model.best_score_))
     best = getattr(model, "best_params_", {})

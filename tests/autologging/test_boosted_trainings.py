@@ -94,6 +94,27 @@ def test_xgboost_that_stops_early_says_where_and_ends_with_the_best(
     assert run.metrics["eval-rmse"].step == stopped + 1
 
 
+def test_steps_of_a_continued_training_count_on(
+    autologged: Runs, rows: pd.DataFrame, targets: pd.Series[float], workspace: Workspace
+) -> None:
+    matrix = xgboost.DMatrix(rows, targets)
+    first = xgboost.train({}, matrix, 3)
+    xgboost.train(
+        {},
+        matrix,
+        4,
+        xgb_model=first,
+        evals=[(matrix, "t")],
+        early_stopping_rounds=2,
+        verbose_eval=False,
+    )
+    run = autologged()[1]
+    points = series(workspace, run, "t-rmse")
+    assert [step for step, _ in points] == [3, 4, 5, 6, 7]
+    best = int(run.metrics["best_iteration"].value)
+    assert points[-1] == (7, dict(points)[best])
+
+
 def test_xgboost_booster_scores_as_it_did(
     autologged: Runs, rows: pd.DataFrame, targets: pd.Series[float], workspace: Workspace
 ) -> None:

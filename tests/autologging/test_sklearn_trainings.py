@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.ensemble import BaggingRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - it is experimental
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import RFECV
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.mixture import GaussianMixture
@@ -146,6 +147,15 @@ def test_search_that_does_not_refit_has_no_model(autologged: Runs, rows: pd.Data
     (run,) = autologged()
     assert run.params["best_alpha"] in ("0.1", "1.0")
     assert not (files(run) / "model").exists()
+
+
+def test_choice_of_features_is_no_search(
+    autologged: Runs, rows: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    RFECV(Ridge(), cv=3).fit(rows, rows["a"])
+    (run,) = autologged()
+    assert {path.name for path in files(run).iterdir()} == {"dataset.json", "model"}
+    assert caplog.records == []
 
 
 def test_cross_validation_is_one_run_with_a_step_a_fold(
