@@ -60,7 +60,7 @@ class Steps:
 
         Args:
             best: Number of the best step, as the library counts.
-            first: What the library calls the first step: 0 or 1.
+            first: What the library then calls the step that is 0 here.
         """
         now = self._clock()
         stopped = self.n_steps - 1 + first

@@ -115,7 +115,9 @@ def log_booster(training: Training, booster: Booster) -> None:
     with training.keeping("the best step"):
         # The booster has the attribute only if it was to stop early.
         if training.steps is not None and booster.attr("best_iteration") is not None:
-            training.steps.add_best(booster.best_iteration, first=0)
+            # A training that goes on from another model counts steps anew, but not its best one.
+            earlier = max(0, booster.num_boosted_rounds() - training.steps.n_steps)
+            training.steps.add_best(booster.best_iteration, first=earlier)
     with training.keeping("feature importances"):
         scores = booster.get_score(importance_type="weight")
         log_importances(training, "weight", cast("dict[str, float]", scores))

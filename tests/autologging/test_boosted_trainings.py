@@ -94,7 +94,7 @@ def test_xgboost_that_stops_early_says_where_and_ends_with_the_best(
     assert run.metrics["eval-rmse"].step == stopped + 1
 
 
-def test_steps_of_a_continued_training_count_on(
+def test_continued_training_counts_its_steps_anew_and_its_best_on(
     autologged: Runs, rows: pd.DataFrame, targets: pd.Series[float], workspace: Workspace
 ) -> None:
     matrix = xgboost.DMatrix(rows, targets)
@@ -110,9 +110,10 @@ def test_steps_of_a_continued_training_count_on(
     )
     run = autologged()[1]
     points = series(workspace, run, "t-rmse")
-    assert [step for step, _ in points] == [3, 4, 5, 6, 7]
+    assert [step for step, _ in points] == [0, 1, 2, 3, 4]
     best = int(run.metrics["best_iteration"].value)
-    assert points[-1] == (7, dict(points)[best])
+    assert (best, run.metrics["stopped_iteration"].value) == (6, 6)
+    assert points[-1][1] == dict(points)[best - 3]
 
 
 def test_xgboost_booster_scores_as_it_did(
