@@ -1,8 +1,8 @@
 """Where the time of a Spark-fed job goes: each piece of its way, timed by itself.
 
-Reading in the JVM, packing the doubles into one array, crossing to Python and back, scoring, and
-writing as Parquet and as Delta, with and without the five columns of origin. Pieces take turns in
-each round; the first round is a warm-up.
+Reading in the JVM, packing the doubles into one array, crossing to Python, scoring, and writing: by
+Python, and by Spark as Parquet and as Delta, with and without the five columns of origin. Pieces
+take turns in each round; the first round is a warm-up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from benchmarks.workloads import Workload, Workshop
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.engine import scored_frame, scoring_task
+from sparkscore.spark.file_scores import score_files_job
+from sparkscore.spark.frame_files import crossing_columns, scored_files
 from sparkscore.spark.shipping import ship
 from sparkscore.workspace import Workspace
 
@@ -87,6 +89,11 @@ def _pieces(
     array = read.select("id", sf.array(*names).alias("packed"))
     targets = (folder / f"piece-{i}" for i in count())
 
+    def score_into_files() -> None:
+        sink = workspace.files_sink(str(next(targets)))
+        job = score_files_job(plan, sink, task, facts, max_reports=16)
+        scored_files(source.frame, crossing_columns(plan, source.frame), job)()
+
     def write(frame: DataFrame, kind: str) -> None:
         frame.write.format(kind).mode("append").save(str(next(targets)))
 
@@ -94,6 +101,7 @@ def _pieces(
         "read in the JVM": lambda: write(read, "noop"),
         "... and pack": lambda: write(array, "noop"),
         "... and cross, the id back": lambda: write(array.mapInArrow(_id, "id long"), "noop"),
+        "... and score into files by Python": score_into_files,
         "... and score, all columns back": lambda: write(scored(), "noop"),
         "... and write id and prediction as Parquet": lambda: write(
             scored().select("id", "prediction"), "parquet"

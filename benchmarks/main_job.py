@@ -53,7 +53,7 @@ def main() -> int:
     peers = None
     try:
         shop = Workshop(folder, args.scale)
-        peers = Peers(args.peers_python, workspace)
+        peers = Peers(args.peers_python.absolute(), workspace)
         print(_head(args), flush=True)
         for name in args.workloads or (GROWTH if args.growth else NAMES):
             workload = shop.workload(name)
