@@ -132,7 +132,9 @@ def _bind(
         found.append(Difference(DifferenceKind.WIDENED, name, types))
     if cast is Cast.CHECKED:
         found.append(
-            Difference(DifferenceKind.CHECKED, name, f"{types}; beyond ±2**53 a row is invalid")
+            Difference(
+                DifferenceKind.CHECKED, name, f"{types}; a row that no such value equals is invalid"
+            )
         )
     needs_value = required and not can_hold_missing(wanted)
     return Binding(name, column, wanted, cast, needs_value), found
