@@ -13,6 +13,7 @@ from sparkscore.errors import SignatureMismatchError, UsageError, listed
 from sparkscore.package.datatypes import ScalarType
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
 from sparkscore.package.signature import arrow_schema
+from sparkscore.package.tensors import as_column_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,17 +35,12 @@ _INTEGERS = (ScalarType.INTEGER, ScalarType.LONG)
 
 
 def column_inputs(signature: Signature) -> ColumnSchema:
-    """The signature's input columns.
+    """The signature's input columns; of tensors, those that stand for them in a batch.
 
     Raises:
-        SignatureMismatchError: The inputs are tensors, which no table fills.
+        SignatureMismatchError: A tensor is of a type that no column has.
     """
-    if not isinstance(signature.inputs, ColumnSchema):
-        raise SignatureMismatchError(
-            "the model's signature takes tensors, and tables have columns; save the model again "
-            "with a signature inferred from a pandas DataFrame"
-        )
-    return signature.inputs
+    return as_column_schema(signature.inputs)
 
 
 def is_float_matrix(schema: ColumnSchema) -> bool:

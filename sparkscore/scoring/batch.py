@@ -23,7 +23,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.flavors.base import Parametric
-from sparkscore.scoring.casts import cast_column, find_cast
+from sparkscore.scoring.casts import cast_column, find_cast, is_list
 from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.outputs import prediction_columns
 
@@ -175,19 +175,24 @@ def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch
         SignatureMismatchError: A column is of a type that the model's column cannot be made of.
     """
     columns: list[pa.Array] = []
+    fields: list[pa.Field] = []
     invalid: pa.Array | None = None
     for binding in task.bindings:
         column, wrong = _bind_column(batch, binding)
-        columns.append(column)
+        if binding.spread:
+            columns.extend(pc.list_element(column, i) for i in range(len(binding.spread)))
+            item = binding.type.value_type
+            fields.extend(pa.field(name, item, nullable=False) for name in binding.spread)
+        else:
+            columns.append(column)
+            fields.append(
+                pa.field(binding.model_column, binding.type, nullable=not binding.needs_value)
+            )
         if wrong is None:
             continue
         if task.on_invalid is InvalidRows.FAIL:
             raise InvalidRowsError(_invalid_text(batch, binding, wrong, task.model))
         invalid = wrong if invalid is None else pc.or_(invalid, wrong)
-    fields = [
-        pa.field(binding.model_column, binding.type, nullable=not binding.needs_value)
-        for binding in task.bindings
-    ]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), invalid
 
 
@@ -242,14 +247,25 @@ def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
 def _invalid_text(batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str) -> str:
     source = binding.source
     assert source is not None
-    first = batch.column(source.name).filter(wrong)[0].as_py()
-    what = (
-        "is null, but the model's column is required and its type has no missing value"
-        if first is None
-        else f"is {first}, which no {binding.type} equals"
-    )
+    row = pc.index(wrong, True).as_py()
+    first = batch.column(source.name)[row].as_py()
+    if first is None:
+        what = "is null, but the model's column is required and its type has no missing value"
+    elif is_list(binding.type):
+        what = f"is {shown(first)}, which is no row of {_shape_text(binding.type)} without null"
+    else:
+        what = f"is {shown(first)}, which no {binding.type} equals"
     return (
         f"model {model}: column {source.name!r} {what} ({pc.sum(wrong).as_py()} such rows in a "
-        f"batch of {batch.num_rows}); fill or filter them, declare the column optional, or set "
-        "scoring.on_invalid=reject (--on-invalid reject)"
+        f"batch of {batch.num_rows}, the first is its row {row}); fill or filter them, declare the "
+        "column optional, or set scoring.on_invalid=reject (--on-invalid reject)"
     )
+
+
+def _shape_text(kind: pa.DataType) -> str:
+    """The type of a tensor's rows, such as `double[28, 28]`."""
+    lengths: list[str] = []
+    while is_list(kind):
+        lengths.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "-1")
+        kind = kind.value_type
+    return f"{kind}[{', '.join(lengths)}]"

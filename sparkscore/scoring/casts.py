@@ -69,7 +69,7 @@ def can_hold_missing(data_type: pa.DataType) -> bool:
     return not (
         pa.types.is_integer(data_type)
         or pa.types.is_boolean(data_type)
-        or (is_list(data_type) and not data_type.value_field.nullable)
+        or (is_list(data_type) and _is_row(data_type))
     )
 
 
@@ -103,7 +103,7 @@ def _find_list_cast(source: pa.DataType, wanted: pa.DataType) -> Cast | None:
     needs_length = pa.types.is_fixed_size_list(wanted) and not (
         pa.types.is_fixed_size_list(source) and source.list_size == wanted.list_size
     )
-    needs_items = source.value_field.nullable and not wanted.value_field.nullable
+    needs_items = source.value_field.nullable and _is_row(wanted)
     return Cast.CHECKED if needs_length or needs_items else items
 
 
@@ -196,7 +196,7 @@ def _converted(column: pa.Array, wanted: pa.DataType) -> Converted:
 def _converted_lists(column: pa.Array, wanted: pa.DataType) -> Converted:
     flat = pc.list_flatten(column)
     items, unfit_items = _converted(flat, wanted.value_type)
-    if flat.null_count and not wanted.value_field.nullable:
+    if flat.null_count and _is_row(wanted):
         unfit_items = _either(unfit_items, pc.is_null(flat))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     is_null = pc.is_null(column).to_numpy(zero_copy_only=False)
@@ -331,6 +331,12 @@ def _bounds(integer: pa.DataType) -> tuple[int, int]:
     if pa.types.is_unsigned_integer(integer):
         return 0, 2**bits - 1
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _is_row(lists: pa.DataType) -> bool:
+    """Whether lists are rows of tensors, in which no item is null."""
+    # Of lists of one length, pickling forgets that their items are not null.
+    return bool(pa.types.is_fixed_size_list(lists)) or not lists.value_field.nullable
 
 
 def _needs_value(field: pa.Field) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 from decimal import Decimal
 
 import pyarrow as pa
@@ -40,7 +41,6 @@ TYPES = [
     pa.decimal128(10, 2),
     pa.decimal128(38, 0),
     pa.decimal128(30, 18),
-    pa.list_(pa.float64(), 2),
     *(pa.list_(pa.field("item", kind, nullable=False), 2) for kind in (pa.int32(), pa.float64())),
     pa.timestamp("ms"),
     pa.null(),
@@ -310,5 +310,10 @@ def test_integers_and_booleans_alone_have_no_missing_value(kind: pa.DataType) ->
     assert can_hold_missing(kind) == (kind not in (*INTEGERS.values(), pa.bool_()))
 
 
-def test_row_of_a_tensor_has_no_missing_value() -> None:
-    assert not can_hold_missing(ROW)
+@pytest.mark.parametrize("kind", [ROW, pa.list_(pa.field("item", ROW, nullable=False))], ids=str)
+def test_row_of_a_tensor_has_no_missing_value_on_any_machine(kind: pa.DataType) -> None:
+    assert not can_hold_missing(kind)
+    sent = pickle.loads(pickle.dumps(kind))
+    assert not can_hold_missing(sent)
+    nothing = pa.array([[[None, 1.0]]] if pa.types.is_list(kind) else [[None, 1.0]])
+    assert checked(nothing.to_pylist(), nothing.type, sent) == ["unfit"]

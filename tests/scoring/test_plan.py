@@ -179,18 +179,94 @@ def test_checked_cast_can_reject() -> None:
     assert plan.may_reject
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        TensorSchema((TensorSpec(None, "float64", (-1, 3)),)),
-        ColumnSchema((ColumnSpec(None, ScalarType.DOUBLE),)),
-    ],
-    ids=["tensor", "unnamed"],
-)
-def test_model_without_named_columns_is_refused(inputs: ColumnSchema | TensorSchema) -> None:
-    unnamed = replace(MODEL, signature=Signature(inputs, PREDICTION))
-    with pytest.raises(SignatureMismatchError, match="no named input columns"):
-        plan_scoring(unnamed, TABLE, REQUEST)
+def of_tensors(*tensors: TensorSpec) -> ModelFacts:
+    return replace(MODEL, signature=Signature(TensorSchema(tensors), PREDICTION))
+
+
+MATRIX = of_tensors(TensorSpec(None, "float64", (-1, 3)))
+DOUBLES = pa.list_(pa.float64())
+
+
+def bound(
+    model: ModelFacts, source: Mapping[str, pa.DataType], **columns: str
+) -> list[tuple[str, str | None, str, tuple[str, ...]]]:
+    """Model column, source column, Arrow type, and which columns it is spread over."""
+    mapped = {name.removeprefix("_"): column for name, column in columns.items()}
+    bindings, differences = compare(model, table(source), mapped)
+    assert not [d for d in differences if d.kind.is_fatal]
+    return [
+        (b.model_column, None if b.source is None else b.source.name, str(b.type), b.spread)
+        for b in bindings
+    ]
+
+
+def test_columns_without_names_are_bound_by_their_positions() -> None:
+    unnamed = model(ColumnSpec(None, ScalarType.DOUBLE), ColumnSpec(None, ScalarType.LONG))
+    source = {"a": pa.int64(), "0": pa.float64()}
+    assert bound(unnamed, source, _1="a") == [("0", "0", "double", ()), ("1", "a", "int64", ())]
+
+
+def test_matrix_is_filled_from_columns_by_position_or_from_one_of_lists() -> None:
+    numbers = {"0": pa.float64(), "1": pa.int32(), "x": pa.float32()}
+    assert bound(MATRIX, numbers, _2="x") == [
+        ("0", "0", "double", ()),
+        ("1", "1", "double", ()),
+        ("2", "x", "double", ()),
+    ]
+    row = "fixed_size_list<item: double not null>[3]"
+    lists = bound(MATRIX, {"features": DOUBLES, "1": pa.float64()}, _0="features")
+    assert lists == [("0", "features", row, ("0", "1", "2"))]
+
+
+def test_named_tensors_are_filled_from_columns_of_their_names() -> None:
+    tensors = of_tensors(
+        TensorSpec("flat", "int64", (-1,)),
+        TensorSpec("one", "float32", (-1, 1)),
+        TensorSpec("image", "uint8", (-1, 2, 3)),
+        TensorSpec("any", "float64", (-1, -1)),
+    )
+    source = {
+        "flat": pa.int32(),
+        "one": pa.float32(),
+        "image": pa.list_(pa.list_(pa.int16())),
+        "lists": DOUBLES,
+    }
+    image = "fixed_size_list<item: uint8 not null>[3] not null"
+    assert bound(tensors, source, any="lists") == [
+        ("flat", "flat", "int64", ()),
+        ("one", "one", "float", ()),
+        ("image", "image", f"fixed_size_list<item: {image}>[2]", ()),
+        ("any", "lists", "list<item: double not null>", ()),
+    ]
+    lists = {**source, "one": pa.list_(pa.float32())}
+    assert bound(tensors, lists, any="lists")[1][3] == ("one",)
+
+
+def test_matrix_that_no_column_fills_is_one_fault_that_says_how() -> None:
+    with pytest.raises(SignatureMismatchError) as caught:
+        plan_scoring(MATRIX, TABLE, REQUEST)
+    text = str(caught.value)
+    assert text.count("missing") == 1
+    for part in ("'0' to '2'", "--column 0=SOURCE", "one column of lists of 3"):
+        assert part in text
+
+
+def test_matrix_of_lists_beside_columns_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"columns maps '1'.*'l' holds lists"):
+        compare(MATRIX, table({"l": DOUBLES, "x": pa.float64()}), {"0": "l", "1": "x"})
+
+
+def test_lists_for_single_values_are_refused() -> None:
+    assert kinds({"a": DOUBLES}, wants("a", ScalarType.DOUBLE)) == {"a": "wrong type"}
+    with pytest.raises(SignatureMismatchError, match="'x' is double for fixed_size_list"):
+        plan_scoring(
+            of_tensors(TensorSpec("x", "float64", (-1, 2))), table({"x": pa.float64()}), REQUEST
+        )
+
+
+def test_tensor_whose_rows_are_not_its_first_axis_is_refused() -> None:
+    with pytest.raises(SignatureMismatchError, match="first axis is not the rows"):
+        plan_scoring(of_tensors(TensorSpec(None, "float64", (10, 3))), TABLE, REQUEST)
 
 
 def test_input_of_any_type_is_refused() -> None:
