@@ -210,9 +210,7 @@ def _collected(data: object) -> object:
 
 def _schema_of(data: object, noun: str) -> ColumnSchema | None:
     columns = tuple(
-        ColumnSpec(
-            name, type_from_arrow(values.type, f"{noun} {name!r}"), required=values.null_count == 0
-        )
+        ColumnSpec(name, _type_of(values, f"{noun} {name!r}"), required=values.null_count == 0)
         for name, values in _named_arrays(data, noun)
     )
     return ColumnSchema(columns) if columns else None
@@ -245,10 +243,28 @@ def _prediction_column(predictions: object, input_names: Sequence[str]) -> Colum
     is_own = isinstance(name, str) and name != "" and name not in input_names
     column = ColumnSpec(
         str(name) if is_own else _PREDICTION,
-        type_from_arrow(values.type, "predictions"),
+        _type_of(values, "predictions"),
         required=values.null_count == 0,
     )
     return ColumnSchema((column,))
+
+
+def _type_of(values: pa.Array | pa.ChunkedArray, where: str) -> DataType:
+    """The type that values show; a part of objects is required if it is null in none of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        return ArrayType(_type_of(pc.list_flatten(values), where))
+    if not pa.types.is_struct(values.type):
+        return type_from_arrow(values.type, where)
+    parts = values.filter(pc.is_valid(values)).flatten()
+    return ObjectType(
+        tuple(
+            Property(field.name, _type_of(part, f"{where}.{field.name}"), part.null_count == 0)
+            for field, part in zip(values.type, parts, strict=True)
+        )
+    )
 
 
 def _array(values: object, where: str) -> pa.Array | pa.ChunkedArray:

@@ -157,6 +157,32 @@ def test_inferred_types_keep_width_and_nullability() -> None:
     }
 
 
+def test_part_of_objects_is_required_if_no_object_lacks_it() -> None:
+    objects = [{"a": 1, "b": "x", "c": [{"d": 1}]}, {"a": 2, "c": [{"d": None}]}, None]
+    inputs = infer_signature(pd.DataFrame({"o": objects, "l": [[o] for o in objects]})).inputs
+    assert isinstance(inputs, ColumnSchema)
+    inner = ObjectType((Property("d", ScalarType.LONG, False),))
+    kind = ObjectType(
+        (
+            Property("a", ScalarType.LONG),
+            Property("b", ScalarType.STRING, False),
+            Property("c", ArrayType(inner)),
+        )
+    )
+    assert [column.required for column in inputs.columns] == [False, True]
+    assert [column.type for column in inputs.columns] == [kind, ArrayType(kind)]
+
+
+def test_positions_in_the_place_of_names_are_no_names() -> None:
+    text = '[{"type": "double", "name": 0, "required": true}, {"type": "long", "name": 1}]'
+    inputs = Signature.from_json_parts(text).inputs
+    assert inputs == ColumnSchema(
+        (ColumnSpec(None, ScalarType.DOUBLE), ColumnSpec(None, ScalarType.LONG))
+    )
+    with pytest.raises(PackageFormatError, match="a name must be text"):
+        Signature.from_json_parts('[{"type": "double", "name": 7}]')
+
+
 def test_arrow_data_gives_the_same_signature_as_pandas() -> None:
     table = pa.table({"a": [1, None], "s": ["x", "y"]})
     assert infer_signature(table) == infer_signature(table.to_batches()[0])
