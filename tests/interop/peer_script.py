@@ -6,6 +6,7 @@ It shares nothing with sparkscore but files: packages, parquet rows, NumPy answe
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from functools import partial
 from pathlib import Path
@@ -289,6 +290,14 @@ def read(folder: Path) -> None:
         rows.with_suffix(".json").write_text(json.dumps(parts), "utf-8")
 
 
+def infer(folder: Path) -> None:
+    """The signature of each of the cases beside this script, as JSON."""
+    cases = runpy.run_path(str(Path(__file__).with_name("inferred_cases.py")))
+    for name, data in cases["INPUTS"].items():
+        signature = infer_signature(data, params=cases["PARAMS"])
+        (folder / f"{name}.json").write_text(json.dumps(signature.to_dict()), "utf-8")
+
+
 if __name__ == "__main__":
-    command = write if sys.argv[1] == "write" else read
-    command(Path(sys.argv[2]))
+    commands = {"write": write, "read": read, "infer": infer}
+    commands[sys.argv[1]](Path(sys.argv[2]))
