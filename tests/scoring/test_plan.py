@@ -75,6 +75,28 @@ def test_missing_column_is_named_with_a_near_one() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("have", "told"),
+    [
+        ("T\u00e4nure", "did you mean 'T\u00e4nure'?"),
+        ("t\u00e4nure ", "has U+0020 SPACE where 't\u00e4nure' has its end"),
+        ("ta\u0308nure", "has U+0061 LATIN SMALL LETTER A where 't\u00e4nure' has U+00E4 LATIN"),
+        ("t\u00e4n\u200bure", "has U+200B ZERO WIDTH SPACE where 't\u00e4nure' has U+0075 LATIN"),
+        ("\u202et\u00e4nure", "has U+202E RIGHT-TO-LEFT OVERRIDE where"),
+        ("t\u00e4nur\u0435", "has U+0435 CYRILLIC SMALL LETTER IE where 't\u00e4nure' has U+0065"),
+    ],
+    ids=["case", "space", "decomposed", "zero width", "direction", "alphabet"],
+)
+def test_missing_column_is_named_with_one_that_looks_like_it(have: str, told: str) -> None:
+    with pytest.raises(SignatureMismatchError) as caught:
+        plan_scoring(
+            model(wants("t\u00e4nure", ScalarType.LONG)),
+            table({"other": pa.int64(), have: pa.int64()}),
+            REQUEST,
+        )
+    assert told in str(caught.value)
+
+
 def test_extra_column_is_told_and_does_no_harm() -> None:
     found = kinds({"a": pa.int64(), "more": pa.string()}, wants("a", ScalarType.LONG))
     assert found == {"more": "extra"}
