@@ -171,7 +171,7 @@ def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch
     """The model's columns, and which rows are invalid (None: no row is).
 
     Raises:
-        InvalidRowsError: A row is invalid, and the policy is to fail.
+        InvalidRowsError: A row is invalid, and the policy is to fail; or a text is no UTF-8.
         SignatureMismatchError: A column is of a type that the model's column cannot be made of.
     """
     columns: list[pa.Array] = []
@@ -200,6 +200,8 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
     if binding.source is None:
         return pa.nulls(batch.num_rows, binding.type), None
     column = batch.column(binding.source.name)
+    if _holds_text(column.type):
+        _check_text(column, binding.source.name)
     cast = binding.cast or find_cast(column.type, binding.type)
     if cast is None:
         raise SignatureMismatchError(
@@ -211,6 +213,32 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
         empty = pc.is_null(column)
         return converted, empty if unfit is None else pc.or_(empty, unfit)
     return converted, unfit
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _check_text(column: pa.Array, name: str) -> None:
+    """Refuse bytes that are no text, which files and Spark hand on as they are."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as exc:
+        for row, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as wrong:
+                raise InvalidRowsError(
+                    f"column {name!r} holds text that is no UTF-8: byte "
+                    f"0x{wrong.object[wrong.start]:02x} at offset {wrong.start} of "
+                    f"{shown(wrong.object)}, in row {row} of a batch of {len(column)}; decode it "
+                    "rightly in a view, or mend it there with make_valid_utf8"
+                ) from exc
+        raise
 
 
 def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> object:

@@ -186,6 +186,30 @@ def test_long_that_is_no_double_is_rejected() -> None:
         score_batch(DOUBLED, rows, task(checked))
 
 
+NO_TEXT = pa.Array.from_buffers(pa.string(), 3, pa.array([b"fine", b"a\xe9b", b"\xff"]).buffers())
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        NO_TEXT,
+        NO_TEXT.dictionary_encode(),
+        pa.ListArray.from_arrays([0, 1, 2, 3], NO_TEXT),
+        pa.StructArray.from_arrays([NO_TEXT], ["part"]),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("on_invalid", InvalidRows)
+def test_bytes_that_are_no_text_are_named_with_their_place(
+    column: pa.Array, on_invalid: InvalidRows
+) -> None:
+    words = task(binding("x", column.type), on_invalid=on_invalid)
+    with pytest.raises(InvalidRowsError) as caught:
+        score_batch(DOUBLED, pa.record_batch({"x": column}), words)
+    for part in ("column 'x'", "byte 0xe9 at offset 1 of b'a\\xe9b'", "row 1 of a batch of 3"):
+        assert part in str(caught.value)
+
+
 def test_null_prediction_of_a_valid_row_is_no_rejection() -> None:
     nothing = Predict(lambda batch: [None] * batch.num_rows)
     scored = score_batch(nothing, ROWS, X)
