@@ -186,7 +186,7 @@ def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch
         else:
             columns.append(column)
             fields.append(
-                pa.field(binding.model_column, binding.type, nullable=not binding.needs_value)
+                pa.field(binding.model_column, column.type, nullable=not binding.needs_value)
             )
         if wrong is None:
             continue

@@ -40,8 +40,11 @@ class Cast(StrEnum):
 
 
 def find_cast(source: pa.DataType, wanted: pa.DataType) -> Cast | None:
-    """The cast from `source` to `wanted`, or None where values could change."""
-    if source.equals(wanted):
+    """The cast from `source` to `wanted`, or None where values could change.
+
+    Null as the wanted type, or as one inside of it, takes any.
+    """
+    if source.equals(wanted) or pa.types.is_null(wanted):
         return Cast.EXACT
     if pa.types.is_dictionary(source):
         return find_cast(source.value_type, wanted)
@@ -82,6 +85,27 @@ def is_list(data_type: pa.DataType) -> bool:
     )
 
 
+def settled(wanted: pa.DataType, source: pa.DataType) -> pa.DataType:
+    """`wanted` with the source's own types wherever it takes any."""
+    types = pa.types
+    if types.is_dictionary(source):
+        return settled(wanted, source.value_type)
+    if types.is_null(wanted):
+        return source
+    if is_list(wanted) and is_list(source) and not types.is_fixed_size_list(wanted):
+        item = wanted.value_field
+        item = item.with_type(settled(item.type, source.value_type))
+        return pa.large_list(item) if types.is_large_list(wanted) else pa.list_(item)
+    if types.is_map(wanted) and types.is_map(source):
+        return pa.map_(wanted.key_type, settled(wanted.item_type, source.item_type))
+    if types.is_struct(wanted) and types.is_struct(source):
+        have = {field.name: field.type for field in source}
+        return pa.struct(
+            [f.with_type(settled(f.type, have.get(f.name, pa.null()))) for f in wanted]
+        )
+    return wanted
+
+
 def cast_column(
     column: pa.Array, wanted: pa.DataType, cast: Cast
 ) -> tuple[pa.Array, pa.Array | None]:
@@ -89,8 +113,9 @@ def cast_column(
 
     Returns:
         The column of n_rows, where unfitting values are null, and a boolean mask of n_rows that
-        is true for them, or None if all fit.
+        is true for them, or None if all fit. Where `wanted` takes any, it is as it was.
     """
+    wanted = settled(wanted, column.type)
     if cast is Cast.EXACT and not column.type.equals(wanted) and not is_list(wanted):
         return column.cast(wanted), None
     return _converted(column, wanted)

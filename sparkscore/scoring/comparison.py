@@ -12,7 +12,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from sparkscore.errors import ConfigError, listed, nearest
-from sparkscore.scoring.casts import Cast, find_cast, is_list
+from sparkscore.scoring.casts import Cast, find_cast, is_list, settled
 from sparkscore.scoring.facts import (
     InputColumn,
     ModelFacts,
@@ -166,13 +166,9 @@ def _bind(
     column = source.column(source_name)
     if column is None:
         return _bind_absent(name, wanted, source, source_name)
-    binding = Binding(
-        name,
-        column,
-        wanted.type,
-        None if column.type is None else find_cast(column.type, wanted.type),
-        wanted.needs_value,
-    )
+    kind = wanted.type if column.type is None else settled(wanted.type, column.type)
+    cast = None if column.type is None else find_cast(column.type, kind)
+    binding = Binding(name, column, kind, cast, wanted.needs_value)
     return _judged(binding, column, source_name)
 
 

@@ -80,7 +80,7 @@ class InputColumn:
     """One column of a model's input, as batches have it.
 
     Attributes:
-        type: Its Arrow type.
+        type: Its Arrow type; null, or null inside of it, takes any.
         required: Whether the source must have it.
         needs_value: Whether a null makes its row invalid.
         rows: The type of a column of lists that may fill this one and those after it, `n_columns`
@@ -100,13 +100,14 @@ def input_columns(model: ModelFacts) -> Mapping[str, InputColumn]:
     A tensor is the columns that stand for it; see `package.tensors`.
 
     Raises:
-        SignatureMismatchError: A type has no Arrow twin, or a tensor's rows are not its first axis.
+        SignatureMismatchError: A tensor is of a type that Arrow lacks, or its rows are not its
+            first axis.
     """
     schema = model.signature.inputs
     found: dict[str, InputColumn] = {}
     if isinstance(schema, ColumnSchema):
         for name, spec in zip(schema.names, schema.columns, strict=True):
-            kind = arrow_type(spec.type)
+            kind = arrow_type(spec.type, takes_any=True)
             needs_value = spec.required and not can_hold_missing(kind)
             found[name] = InputColumn(kind, spec.required, needs_value)
         return found

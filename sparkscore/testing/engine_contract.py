@@ -23,7 +23,18 @@ from sparkscore.errors import (
 from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.schema import TensorSchema, TensorSpec
-from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ParamSpec, ScalarType
+from sparkscore.package.signature import (
+    AnyType,
+    ArrayType,
+    ColumnSchema,
+    ColumnSpec,
+    DataType,
+    MapType,
+    ObjectType,
+    ParamSpec,
+    Property,
+    ScalarType,
+)
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch
 from sparkscore.scoring.comparison import InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
@@ -97,6 +108,21 @@ ARRAYS = pa.table(
     }
 )
 """Columns that stand for tensors: lists, and single values."""
+
+_THING = pa.struct([("more", pa.string()), ("b", pa.int32()), ("a", pa.int64())])
+_WHOLE_THING = {"more": "left out", "b": 1, "a": ODD_LONG}
+OBJECTS = pa.table(
+    {
+        "id": pa.array(range(3), pa.int64()),
+        "thing": pa.array([_WHOLE_THING, None, {"more": "", "b": 2, "a": None}], _THING),
+        "things": pa.array([[_WHOLE_THING, None], None, []], pa.list_(_THING)),
+        "marks": pa.array(
+            [[("x", 0.5), ("y", None)], None, []], pa.map_(pa.string(), pa.float32())
+        ),
+        "free": pa.array([{"z": [1, 2]}, None, None], pa.struct([("z", pa.list_(pa.int32()))])),
+    }
+)
+"""Objects with parts in another order and further ones; the last lacks one that models need."""
 
 TEXT: dict[str, DataType] = {"prediction": ScalarType.STRING}
 X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
@@ -177,6 +203,35 @@ class EngineContract:
         valid = MANY_DOUBLES.filter(MANY_DOUBLES["whole"].is_valid())
         assert self._predictions(target, "prediction") == direct(model, valid)
         assert self.read(target).sort_by("id").select(kept).equals(valid.select(kept))
+
+    def test_model_of_objects_sees_them_as_dictionaries_with_the_parts_that_it_declares(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        thing = ObjectType(
+            (
+                Property("a", ScalarType.LONG),
+                Property("b", ScalarType.DOUBLE, required=False),
+                Property("c", ScalarType.STRING, required=False),
+            )
+        )
+        inputs = ColumnSchema(
+            (
+                ColumnSpec("thing", thing),
+                ColumnSpec("things", ArrayType(thing)),
+                ColumnSpec("marks", MapType(ScalarType.DOUBLE)),
+                ColumnSpec("free", AnyType()),
+            )
+        )
+        model = packaged(SeenAsText(), tmp_path / "model", inputs=inputs, outputs=TEXT)
+        asked = request(target, on_invalid=InvalidRows.REJECT)
+        outcome = self.score(model, OBJECTS, asked)
+        outcome.check_books()
+        assert (outcome.n_scored, outcome.n_rejected) == (2, 1)
+        whole = "{'a': 9223372036854775707, 'b': 1.0, 'c': None}"
+        assert self._scores(target) == [
+            f"{whole} | [{whole}, None] | {{'x': 0.5, 'y': None}} | {{'z': [1, 2]}}",
+            "null | null | null | null",
+        ]
 
     @pytest.mark.parametrize("column", ["lists", "0"])
     def test_model_of_a_matrix_sees_rows_of_lists_or_of_columns(

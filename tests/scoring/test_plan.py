@@ -16,7 +16,7 @@ from sparkscore.package.schema import (
     TensorSchema,
     TensorSpec,
 )
-from sparkscore.package.signature import AnyType, ScalarType, Signature
+from sparkscore.package.signature import AnyType, ArrayType, ScalarType, Signature
 from sparkscore.scoring.casts import Cast
 from sparkscore.scoring.comparison import DifferenceKind, InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, prediction_schema
@@ -291,9 +291,20 @@ def test_tensor_whose_rows_are_not_its_first_axis_is_refused() -> None:
         plan_scoring(of_tensors(TensorSpec(None, "float64", (10, 3))), TABLE, REQUEST)
 
 
-def test_input_of_any_type_is_refused() -> None:
+def test_input_of_any_type_takes_what_the_source_has() -> None:
+    anything = model(ColumnSpec("a", AnyType()), ColumnSpec("l", ArrayType(AnyType())))
+    source = {"a": pa.decimal128(10, 2), "l": pa.list_(pa.date32())}
+    assert bound(anything, source) == [
+        ("a", "a", "decimal128(10, 2)", ()),
+        ("l", "l", "list<item: date32[day]>", ()),
+    ]
+    with pytest.raises(SignatureMismatchError, match="'l' is int64 for list"):
+        plan_scoring(anything, table({"l": pa.int64(), "a": pa.int64()}), REQUEST)
+
+
+def test_output_of_any_type_is_refused() -> None:
     with pytest.raises(SignatureMismatchError, match="'any'"):
-        plan_scoring(model(ColumnSpec("a", AnyType())), TABLE, REQUEST)
+        prediction_schema(Signature(ColumnSchema(()), ColumnSchema((ColumnSpec("p", AnyType()),))))
 
 
 @pytest.mark.parametrize(
