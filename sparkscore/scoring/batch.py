@@ -202,13 +202,12 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
     column = batch.column(binding.source.name)
     if _holds_text(column.type):
         _check_text(column, binding.source.name)
-    cast = binding.cast or find_cast(column.type, binding.type)
-    if cast is None:
+    if binding.cast is None and find_cast(column.type, binding.type) is None:
         raise SignatureMismatchError(
             f"the model's column {binding.model_column!r} is {binding.type}, but a column of type "
             f"{column.type} was given; cast it, or give another column"
         )
-    converted, unfit = cast_column(column, binding.type, cast)
+    converted, unfit = cast_column(column, binding.type)
     if binding.needs_value and column.null_count:
         empty = pc.is_null(column)
         return converted, empty if unfit is None else pc.or_(empty, unfit)

@@ -106,19 +106,18 @@ def settled(wanted: pa.DataType, source: pa.DataType) -> pa.DataType:
     return wanted
 
 
-def cast_column(
-    column: pa.Array, wanted: pa.DataType, cast: Cast
-) -> tuple[pa.Array, pa.Array | None]:
+def cast_column(column: pa.Array, wanted: pa.DataType) -> Converted:
     """`column` as `wanted`, and which rows have a value that does not fit.
+
+    Args:
+        column: Of a type that `find_cast` has a cast for.
+        wanted: Its new type.
 
     Returns:
         The column of n_rows, where unfitting values are null, and a boolean mask of n_rows that
         is true for them, or None if all fit. Where `wanted` takes any, it is as it was.
     """
-    wanted = settled(wanted, column.type)
-    if cast is Cast.EXACT and not column.type.equals(wanted) and not is_list(wanted):
-        return column.cast(wanted), None
-    return _converted(column, wanted)
+    return _converted(column, settled(wanted, column.type))
 
 
 def _find_list_cast(source: pa.DataType, wanted: pa.DataType) -> Cast | None:
