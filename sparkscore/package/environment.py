@@ -251,9 +251,9 @@ def write_example(folder: Path, rows: pa.RecordBatch, *, named: bool) -> dict[st
 
 def write_tensors(folder: Path, tensors: object) -> dict[str, object]:
     """Write arrays, as (nested) lists or by name, as `input_example.json`; see `write_example`."""
-    text = json.dumps({"inputs": tensors}, default=str)
+    text = json.dumps(tensors, default=str)  # Times as their text, as in frames.
     (folder / INPUT_EXAMPLE).write_text(text, encoding="utf-8")
-    return {"artifact_path": INPUT_EXAMPLE, "type": "ndarray", "format": "tf-serving"}
+    return {"artifact_path": INPUT_EXAMPLE, "type": "ndarray"}
 
 
 def _plain(value: object) -> object:

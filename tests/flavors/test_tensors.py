@@ -149,10 +149,9 @@ def test_example_of_arrays_is_kept_as_mlflow_keeps_it(tmp_path: Path) -> None:
     assert package.description.saved_input_example_info == {
         "artifact_path": "input_example.json",
         "type": "ndarray",
-        "format": "tf-serving",
     }
     kept = json.loads((package.folder / "input_example.json").read_text("utf-8"))
-    assert kept == {"inputs": ROWS[:10].tolist()}
+    assert kept == ROWS[:10].tolist()
 
 
 def of_images() -> onnx.ModelProto:
@@ -197,4 +196,4 @@ def test_frame_of_columns_without_names_is_an_example_of_a_matrix(tmp_path: Path
         model, tmp_path / "model", signature=signature, input_example=pd.DataFrame(ROWS)
     )
     kept = json.loads((package.folder / "input_example.json").read_text("utf-8"))
-    assert kept == {"inputs": ROWS[:10].tolist()}
+    assert kept == ROWS[:10].tolist()

@@ -298,6 +298,14 @@ def infer(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(signature.to_dict()), "utf-8")
 
 
+def examples(folder: Path) -> None:
+    """MLflow's answers for the input example of each package in `folder`."""
+    for package in [path for path in folder.iterdir() if path.is_dir()]:
+        given = Model.load(str(package)).load_input_example(str(package))
+        answers = mlflow.pyfunc.load_model(str(package)).predict(given)
+        np.save(package.with_suffix(".npy"), np.asarray(answers))
+
+
 if __name__ == "__main__":
-    commands = {"write": write, "read": read, "infer": infer}
+    commands = {"write": write, "read": read, "infer": infer, "examples": examples}
     commands[sys.argv[1]](Path(sys.argv[2]))
