@@ -319,7 +319,14 @@ def _doubles(decimals: pa.Array) -> pa.Array:
 def _is_kept_by_double(decimals: pa.Array) -> pa.Array:
     """Which decimals equal the nearest double, or are how it is written."""
     doubles = _doubles(decimals)
-    fits = pc.less(pc.abs(doubles), 10.0 ** (_SAFE_DIGITS - decimals.type.scale))
+    is_small = pc.less(pc.abs(doubles), 2.0 ** _FLOAT_DIGITS[64])
+    try:
+        # Nine digits more than a column has, since a double may be written with more.
+        written = doubles.cast(pa.string()).cast(pa.decimal256(76, decimals.type.scale + 9))
+    except pa.ArrowInvalid:
+        fits = pa.array(np.zeros(len(decimals), dtype=bool))
+    else:
+        fits = pc.and_(is_small, pc.equal(written, decimals.cast(written.type)))
     others = pc.fill_null(pc.invert(fits), False)
     if not pc.any(others).as_py():
         return fits
