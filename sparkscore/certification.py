@@ -316,7 +316,9 @@ def _taken_by_mlflow(rows: _Sampled) -> pa.RecordBatch:
 def _mlflow(rows: _Sampled, taken: pa.RecordBatch, python: Path) -> pa.Table:
     inputs, _ = bind_columns(taken, rows.task)
     given, answers = rows.folder / "rows.parquet", rows.folder / "answers.parquet"
-    pandas_frame(inputs, column_inputs(rows.plan.model.signature)).to_parquet(given)
+    frame = pandas_frame(inputs, column_inputs(rows.plan.model.signature))
+    # Parquet knows no numbers as names.
+    frame.rename(columns=str).to_parquet(given)
     declared = rows.task.predictions
     # Its own environment must not see the modules of this one.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

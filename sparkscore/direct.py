@@ -15,26 +15,27 @@ import pyarrow as pa
 from sparkscore.current_run import active_run, start_run
 from sparkscore.errors import SignatureMismatchError, UsageError, listed, nearest, shown
 from sparkscore.flavors import load_predictor, save_model
-from sparkscore.flavors.frames import column_inputs
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.package import open_package
 from sparkscore.package.params import given_params
-from sparkscore.package.signature import arrow_type
+from sparkscore.package.schema import TensorSchema
+from sparkscore.package.tensors import nested_lists
 from sparkscore.scoring.batch import BatchTask, joined, score_batch, slices
-from sparkscore.scoring.casts import can_hold_missing
-from sparkscore.scoring.comparison import Binding
-from sparkscore.scoring.facts import SourceColumn
+from sparkscore.scoring.casts import is_list
+from sparkscore.scoring.comparison import Binding, rows_binding
+from sparkscore.scoring.facts import SourceColumn, input_columns
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sparkscore.flavors.load import LoadedPredictor
-    from sparkscore.package.signature import ColumnSchema, ColumnSpec, Signature
+    from sparkscore.package.schema import Schema
+    from sparkscore.package.signature import Signature
     from sparkscore.package.trust import TrustPolicy
     from sparkscore.records import ModelVersion
     from sparkscore.scoring.batch import BatchLimits
-    from sparkscore.scoring.facts import ModelFacts
+    from sparkscore.scoring.facts import InputColumn, ModelFacts
 
 
 class HowToSave(TypedDict, total=False):
@@ -42,7 +43,7 @@ class HowToSave(TypedDict, total=False):
 
     flavor: str | None
     signature: Signature | None
-    input_example: pd.DataFrame | None
+    input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None
     extra_requirements: Iterable[str]
     metadata: Mapping[str, object] | None
     artifacts: Mapping[str, Path] | None
@@ -76,11 +77,12 @@ class LoadedModel:
         | pandas DataFrame | a Series, of several prediction columns a DataFrame; with its index |
         | Arrow table or batch | an Arrow table |
         | NumPy array, n_rows x columns in the signature's order | an array, n_rows or n_rows x k |
+        | NumPy array of the shape of the model's unnamed tensor | the same |
         | mapping of column to values | a mapping of prediction column to a list |
 
         Args:
-            data: Columns by name, in any order; further ones are left out. Values are converted
-                only where nothing is lost.
+            data: Columns by name, in any order; further ones are left out. Tensors are arrays by
+                name, or columns as in a table. Values are converted only where nothing is lost.
             params: In the place of the defaults that the signature declares.
 
         Raises:
@@ -90,12 +92,10 @@ class LoadedModel:
             PredictionError: The model raised, or its answer is not what the signature declares.
             UsageError: `data` is of another kind.
         """
-        schema = column_inputs(self.signature)
-        columns = _columns(data, schema)
-        bindings = tuple(
-            _binding(self.facts, name, spec, columns.keys())
-            for name, spec in zip(schema.names, schema.columns, strict=True)
-        )
+        inputs = input_columns(self.facts)
+        given = _columns(data, self.signature.inputs, inputs)
+        columns = {n: _as_array(v, n, inputs[n].type) for n, v in given.items() if n in inputs}
+        bindings = _bindings(self.facts, inputs, columns, given.keys())
         batch = _as_batch(columns, bindings)
         task = BatchTask(
             self.facts.label,
@@ -176,7 +176,9 @@ def log_model(
         return opened.registry.register(package.folder, parsed, alias=parsed_alias, run_id=run_id)
 
 
-def _columns(data: object, schema: ColumnSchema) -> Mapping[str, object]:
+def _columns(
+    data: object, schema: Schema, inputs: Mapping[str, InputColumn]
+) -> Mapping[str, object]:
     """The columns of the data by name; those of an array have the model's names."""
     import pandas as pd
 
@@ -185,13 +187,7 @@ def _columns(data: object, schema: ColumnSchema) -> Mapping[str, object]:
     if isinstance(data, pd.DataFrame):
         return {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
     if isinstance(data, np.ndarray):
-        matrix = data.reshape(-1, 1) if data.ndim == 1 else data
-        n_columns = len(schema.columns)
-        if matrix.ndim != 2 or matrix.shape[1] != n_columns:  # noqa: PLR2004 - rows and columns
-            raise UsageError(
-                f"an array of shape {data.shape} was given, but the model takes {n_columns} columns"
-            )
-        return {name: matrix[:, i] for i, name in enumerate(schema.names)}
+        return _array_columns(data, schema, inputs)
     if isinstance(data, Mapping):
         return data
     raise UsageError(
@@ -200,42 +196,68 @@ def _columns(data: object, schema: ColumnSchema) -> Mapping[str, object]:
     )
 
 
-def _binding(model: ModelFacts, name: str, spec: ColumnSpec, present: Collection[str]) -> Binding:
-    if spec.required and name not in present:
-        raise SignatureMismatchError(
-            f"model {model.label} needs column {name!r}{nearest(name, present)}; "
-            f"the data has {listed(present)}"
+def _array_columns(
+    array: np.ndarray, schema: Schema, inputs: Mapping[str, InputColumn]
+) -> Mapping[str, object]:
+    if isinstance(schema, TensorSchema) and len(inputs) == 1:
+        return dict.fromkeys(inputs, array)
+    matrix = array.reshape(-1, 1) if array.ndim == 1 else array
+    if matrix.ndim != 2 or matrix.shape[1] != len(inputs):  # noqa: PLR2004 - rows and columns
+        raise UsageError(
+            f"an array of shape {array.shape} was given, but the model takes {len(inputs)} columns"
         )
-    kind = arrow_type(spec.type)
-    # A column's own type decides how it is cast, as in every engine.
-    source = SourceColumn(name, None, "") if name in present else None
-    return Binding(name, source, kind, None, spec.required and not can_hold_missing(kind))
+    return {name: matrix[:, i] for i, name in enumerate(inputs)}
 
 
-def _as_batch(columns: Mapping[str, object], bindings: Iterable[Binding]) -> pa.RecordBatch:
+def _bindings(
+    model: ModelFacts,
+    inputs: Mapping[str, InputColumn],
+    columns: Mapping[str, pa.Array],
+    present: Collection[str],
+) -> tuple[Binding, ...]:
+    """How the model's columns are filled: each from the one of its name."""
+    bindings: list[Binding] = []
+    names = list(inputs)
+    while names:
+        name = names.pop(0)
+        wanted = inputs[name]
+        if wanted.required and name not in columns:
+            raise SignatureMismatchError(
+                f"model {model.label} needs column {name!r}{nearest(name, present)}; "
+                f"the data has {listed(present)}"
+            )
+        # A column's own type decides how it is cast, as in every engine.
+        source = SourceColumn(name, None, "") if name in columns else None
+        if source and wanted.rows is not None and is_list(columns[name].type):
+            bindings.append(rows_binding(name, source, wanted))
+            del names[: wanted.n_columns - 1]
+        else:
+            bindings.append(Binding(name, source, wanted.type, None, wanted.needs_value))
+    return tuple(bindings)
+
+
+def _as_batch(columns: Mapping[str, pa.Array], bindings: Iterable[Binding]) -> pa.RecordBatch:
     """The columns that the bindings read, with their own types."""
-    arrays = {
-        b.model_column: _as_array(columns[b.model_column], b)
-        for b in bindings
-        if b.source is not None
-    }
-    lengths = {len(array) for array in arrays.values()}
+    read = [binding.source.name for binding in bindings if binding.source is not None]
+    lengths = {len(columns[name]) for name in read}
     if len(lengths) != 1:
         found = listed(sorted(lengths)) if lengths else "no column that the model reads"
         raise UsageError(f"the columns of the data must have one length each, but have {found}")
-    return pa.RecordBatch.from_pydict(arrays)
+    return pa.RecordBatch.from_pydict({name: columns[name] for name in read})
 
 
-def _as_array(values: object, binding: Binding) -> pa.Array:
+def _as_array(values: object, name: str, wanted: pa.DataType) -> pa.Array:
     try:
         if isinstance(values, pa.ChunkedArray):
             return values.combine_chunks()
+        if isinstance(values, np.ndarray) and values.ndim > 1:
+            return nested_lists(values)
         array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as exc:
-        text = f"column {binding.model_column!r} is {shown(values)}, which is no column: {exc}"
+        text = f"column {name!r} is {shown(values)}, which is no column: {exc}"
         raise UsageError(text) from exc
     # Nothing but nulls has no type of its own.
-    return array.cast(binding.type) if pa.types.is_null(array.type) else array
+    return array.cast(wanted) if pa.types.is_null(array.type) else array
 
 
 def _like(data: object, table: pa.Table) -> object:

@@ -49,12 +49,19 @@ The exit codes are the ones orchestrators act on: 2, 3, 4 and 5 must not be retr
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
 _MAX_SHOWN_CHARS = 200
 _MAX_SHOWN_ITEMS = 5
+_LOOK_ALIKES = str.maketrans(
+    # Cyrillic, then Greek, small letters.
+    "\u0430\u0441\u0435\u04bb\u0456\u0458\u043a\u043c\u043e\u0440\u0455\u0442\u0443\u0445"
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5",
+    "acehijkmopstyxaikvoptu",
+)
 
 
 class SparkscoreError(Exception):
@@ -366,7 +373,34 @@ def listed(values: Iterable[object]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest known word, or an empty string."""
-    by_fold = {name.casefold(): name for name in known}
-    close = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
-    return f" (did you mean {by_fold[close[0]]!r}?)" if close else ""
+    """` (did you mean 'x'?)` for the closest known word, or an empty string.
+
+    Words that look alike are close, and told apart by their first other character.
+    """
+    by_fold = {_folded(name): name for name in known}
+    close = get_close_matches(_folded(word), by_fold, n=1, cutoff=0.6)
+    if not close:
+        return ""
+    name = by_fold[close[0]]
+    looks_alike = close[0] == _folded(word) and name.casefold() != word.casefold()
+    told = f", which has {_first_difference(name, word)}" if looks_alike else ""
+    return f" (did you mean {name!r}{told}?)"
+
+
+def _folded(word: str) -> str:
+    """A word by its looks: without case, spaces, marks that are not seen, and other alphabets."""
+    seen = unicodedata.normalize("NFKC", word).casefold()
+    letters = (c for c in seen if not c.isspace() and unicodedata.category(c) != "Cf")
+    return "".join(letters).translate(_LOOK_ALIKES)
+
+
+def _first_difference(name: str, word: str) -> str:
+    pairs = enumerate(zip(name, word, strict=False))
+    start = next((i for i, (a, b) in pairs if a != b), min(len(name), len(word)))
+    return f"{_code_point(name[start:])} where {word!r} has {_code_point(word[start:])}"
+
+
+def _code_point(text: str) -> str:
+    if not text:
+        return "its end"
+    return f"U+{ord(text[0]):04X} {unicodedata.name(text[0], '(a character without name)')}"

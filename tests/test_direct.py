@@ -193,3 +193,48 @@ def test_logging_takes_what_saving_takes() -> None:
     parameters = inspect.signature(sparkscore.save_model).parameters.values()
     keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert keywords == HowToSave.__annotations__.keys()
+
+
+def test_matrix_is_taken_as_an_array_as_columns_or_as_lists(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    rows = ROWS.to_numpy()
+    model = LinearRegression()
+    model.coef_, model.intercept_, model.n_features_in_ = np.array([3.0, 2.0]), 0.0, 2
+    sparkscore.save_model(model, tmp_path / "matrix", input_example=rows)
+    loaded = sparkscore.load_model(str(tmp_path / "matrix"), workspace=workspace)
+    answer = loaded.predict(rows)
+    assert isinstance(answer, np.ndarray)
+    assert answer.tolist() == EXPECTED
+    expected = {"prediction": EXPECTED}
+    assert loaded.predict({"0": ROWS["x"], "1": ROWS["z"]}) == expected
+    assert loaded.predict({"0": rows}) == expected
+    assert loaded.predict({"0": [list(row) for row in rows]}) == expected
+    with pytest.raises(InvalidRowsError, match=r"column '0' is \[1.0\], .* the first is its row 1"):
+        loaded.predict({"0": [[1.0, 2.0], [1.0]]})
+    with pytest.raises(
+        UsageError, match=r"shape \(3, 3\) was given, but the model takes 2 columns"
+    ):
+        loaded.predict(np.zeros((3, 3)))
+
+
+def test_array_of_more_axes_is_one_tensor(tmp_path: Path, workspace: Workspace) -> None:
+    images = np.arange(12.0).reshape(3, 2, 2)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        sparkscore.save_model(Summed(), tmp_path / "images", input_example=images)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    loaded = sparkscore.load_model(str(tmp_path / "images"), trust=True, workspace=workspace)
+    answer = loaded.predict(images)
+    assert isinstance(answer, np.ndarray)
+    assert answer.tolist() == [6.0, 22.0, 38.0]
+    assert loaded.predict({"0": images.tolist()}) == {"prediction": [6.0, 22.0, 38.0]}
+    with pytest.raises(InvalidRowsError, match=r"no row of double\[2, 2\]"):
+        loaded.predict(np.zeros((3, 2, 3)))
+
+
+class Summed:
+    def predict(self, model_input: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = model_input.sum(axis=(1, 2))
+        return answer

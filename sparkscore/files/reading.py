@@ -369,6 +369,8 @@ def _is_scalar_readable_as(have: pa.DataType, want: pa.DataType) -> bool:
         return bool(0 <= more_scale <= want.precision - have.precision)
     if types.is_binary(have) and types.is_string(want):
         return True  # A text that its writer did not mark as one.
+    if types.is_decimal(have) or types.is_unsigned_integer(have):
+        return bool(have.equals(want))  # Models may be given doubles of them; tables never are.
     return find_cast(have, want) in (Cast.EXACT, Cast.WIDENED)
 
 

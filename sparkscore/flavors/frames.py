@@ -10,9 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
-from sparkscore.package.datatypes import ScalarType
+from sparkscore.package.datatypes import (
+    AnyType,
+    DataType,
+    ScalarType,
+    arrow_type,
+    holds_any,
+    type_from_arrow,
+)
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
-from sparkscore.package.signature import arrow_schema
+from sparkscore.package.tensors import as_column_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,17 +41,12 @@ _INTEGERS = (ScalarType.INTEGER, ScalarType.LONG)
 
 
 def column_inputs(signature: Signature) -> ColumnSchema:
-    """The signature's input columns.
+    """The signature's input columns; of tensors, those that stand for them in a batch.
 
     Raises:
-        SignatureMismatchError: The inputs are tensors, which no table fills.
+        SignatureMismatchError: A tensor is of a type that no column has.
     """
-    if not isinstance(signature.inputs, ColumnSchema):
-        raise SignatureMismatchError(
-            "the model's signature takes tensors, and tables have columns; save the model again "
-            "with a signature inferred from a pandas DataFrame"
-        )
-    return signature.inputs
+    return as_column_schema(signature.inputs)
 
 
 def is_float_matrix(schema: ColumnSchema) -> bool:
@@ -123,6 +125,7 @@ def pandas_frame(batch: pa.RecordBatch, schema: ColumnSchema) -> pd.DataFrame:
     | float, double | float32, float64, null is NaN | the same |
     | datetime | datetime64[us], null is NaT | the same |
     | string, binary, nested | object, null is None | the same |
+    | any | as an optional column of its own type, else object | the same |
 
     Args:
         batch: The schema's columns in its order and with its Arrow types.
@@ -154,28 +157,43 @@ def record_batch(frame: pd.DataFrame, schema: ColumnSchema) -> pa.RecordBatch:
     """
     import pyarrow as pa
 
-    arrow = arrow_schema(schema)
     missing = [name for name in schema.names if name not in map(str, frame.columns)]
     if missing:
         raise UsageError(f"the input example lacks the columns {listed(missing)}")
     by_name = {str(name): frame.iloc[:, i] for i, name in enumerate(frame.columns)}
+    types = [None if holds_any(c.type) else arrow_type(c.type) for c in schema.columns]
     try:
-        arrays = [pa.array(by_name[f.name], type=f.type, from_pandas=True) for f in arrow]
+        arrays = [
+            pa.array(by_name[name], type=kind, from_pandas=True)
+            for name, kind in zip(schema.names, types, strict=True)
+        ]
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
         raise UsageError(f"the input example does not fit the signature: {exc}") from exc
-    return pa.RecordBatch.from_arrays(arrays, schema=arrow)
+    fields = [
+        pa.field(name, array.type, nullable=not column.required)
+        for name, array, column in zip(schema.names, arrays, schema.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def _column(values: pa.Array, spec: ColumnSpec) -> object:
-    kind = spec.type
+    kind = _own_type(values) if isinstance(spec.type, AnyType) else spec.type
     if kind in (*_INTEGERS, ScalarType.BOOLEAN):
-        return _whole(values, spec)
+        return _whole(values, spec if kind is spec.type else ColumnSpec(spec.name, kind, False))
     if kind in (ScalarType.FLOAT, ScalarType.DOUBLE, ScalarType.STRING, ScalarType.BINARY):
         # to_numpy makes null NaN for floats and None for objects, without rounding anything.
         return values.to_numpy(zero_copy_only=False)
     if kind is ScalarType.DATETIME:
         return values.cast("timestamp[us]").to_numpy(zero_copy_only=False)
     return _objects(values)
+
+
+def _own_type(values: pa.Array) -> DataType:
+    """The type that a signature would have for a column; `any` where there is none."""
+    try:
+        return type_from_arrow(values.type, "")
+    except SignatureMismatchError:
+        return AnyType()
 
 
 def _whole(values: pa.Array, spec: ColumnSpec) -> object:

@@ -114,16 +114,16 @@ class Feed:
                 ) from exc
         return np.asarray(values.to_numpy(zero_copy_only=False))
 
-    def _stacked(self, values: pa.ListArray) -> np.ndarray:
+    def _stacked(self, values: pa.Array) -> np.ndarray:
         """Lists of one length, or lists of such lists, as further axes."""
-        import pyarrow as pa
+        import pyarrow.compute as pc
 
         (column,) = self.columns
         shape, kind = [len(values)], column.type
         while isinstance(kind, ArrayType):
             inner = values.flatten()
             width = len(inner) // max(1, len(values))
-            lengths = values.value_lengths()
+            lengths = pc.list_value_length(values)
             if values.null_count or not all(n == width for n in lengths.unique().to_pylist()):
                 raise SignatureMismatchError(
                     f"column {column.name!r} has lists of other lengths, or null, but the graph's "
@@ -133,7 +133,6 @@ class Feed:
             values, kind = inner, kind.items
         # A null inside a list is none of the column's own.
         flat = self._values(values, ColumnSpec(column.name, kind, required=False))
-        assert not isinstance(values, pa.ListArray)
         return flat.reshape(shape)
 
 

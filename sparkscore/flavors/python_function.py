@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, cast
 from sparkscore.errors import PackageFormatError, SignatureMismatchError, UsageError, shown
 from sparkscore.flavors import portable, python_model
 from sparkscore.flavors.base import FlavorConf, SavedFlavor
-from sparkscore.flavors.frames import column_inputs, pandas_frame
 from sparkscore.flavors.mlflow_names import mlflow_importable, script_running
 from sparkscore.flavors.python_model import (
     LoaderModule,
@@ -27,13 +26,14 @@ from sparkscore.flavors.python_model import (
     PythonParts,
     ScriptRun,
 )
+from sparkscore.flavors.tensors import model_input
 from sparkscore.package.layout import resolve_inside
 from sparkscore.package.trust import admit_code, load_cloudpickle, running_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sparkscore.package.schema import ColumnSchema
+    from sparkscore.package.schema import Schema
     from sparkscore.package.signature import Signature
     from sparkscore.package.trust import TrustPolicy
 
@@ -86,7 +86,6 @@ class PythonFunctionFlavor:
         The package's `code` must be importable.
         """
         context = PythonContext(_artifacts(folder, conf), _config(conf))
-        schema = column_inputs(signature)
         with mlflow_importable():
             if conf.get("model_code_path"):
                 model = _run_script(folder, conf, context, trust)
@@ -103,16 +102,16 @@ class PythonFunctionFlavor:
                 )
             with running_code(folder):
                 portable.load_context(model, context)
-        return PythonPredictor(model, context, schema, hint)
+        return PythonPredictor(model, context, signature.inputs, hint)
 
 
 @dataclass(frozen=True)
 class PythonPredictor:
-    """A model in Python, given pandas frames, and params where it takes them."""
+    """A model in Python, given frames or arrays, and params where it takes them."""
 
     model: object
     context: PythonContext
-    schema: ColumnSchema
+    schema: Schema
     hint: object
     params: Mapping[str, object] | None = None
 
@@ -133,9 +132,9 @@ class PythonPredictor:
 
     def predict(self, batch: pa.RecordBatch) -> object:
         """What the model answers for `batch`; see `Predictor`."""
-        frame = pandas_frame(batch, self.schema)
+        given = model_input(batch, self.schema)
         params = None if self.params is None else dict(self.params)  # It may change its own.
-        return portable.call_model(self.model, self.context, frame, params, self.hint)
+        return portable.call_model(self.model, self.context, given, params, self.hint)
 
 
 def _class_of(model: object) -> tuple[str, str]:

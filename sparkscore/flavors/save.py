@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import PredictionError, RecordExistsError, UsageError, listed
 from sparkscore.flavors.base import FlavorConf
-from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.flavors.load import load_predictor
 from sparkscore.flavors.python_model import LoaderModule, PythonParts
 from sparkscore.flavors.registered import GENERIC, get_flavor
+from sparkscore.flavors.tensors import example_batch, model_arrays
 from sparkscore.package.environment import (
     CONDA_ENV,
     PYTHON_ENV,
     pin_requirements,
     write_environment,
     write_example,
+    write_tensors,
 )
 from sparkscore.package.layout import (
     MLMODEL,
@@ -33,11 +34,14 @@ from sparkscore.package.layout import (
     write_description,
 )
 from sparkscore.package.manifest import seal
+from sparkscore.package.schema import ColumnSchema, Schema
 from sparkscore.package.signature import Signature, infer_signature
 from sparkscore.package.trust import TrustPolicy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
 _BY_LIBRARY = {
     "catboost": "catboost",
@@ -59,7 +63,7 @@ def save_model(
     *,
     flavor: str | None = None,
     signature: Signature | None = None,
-    input_example: pd.DataFrame | None = None,
+    input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None = None,
     extra_requirements: Iterable[str] = (),
     metadata: Mapping[str, object] | None = None,
     artifacts: Mapping[str, Path] | None = None,
@@ -78,8 +82,9 @@ def save_model(
         folder: Must not exist.
         flavor: Name of the flavor; None finds it by the model's class.
         signature: What goes in and out; None infers it from `input_example`.
-        input_example: Rows of input with the dtypes that the model was fitted on. All of them
-            show the signature, the first 10 are kept in the package.
+        input_example: Rows of input with the dtypes that the model was fitted on: a frame, an
+            array, or named arrays. All of them show the signature, the first 10 are kept in the
+            package.
         extra_requirements: Further pip requirements; without a version they are pinned.
         metadata: Free values for MLmodel.
         artifacts: Files or folders by name, which a python_function finds in its context.
@@ -125,7 +130,10 @@ def save_model(
 
 
 def _finish(
-    folder: Path, description: Description, example: pd.DataFrame | None, trust: TrustPolicy
+    folder: Path,
+    description: Description,
+    example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None,
+    trust: TrustPolicy,
 ) -> None:
     """Write MLmodel, load the package as anyone would, and let it predict the example."""
     write_description(description, folder / MLMODEL)
@@ -134,8 +142,8 @@ def _finish(
     assert signature is not None
     if example is None:
         return
-    schema = column_inputs(signature)
-    batch = record_batch(example, schema)
+    schema = signature.inputs
+    batch = example_batch(example, schema)
     predictions = predictor.predict(batch)
     column = next(iter(predictions.values())) if isinstance(predictions, dict) else predictions
     n_predictions = len(column) if hasattr(column, "__len__") else None
@@ -147,12 +155,23 @@ def _finish(
     if signature.outputs is None and batch.num_rows:
         outputs = infer_signature(example, predictions).outputs
         signature = replace(signature, outputs=outputs)
-    is_named = schema.columns[0].name is not None
-    info = write_example(folder, batch.slice(0, _MAX_EXAMPLE_ROWS), named=is_named)
+    info = _write_example(folder, batch.slice(0, _MAX_EXAMPLE_ROWS), schema)
     write_description(
         replace(description, signature=signature, saved_input_example_info=info),
         folder / MLMODEL,
     )
+
+
+def _write_example(folder: Path, rows: pa.RecordBatch, schema: Schema) -> dict[str, object]:
+    if isinstance(schema, ColumnSchema):
+        return write_example(folder, rows, named=schema.columns[0].name is not None)
+    arrays = model_arrays(rows, schema)
+    plain = (
+        {name: values.tolist() for name, values in arrays.items()}
+        if isinstance(arrays, dict)
+        else arrays.tolist()
+    )
+    return write_tensors(folder, plain)
 
 
 def _find_flavor(model: object) -> str:

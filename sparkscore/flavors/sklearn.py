@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed, shown
 from sparkscore.flavors.base import FittedModel, FlavorConf, Predictor, SavedFlavor
-from sparkscore.flavors.frames import column_inputs, pandas_frame
+from sparkscore.flavors.frames import is_float_matrix
 from sparkscore.flavors.sklearn_answers import Answer, answer_of
+from sparkscore.flavors.tensors import model_input
 from sparkscore.package.layout import resolve_inside
+from sparkscore.package.tensors import as_column_schema
 from sparkscore.package.trust import load_cloudpickle, load_skops
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sparkscore.package.schema import ColumnSchema
+    from sparkscore.package.schema import Schema
     from sparkscore.package.signature import Signature
     from sparkscore.package.trust import TrustPolicy
 
@@ -76,13 +78,13 @@ class SklearnFlavor:
                 f"{type(model).__name__}; known are {listed(_PREDICT_FNS)}"
             )
         answer = answer_of(model, str(name), signature)
-        return SklearnPredictor(model, answer, column_inputs(signature))
+        return SklearnPredictor(model, answer, signature.inputs)
 
 
 class SklearnPredictor:
-    """Asks the model itself, in frames."""
+    """Asks the model itself, in frames, or in arrays where it takes tensors."""
 
-    def __init__(self, model: object, answer: Answer, schema: ColumnSchema) -> None:
+    def __init__(self, model: object, answer: Answer, schema: Schema) -> None:
         self._model = model
         self._answer = answer
         self._schema = schema
@@ -90,8 +92,12 @@ class SklearnPredictor:
     def compiled(self) -> Predictor:
         """The same with its steps fused, or with compiled trees in the model; see `Compilable`."""
         from sparkscore.flavors.fused_sklearn import fused_or_compiled
+        from sparkscore.trees.forest import NotCompiledError
 
-        return fused_or_compiled(self._model, self._answer, self._schema, self)
+        columns = as_column_schema(self._schema)
+        if columns is not self._schema and not is_float_matrix(columns):
+            raise NotCompiledError("it takes an array of other values than doubles")
+        return fused_or_compiled(self._model, self._answer, columns, self)
 
     def fitted(self) -> FittedModel:
         """The estimator; see `Convertible`."""
@@ -99,7 +105,7 @@ class SklearnPredictor:
 
     def predict(self, batch: pa.RecordBatch) -> object:
         """The model's answer; see `Predictor`."""
-        return self._answer(self._model, pandas_frame(batch, self._schema))
+        return self._answer(self._model, model_input(batch, self._schema))
 
 
 def load_estimator(path: Path, serialization_format: object, trust: TrustPolicy) -> object:

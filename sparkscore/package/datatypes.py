@@ -67,7 +67,7 @@ class MapType:
 
 @dataclass(frozen=True)
 class AnyType:
-    """Anything at all; it has no Arrow twin, so a table cannot fill it."""
+    """Anything at all: an input takes a column of whatever type, and an output cannot be it."""
 
 
 DataType = ScalarType | ArrayType | ObjectType | MapType | AnyType
@@ -134,11 +134,15 @@ def type_text(kind: DataType) -> str:
     return "any" if isinstance(kind, AnyType) else kind.value
 
 
-def arrow_type(kind: DataType) -> pa.DataType:
+def arrow_type(kind: DataType, *, takes_any: bool = False) -> pa.DataType:
     """The Arrow type of a column of this type; datetime is microseconds without a zone.
 
+    Args:
+        kind: The type.
+        takes_any: Whether `any` is Arrow's null, for whoever puts the source's type in its place.
+
     Raises:
-        SignatureMismatchError: The type is or holds `any`.
+        SignatureMismatchError: The type is or holds `any`, and that is not taken.
     """
     import pyarrow as pa
 
@@ -154,17 +158,33 @@ def arrow_type(kind: DataType) -> pa.DataType:
             ScalarType.DATETIME: pa.timestamp("us"),
         }[kind]
     if isinstance(kind, ArrayType):
-        return pa.list_(arrow_type(kind.items))
+        return pa.list_(arrow_type(kind.items, takes_any=takes_any))
     if isinstance(kind, MapType):
-        return pa.map_(pa.string(), arrow_type(kind.values))
+        return pa.map_(pa.string(), arrow_type(kind.values, takes_any=takes_any))
     if isinstance(kind, ObjectType):
         return pa.struct(
-            [pa.field(p.name, arrow_type(p.type), not p.required) for p in kind.properties]
+            [
+                pa.field(p.name, arrow_type(p.type, takes_any=takes_any), not p.required)
+                for p in kind.properties
+            ]
         )
+    if takes_any:
+        return pa.null()
     raise SignatureMismatchError(
-        "the signature holds the type 'any', which no table column has; save the model again "
-        "with a signature that names the type"
+        "the signature declares the type 'any', which is no type of a column that is written; save "
+        "the model again with a signature that names the type"
     )
+
+
+def holds_any(kind: DataType) -> bool:
+    """Whether a type is `any`, or one of its parts is."""
+    if isinstance(kind, ArrayType):
+        return holds_any(kind.items)
+    if isinstance(kind, MapType):
+        return holds_any(kind.values)
+    if isinstance(kind, ObjectType):
+        return any(holds_any(part.type) for part in kind.properties)
+    return isinstance(kind, AnyType)
 
 
 def type_from_arrow(kind: pa.DataType, where: str) -> DataType:

@@ -249,6 +249,13 @@ def write_example(folder: Path, rows: pa.RecordBatch, *, named: bool) -> dict[st
     return {"artifact_path": INPUT_EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
 
 
+def write_tensors(folder: Path, tensors: object) -> dict[str, object]:
+    """Write arrays, as (nested) lists or by name, as `input_example.json`; see `write_example`."""
+    text = json.dumps(tensors, default=str)  # Times as their text, as in frames.
+    (folder / INPUT_EXAMPLE).write_text(text, encoding="utf-8")
+    return {"artifact_path": INPUT_EXAMPLE, "type": "ndarray"}
+
+
 def _plain(value: object) -> object:
     """A value as MLflow's JSON has it: times in ISO form, bytes in base64."""
     if isinstance(value, bytes):

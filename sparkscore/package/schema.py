@@ -88,6 +88,9 @@ def parse_schema(text: str, where: str) -> Schema:
     if kinds == {True, False}:
         raise PackageFormatError(f"signature {where} mixes columns and tensors; use one kind")
     places = [f"signature {where}[{i}]" for i in range(len(nodes))]
+    if [node.get("name") for node in nodes] == list(range(len(nodes))):
+        # MLflow's names of a frame without any.
+        nodes = [{key: node[key] for key in node if key != "name"} for node in nodes]
     names = [_name(node, place) for node, place in zip(nodes, places, strict=True)]
     _check_names(names, where)
     pairs = list(zip(names, nodes, places, strict=True))

@@ -31,6 +31,7 @@ from sparkscore.package.schema import (
     parse_params,
     parse_schema,
 )
+from sparkscore.package.tensors import tensor_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +124,12 @@ def arrow_schema(schema: ColumnSchema) -> pa.Schema:
 
 
 def infer_signature(
-    data: pd.DataFrame | pa.Table | pa.RecordBatch | np.ndarray | ToArrow,
+    data: pd.DataFrame
+    | pa.Table
+    | pa.RecordBatch
+    | np.ndarray
+    | Mapping[str, np.ndarray]
+    | ToArrow,
     predictions: object = None,
     params: Mapping[str, object] | None = None,
 ) -> Signature:
@@ -131,8 +137,9 @@ def infer_signature(
 
     Args:
         data: Inputs as the model was fitted on them. A column is required if it holds no null
-            (NaN counts as null in pandas). Columns named by a RangeIndex, and those of an array of
-            one or two axes, have no name. Of a Spark DataFrame, 1,000 rows are read.
+            (NaN counts as null in pandas). Columns named by a RangeIndex have no name, and neither
+            have those of an array of objects. Other arrays are tensors, of any number of rows; a
+            mapping has one by each name. Of a Spark DataFrame, 1,000 rows are read.
         predictions: What the model answered: an array of one axis (one column `prediction`) or
             two (one column of lists), a Series, DataFrame, list, Arrow data, a Spark DataFrame, or
             a mapping of column to such arrays.
@@ -142,28 +149,57 @@ def infer_signature(
         SignatureMismatchError: A column's type cannot be kept exactly, such as decimals.
         UsageError: The data is of another kind.
     """
-    inputs = None if isinstance(data, Mapping) else _schema_of(_as_frame(data), "column")
+    inputs = _tensors_of(data) or _schema_of(_as_frame(data), "column")
     if inputs is None:
         raise UsageError(
-            "a signature is inferred from a pandas or Spark DataFrame, an Arrow table or a NumPy "
-            f"array of one or two axes, not from {shown(data)}"
+            "a signature is inferred from a pandas or Spark DataFrame, an Arrow table, a NumPy "
+            f"array of one axis or more, or a mapping of names to such arrays, not from "
+            f"{shown(data)}; take one of these, or pass a signature of your own"
         )
     outputs = None
     if predictions is not None:
         predictions = _collected(predictions)
         outputs = _schema_of(predictions, "prediction column")
-        outputs = outputs or _prediction_column(predictions, inputs.names)
+        outputs = outputs or _prediction_column(predictions, _input_names(inputs))
     return Signature(inputs, outputs, tuple(_param(k, v) for k, v in (params or {}).items()))
 
 
+def _tensors_of(data: object) -> TensorSchema | None:
+    """The tensors that arrays are; None for other data."""
+    import numpy as np
+
+    named = data if isinstance(data, Mapping) else {None: data}
+    arrays = {k: v for k, v in named.items() if isinstance(v, np.ndarray) and v.ndim}
+    if not arrays or len(arrays) < len(named):
+        return None
+    if None in arrays and arrays[None].dtype == object:
+        return None
+    tensors = tuple(_tensor(None if k is None else str(k), v) for k, v in arrays.items())
+    for tensor in tensors:
+        tensor_columns(tensor)  # Refuses what no table could ever fill.
+    return TensorSchema(tensors)
+
+
+def _tensor(name: str | None, array: np.ndarray) -> TensorSpec:
+    # A text's length in NumPy is that of the longest one, which says nothing.
+    dtype = "str" if array.dtype.kind == "U" else array.dtype.name
+    return TensorSpec(name, dtype, (-1, *array.shape[1:]))
+
+
+def _input_names(inputs: Schema) -> Sequence[str]:
+    if isinstance(inputs, ColumnSchema):
+        return inputs.names
+    return [tensor.name for tensor in inputs.tensors if tensor.name is not None]
+
+
 def _as_frame(data: object) -> object:
-    """Input data as columns: an array of numbers is a table without names."""
+    """Input data as columns: an array of objects is a table without names."""
     import numpy as np
     import pandas as pd
 
     if isinstance(data, np.ndarray) and data.ndim in (1, 2):
         return pd.DataFrame(data)
-    return _collected(data)
+    return None if isinstance(data, Mapping) else _collected(data)
 
 
 def _collected(data: object) -> object:
@@ -174,9 +210,7 @@ def _collected(data: object) -> object:
 
 def _schema_of(data: object, noun: str) -> ColumnSchema | None:
     columns = tuple(
-        ColumnSpec(
-            name, type_from_arrow(values.type, f"{noun} {name!r}"), required=values.null_count == 0
-        )
+        ColumnSpec(name, _type_of(values, f"{noun} {name!r}"), required=values.null_count == 0)
         for name, values in _named_arrays(data, noun)
     )
     return ColumnSchema(columns) if columns else None
@@ -209,10 +243,28 @@ def _prediction_column(predictions: object, input_names: Sequence[str]) -> Colum
     is_own = isinstance(name, str) and name != "" and name not in input_names
     column = ColumnSpec(
         str(name) if is_own else _PREDICTION,
-        type_from_arrow(values.type, "predictions"),
+        _type_of(values, "predictions"),
         required=values.null_count == 0,
     )
     return ColumnSchema((column,))
+
+
+def _type_of(values: pa.Array | pa.ChunkedArray, where: str) -> DataType:
+    """The type that values show; a part of objects is required if it is null in none of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        return ArrayType(_type_of(pc.list_flatten(values), where))
+    if not pa.types.is_struct(values.type):
+        return type_from_arrow(values.type, where)
+    parts = values.filter(pc.is_valid(values)).flatten()
+    return ObjectType(
+        tuple(
+            Property(field.name, _type_of(part, f"{where}.{field.name}"), part.null_count == 0)
+            for field, part in zip(values.type, parts, strict=True)
+        )
+    )
 
 
 def _array(values: object, where: str) -> pa.Array | pa.ChunkedArray:

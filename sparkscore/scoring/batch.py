@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.flavors.base import Parametric
-from sparkscore.scoring.casts import cast_column, find_cast
+from sparkscore.scoring.casts import cast_column, find_cast, is_list
 from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.outputs import prediction_columns
 
@@ -171,23 +172,28 @@ def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch
     """The model's columns, and which rows are invalid (None: no row is).
 
     Raises:
-        InvalidRowsError: A row is invalid, and the policy is to fail.
+        InvalidRowsError: A row is invalid, and the policy is to fail; or a text is no UTF-8.
         SignatureMismatchError: A column is of a type that the model's column cannot be made of.
     """
     columns: list[pa.Array] = []
+    fields: list[pa.Field] = []
     invalid: pa.Array | None = None
     for binding in task.bindings:
         column, wrong = _bind_column(batch, binding)
-        columns.append(column)
+        if binding.spread:
+            columns.extend(_items(column))
+            item = binding.type.value_type
+            fields.extend(pa.field(name, item, nullable=False) for name in binding.spread)
+        else:
+            columns.append(column)
+            fields.append(
+                pa.field(binding.model_column, column.type, nullable=not binding.needs_value)
+            )
         if wrong is None:
             continue
         if task.on_invalid is InvalidRows.FAIL:
             raise InvalidRowsError(_invalid_text(batch, binding, wrong, task.model))
         invalid = wrong if invalid is None else pc.or_(invalid, wrong)
-    fields = [
-        pa.field(binding.model_column, binding.type, nullable=not binding.needs_value)
-        for binding in task.bindings
-    ]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), invalid
 
 
@@ -195,17 +201,57 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
     if binding.source is None:
         return pa.nulls(batch.num_rows, binding.type), None
     column = batch.column(binding.source.name)
-    cast = binding.cast or find_cast(column.type, binding.type)
-    if cast is None:
+    if _holds_text(column.type):
+        _check_text(column, binding.source.name)
+    if binding.cast is None and find_cast(column.type, binding.type) is None:
         raise SignatureMismatchError(
             f"the model's column {binding.model_column!r} is {binding.type}, but a column of type "
             f"{column.type} was given; cast it, or give another column"
         )
-    converted, unfit = cast_column(column, binding.type, cast)
+    converted, unfit = cast_column(column, binding.type)
     if binding.needs_value and column.null_count:
         empty = pc.is_null(column)
         return converted, empty if unfit is None else pc.or_(empty, unfit)
     return converted, unfit
+
+
+def _items(rows: pa.FixedSizeListArray) -> list[pa.Array]:
+    """The items of rows of one length, a column for each place."""
+    size = rows.type.list_size
+    values = rows.values.slice(rows.offset * size, len(rows) * size)
+    if values.null_count or not (
+        pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    ):
+        return [pc.list_element(rows, i) for i in range(size)]
+    matrix = values.to_numpy().reshape(len(rows), size)
+    # One pass, instead of a strided one for each column. Rows that are null are rejected.
+    return [pa.array(column) for column in np.ascontiguousarray(matrix.T)]
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _check_text(column: pa.Array, name: str) -> None:
+    """Refuse bytes that are no text, which files and Spark hand on as they are."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as exc:
+        for row, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as wrong:
+                raise InvalidRowsError(
+                    f"column {name!r} holds text that is no UTF-8: byte "
+                    f"0x{wrong.object[wrong.start]:02x} at offset {wrong.start} of "
+                    f"{shown(wrong.object)}, in row {row} of a batch of {len(column)}; decode it "
+                    "rightly in a view, or mend it there with make_valid_utf8"
+                ) from exc
+        raise
 
 
 def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> object:
@@ -242,14 +288,25 @@ def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
 def _invalid_text(batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str) -> str:
     source = binding.source
     assert source is not None
-    first = batch.column(source.name).filter(wrong)[0].as_py()
-    what = (
-        "is null, but the model's column is required and its type has no missing value"
-        if first is None
-        else f"is {first}, which no {binding.type} equals"
-    )
+    row = pc.index(wrong, True).as_py()
+    first = batch.column(source.name)[row].as_py()
+    if first is None:
+        what = "is null, but the model's column is required and its type has no missing value"
+    elif is_list(binding.type):
+        what = f"is {shown(first)}, which is no row of {_shape_text(binding.type)} without null"
+    else:
+        what = f"is {shown(first)}, which no {binding.type} equals"
     return (
         f"model {model}: column {source.name!r} {what} ({pc.sum(wrong).as_py()} such rows in a "
-        f"batch of {batch.num_rows}); fill or filter them, declare the column optional, or set "
-        "scoring.on_invalid=reject (--on-invalid reject)"
+        f"batch of {batch.num_rows}, the first is its row {row}); fill or filter them, declare the "
+        "column optional, or set scoring.on_invalid=reject (--on-invalid reject)"
     )
+
+
+def _shape_text(kind: pa.DataType) -> str:
+    """The type of a tensor's rows, such as `double[28, 28]`."""
+    lengths: list[str] = []
+    while is_list(kind):
+        lengths.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "-1")
+        kind = kind.value_type
+    return f"{kind}[{', '.join(lengths)}]"

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from sparkscore.errors import SignatureMismatchError
 from sparkscore.package.signature import ColumnSchema, Signature, TensorSchema, arrow_type
+from sparkscore.package.tensors import tensor_columns, tensor_type
+from sparkscore.scoring.casts import can_hold_missing
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,48 @@ class SourceTable:
         return next((column for column in self.columns if column.name == name), None)
 
 
-def input_columns(model: ModelFacts) -> Mapping[str, tuple[pa.DataType, bool]]:
-    """The model's input columns in order: name -> (Arrow type, required).
+@dataclass(frozen=True)
+class InputColumn:
+    """One column of a model's input, as batches have it.
+
+    Attributes:
+        type: Its Arrow type; null, or null inside of it, takes any.
+        required: Whether the source must have it.
+        needs_value: Whether a null makes its row invalid.
+        rows: The type of a column of lists that may fill this one and those after it, `n_columns`
+            in all, one row a list; only the first of a matrix has it.
+    """
+
+    type: pa.DataType
+    required: bool
+    needs_value: bool
+    rows: pa.DataType | None = None
+    n_columns: int = 1
+
+
+def input_columns(model: ModelFacts) -> Mapping[str, InputColumn]:
+    """The model's input columns in order, by name; unnamed ones are called "0", "1", ...
+
+    A tensor is the columns that stand for it; see `package.tensors`.
 
     Raises:
-        SignatureMismatchError: The signature has tensors or unnamed columns, which no table
-            column can be bound to.
+        SignatureMismatchError: A tensor is of a type that Arrow lacks, or its rows are not its
+            first axis.
     """
     schema = model.signature.inputs
-    if not isinstance(schema, ColumnSchema) or any(not spec.name for spec in schema.columns):
-        raise SignatureMismatchError(
-            f"model {model.name!r} has no named input columns in its signature, so no table column "
-            "can be bound to it; package it with a signature made from a data frame"
-        )
-    return {str(spec.name): (arrow_type(spec.type), spec.required) for spec in schema.columns}
+    found: dict[str, InputColumn] = {}
+    if isinstance(schema, ColumnSchema):
+        for name, spec in zip(schema.names, schema.columns, strict=True):
+            kind = arrow_type(spec.type, takes_any=True)
+            needs_value = spec.required and not can_hold_missing(kind)
+            found[name] = InputColumn(kind, spec.required, needs_value)
+        return found
+    for tensor in schema.tensors:
+        columns = tensor_columns(tensor)
+        for i, name in enumerate(columns.names):
+            rows, n = (columns.rows, len(columns.names)) if i == 0 else (None, 1)
+            found[name] = InputColumn(columns.type, True, columns.needs_value, rows, n)
+    return found
 
 
 def prediction_schema(signature: Signature) -> pa.Schema:
@@ -108,7 +138,7 @@ def prediction_schema(signature: Signature) -> pa.Schema:
         )
     if isinstance(outputs, TensorSchema) and len(outputs.tensors) == 1:
         tensor = outputs.tensors[0]
-        data_type = arrow_type_of_tensor(tensor.dtype)
+        data_type = tensor_type(tensor.dtype)
         for _ in tensor.shape[1:]:
             data_type = pa.list_(data_type)
         return pa.schema([pa.field(tensor.name or "prediction", data_type)])
@@ -116,22 +146,6 @@ def prediction_schema(signature: Signature) -> pa.Schema:
         "the model's signature declares no output, so the score table would have no declared "
         "prediction column; package it with a signature that includes predictions"
     )
-
-
-def arrow_type_of_tensor(dtype: str) -> pa.DataType:
-    """The Arrow type for a numpy dtype name of a tensor spec.
-
-    Raises:
-        SignatureMismatchError: Arrow has none for it.
-    """
-    if dtype.startswith(("str", "object", "<U", "U")):
-        return pa.string()
-    try:
-        return pa.from_numpy_dtype(dtype)
-    except (TypeError, ValueError, pa.ArrowNotImplementedError) as exc:
-        raise SignatureMismatchError(
-            f"a tensor of dtype {dtype!r} has no column type; declare the output as a column"
-        ) from exc
 
 
 def _default_name(index: int, specs: Sequence[object]) -> str:

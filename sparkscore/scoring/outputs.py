@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkscore.errors import PredictionError, listed, shown
+from sparkscore.package.tensors import nested_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +127,7 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, np.ndarray) and values.ndim > 1:
-        return _lists_of(values)
+        return nested_lists(values)
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pa.array(np.asarray(values), from_pandas=False)
@@ -139,17 +140,6 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
     wanted = None if pa.types.is_integer(inner) else declared
     # pandas writes NaN for a missing label; among floats it is a value of its own.
     return pa.array(values, type=wanted, from_pandas=not pa.types.is_floating(inner))
-
-
-def _lists_of(matrix: np.ndarray) -> pa.Array:
-    """Rows of an n-dimensional array as (nested) lists over one contiguous buffer."""
-    flat: pa.Array = pa.array(np.ascontiguousarray(matrix).reshape(-1), from_pandas=False)
-    for axis in range(matrix.ndim - 1, 0, -1):
-        width = matrix.shape[axis]
-        n_lists = int(np.prod(matrix.shape[:axis]))
-        offsets = pa.array(np.arange(n_lists + 1, dtype=np.int32) * width)
-        flat = pa.ListArray.from_arrays(offsets, flat)
-    return flat
 
 
 def _innermost(data_type: pa.DataType) -> pa.DataType:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
+from sparkscore.scoring.casts import is_list
 from sparkscore.scoring.comparison import Binding
 from sparkscore.spark.source import quoted
 from sparkscore.spark.worker import ScoringTask, score_batches
@@ -92,7 +93,8 @@ def _as_batch(
     arrays = {}
     for name, (known, wanted) in columns.items():
         values = frame[name]
-        # Integers keep their type, so that filling a double from them is checked.
-        own = None if pd.api.types.is_integer_dtype(values.dtype) else wanted
+        # Integers and lists keep their type, so that what is filled from them is checked.
+        is_checked = pd.api.types.is_integer_dtype(values.dtype) or is_list(wanted)
+        own = None if is_checked else wanted
         arrays[name] = pa.Array.from_pandas(values, type=known or own)
     return pa.RecordBatch.from_pydict(arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,8 +14,13 @@ from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.params import given_params
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
-from sparkscore.scoring.casts import can_hold_missing
-from sparkscore.scoring.comparison import Binding, InvalidRows, compare, mismatch_text
+from sparkscore.scoring.comparison import (
+    Binding,
+    InvalidRows,
+    compare,
+    mismatch_text,
+    rows_binding,
+)
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.node_cache import NodeLimits
@@ -100,6 +106,7 @@ def column_function(
     """The model as a function of columns, in the signature's order, as MLflow's `spark_udf` is.
 
     The function takes column names or Columns; without any it takes the model's own input names.
+    Of a model that takes a matrix, a single one is a column of lists.
     One prediction column gives its scalar type, several a struct of them.
 
     Raises:
@@ -111,25 +118,27 @@ def column_function(
     if engine == "pandas":
         # A double may be filled from a long too; which it is, only the workers see.
         may_be_long = (pa.int64(), pa.float64())
-        longs = [name for name, (data_type, _) in inputs.items() if data_type in may_be_long]
+        longs = [name for name, column in inputs.items() if column.type in may_be_long]
         _check_exact_integers(spark, model, longs)
     # The types of columns are known to the workers only, so each batch is bound by its own.
     bindings = tuple(
-        Binding(
-            model_column=name,
-            source=SourceColumn(name, None, ""),
-            type=data_type,
-            cast=None,
-            needs_value=required and not can_hold_missing(data_type),
-        )
-        for name, (data_type, required) in inputs.items()
+        Binding(name, SourceColumn(name, None, ""), column.type, None, column.needs_value)
+        for name, column in inputs.items()
     )
     batch = _batch_task(model, bindings, params)
     task = _task(spark, model, batch, trust, limits, tree_runtime, node_limits)
+    first, wanted = next(iter(inputs.items()), ("", None))
+    by_rows = task
+    if wanted is not None and wanted.n_columns > 1:
+        rows = rows_binding(first, SourceColumn(first, None, ""), wanted)
+        by_rows = replace(task, batch=replace(batch, bindings=(rows,)))
 
     def score(*columns: str | Column) -> Column:
         """Predictions for the given columns, lazily."""
-        answer = answer_column(task, _named(columns, tuple(inputs), model), engine)
+        if len(columns) == 1 and by_rows is not task:
+            answer = answer_column(by_rows, _named(columns, (first,), model), engine)
+        else:
+            answer = answer_column(task, _named(columns, tuple(inputs), model), engine)
         if len(predictions) == 1:
             return answer["p0"]
         fields = (answer[f"p{i}"].alias(name) for i, name in enumerate(predictions.names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,19 @@ from sparkscore.errors import (
 )
 from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
-from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ParamSpec, ScalarType
+from sparkscore.package.schema import TensorSchema, TensorSpec
+from sparkscore.package.signature import (
+    AnyType,
+    ArrayType,
+    ColumnSchema,
+    ColumnSpec,
+    DataType,
+    MapType,
+    ObjectType,
+    ParamSpec,
+    Property,
+    ScalarType,
+)
 from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch
 from sparkscore.scoring.comparison import InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
@@ -33,6 +45,7 @@ from sparkscore.testing.models import (
     Greedy,
     OneForAll,
     Refusing,
+    SeenAsArrays,
     SeenAsText,
     Third,
     Thirds,
@@ -82,6 +95,36 @@ MANY_DOUBLES = pa.table(
 )
 """Rows for a model of doubles and one required long, which are missing in different places."""
 
+ARRAYS = pa.table(
+    {
+        "id": pa.array(range(4), pa.int64()),
+        "lists": [[i + 0.5, float(2**53 - i)] for i in range(4)],
+        "0": [i + 0.5 for i in range(4)],
+        "1": pa.array([2**53 - i for i in range(4)], pa.int64()),
+        "one": pa.array([2**53 - i for i in range(4)], pa.int64()),
+        "wide": pa.array([0.0, 0.5, 1.0, 1.5], pa.float32()),
+        "image": pa.array([[[1, 2, 3], [4, 5, 255]]] * 4, pa.list_(pa.list_(pa.int16()))),
+        "word": ["", "ab", "abcd", "ä"],
+    }
+)
+"""Columns that stand for tensors: lists, and single values."""
+
+_THING = pa.struct([("more", pa.string()), ("b", pa.int32()), ("a", pa.int64())])
+_WHOLE_THING = {"more": "left out", "b": 1, "a": ODD_LONG}
+OBJECTS = pa.table(
+    {
+        "id": pa.array(range(3), pa.int64()),
+        "thing": pa.array([_WHOLE_THING, None, {"more": "", "b": 2, "a": None}], _THING),
+        "things": pa.array([[_WHOLE_THING, None], None, []], pa.list_(_THING)),
+        "marks": pa.array(
+            [[("x", 0.5), ("y", None)], None, []], pa.map_(pa.string(), pa.float32())
+        ),
+        "free": pa.array([{"z": [1, 2]}, None, None], pa.struct([("z", pa.list_(pa.int32()))])),
+    }
+)
+"""Objects with parts in another order and further ones; the last lacks one that models need."""
+
+TEXT: dict[str, DataType] = {"prediction": ScalarType.STRING}
 X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
 WHOLE_X = ColumnSchema((ColumnSpec("x", ScalarType.LONG),))
 
@@ -160,6 +203,78 @@ class EngineContract:
         valid = MANY_DOUBLES.filter(MANY_DOUBLES["whole"].is_valid())
         assert self._predictions(target, "prediction") == direct(model, valid)
         assert self.read(target).sort_by("id").select(kept).equals(valid.select(kept))
+
+    def test_model_of_objects_sees_them_as_dictionaries_with_the_parts_that_it_declares(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        thing = ObjectType(
+            (
+                Property("a", ScalarType.LONG),
+                Property("b", ScalarType.DOUBLE, required=False),
+                Property("c", ScalarType.STRING, required=False),
+            )
+        )
+        inputs = ColumnSchema(
+            (
+                ColumnSpec("thing", thing),
+                ColumnSpec("things", ArrayType(thing)),
+                ColumnSpec("marks", MapType(ScalarType.DOUBLE)),
+                ColumnSpec("free", AnyType()),
+            )
+        )
+        model = packaged(SeenAsText(), tmp_path / "model", inputs=inputs, outputs=TEXT)
+        asked = request(target, on_invalid=InvalidRows.REJECT)
+        outcome = self.score(model, OBJECTS, asked)
+        outcome.check_books()
+        assert (outcome.n_scored, outcome.n_rejected) == (2, 1)
+        whole = "{'a': 9223372036854775707, 'b': 1.0, 'c': None}"
+        assert self._scores(target) == [
+            f"{whole} | [{whole}, None] | {{'x': 0.5, 'y': None}} | {{'z': [1, 2]}}",
+            "null | null | null | null",
+        ]
+
+    @pytest.mark.parametrize("column", ["lists", "0"])
+    def test_model_of_a_matrix_sees_rows_of_lists_or_of_columns(
+        self, tmp_path: Path, target: Path, column: str
+    ) -> None:
+        inputs = TensorSchema((TensorSpec(None, "float64", (-1, 2)),))
+        model = packaged(SeenAsArrays(), tmp_path / "model", inputs=inputs, outputs=TEXT)
+        self.score(model, ARRAYS, request(target, columns={"0": column}))
+        assert self._scores(target) == [f":float64[2][{i}.5, {2**53 - i}.0]" for i in range(4)]
+        assert self._predictions(target, "prediction") == direct(model, ARRAYS, {"0": column})
+
+    def test_model_of_named_tensors_sees_each_in_its_type_and_shape(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        tensors = (
+            TensorSpec("one", "int64", (-1,)),
+            TensorSpec("wide", "float32", (-1, 1)),
+            TensorSpec("image", "uint8", (-1, 2, 3)),
+            TensorSpec("word", "str", (-1,)),
+        )
+        model = packaged(
+            SeenAsArrays(), tmp_path / "model", inputs=TensorSchema(tensors), outputs=TEXT
+        )
+        self.score(model, ARRAYS, request(target))
+        seen = self._scores(target)
+        image = "image:uint8[2, 3][[1, 2, 3], [4, 5, 255]]"
+        assert seen[1] == f"one:int64[]{2**53 - 1} | wide:float32[1][0.5] | {image} | word:str_[]ab"
+        assert self._predictions(target, "prediction") == direct(model, ARRAYS)
+
+    def test_rows_that_no_tensor_has_are_rejected_or_fail_the_job_by_name(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        inputs = TensorSchema((TensorSpec("lists", "float64", (-1, 2)),))
+        model = packaged(SeenAsArrays(), tmp_path / "model", inputs=inputs, outputs=TEXT)
+        lists = pa.array([[0.5, 1.5], [1.5], None, [2.5, None], [3.5, 4.5]], ARRAYS["lists"].type)
+        rows = pa.table({"id": pa.array(range(5), pa.int64()), "lists": lists})
+        with pytest.raises(InvalidRowsError, match=r"column 'lists' is .* no row of double\[2\]"):
+            self.score(model, rows, request(target))
+        outcome = self.score(model, rows, request(target, on_invalid=InvalidRows.REJECT))
+        outcome.check_books()
+        assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (5, 2, 3)
+        seen = [f"lists:float64[2][{x}, {x + 1}]" for x in (0.5, 3.5)]
+        assert self._scores(target) == seen
 
     def test_params_reach_the_model_and_are_part_of_the_run(
         self, tmp_path: Path, target: Path
@@ -481,9 +596,11 @@ def described(rows: pa.Table) -> SourceTable:
     return SourceTable(uri="memory", format="arrow", version="0", columns=columns)
 
 
-def direct(model: ModelFacts, rows: pa.Table) -> list[dict[str, object]]:
+def direct(
+    model: ModelFacts, rows: pa.Table, columns: Mapping[str, str] | None = None
+) -> list[dict[str, object]]:
     """The model's predictions for `rows` in order, by the worker code and without an engine."""
-    bindings, _ = compare(model, described(rows), {})
+    bindings, _ = compare(model, described(rows), columns or {})
     task = BatchTask(model.label, bindings, model.predictions)
     predictor = load_predictor(open_package(model.folder), TRUST)
     (batch,) = rows.combine_chunks().to_batches()

@@ -23,6 +23,7 @@ from sparkscore.package.signature import (
     DataType,
     ParamSpec,
     ScalarType,
+    Schema,
     Signature,
 )
 from sparkscore.scoring.facts import ModelFacts
@@ -67,6 +68,26 @@ class SeenAsText:
     def predict(self, context: object, model_input: pd.DataFrame) -> list[str]:  # noqa: ARG002
         """The row as text."""
         return [_text(row) for row in model_input.itertuples(index=False, name=None)]
+
+
+class SeenAsArrays:
+    """Answers with the arrays that it was given, row by row, as text: name, type, shape, values."""
+
+    def predict(
+        self,
+        context: object,  # noqa: ARG002
+        model_input: np.ndarray | dict[str, np.ndarray],
+    ) -> list[str]:
+        """The row of each array as text."""
+        arrays = model_input if isinstance(model_input, dict) else {"": model_input}
+        parts = [
+            [
+                f"{name}:{values.dtype.type.__name__}{list(row.shape)}{row.tolist()}"
+                for row in values
+            ]
+            for name, values in arrays.items()
+        ]
+        return [" | ".join(row) for row in zip(*parts, strict=True)]
 
 
 class Thirds:
@@ -213,7 +234,7 @@ def packaged(
     model: object,
     folder: Path,
     *,
-    inputs: ColumnSchema = INPUTS,
+    inputs: Schema = INPUTS,
     outputs: dict[str, DataType] | None = None,
     params: tuple[ParamSpec, ...] = (),
     code_paths: tuple[Path, ...] = (),

@@ -154,3 +154,10 @@ def test_a_run_key_that_could_change_a_filter_is_refused(path: Path) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path / 'none.yaml'}" in refusal(tmp_path / "none.yaml", {})
+
+
+def test_columns_may_be_mapped_by_their_positions(path: Path) -> None:
+    path.write_text(JOB.replace("  carrier: airline\n", "  0: airline\n  '1': tail\n"))
+    job = load_job(path, run_key="k").values
+    assert job.columns == {"0": "airline", "1": "tail"}
+    assert load_job(path, {"columns.0": "carrier"}, run_key="k").values.columns["0"] == "carrier"

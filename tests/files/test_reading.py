@@ -11,7 +11,7 @@ import pytest
 from sparkscore.errors import DataError, SourceError
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Compare, Predicate
-from sparkscore.files.reading import TableReading, read_piece
+from sparkscore.files.reading import TableReading, is_readable_as, read_piece
 
 MAX_BYTES = 1 << 20
 
@@ -165,3 +165,11 @@ def test_dates_beyond_pythons_do_not_hinder_a_filter(
     )
     piece = FilePiece(str(tmp_path / "f.parquet"), 0, 1 << 62)
     assert [batch.to_pylist() for batch in read_piece(piece, reading)] == [[{"n": 2}]]
+
+
+@pytest.mark.parametrize("have", [pa.decimal128(10, 2), pa.uint8()], ids=str)
+def test_file_of_a_type_that_only_models_are_given_is_no_double_of_a_table(
+    have: pa.DataType,
+) -> None:
+    assert not is_readable_as(have, pa.float64())
+    assert is_readable_as(have, have)

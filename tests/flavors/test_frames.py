@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sparkscore.errors import SignatureMismatchError, UsageError
 from sparkscore.flavors.frames import float_matrix, pandas_frame, record_batch
 from sparkscore.package.signature import (
+    AnyType,
     ArrayType,
     ColumnSchema,
     ColumnSpec,
@@ -138,3 +140,22 @@ def test_example_that_lacks_a_column_or_a_type_is_refused() -> None:
         record_batch(pd.DataFrame({"y": [1]}), schema)
     with pytest.raises(UsageError, match="does not fit the signature"):
         record_batch(pd.DataFrame({"x": ["n/a"]}), schema)
+
+
+def test_columns_of_any_type_come_in_their_own_and_examples_of_them_are_taken() -> None:
+    schema = ColumnSchema(tuple(ColumnSpec(name, AnyType()) for name in ("n", "x", "d", "o")))
+    batch = pa.record_batch(
+        {
+            "n": pa.array([9223372036854775707, None], pa.int64()),
+            "x": pa.array([0.5, None], pa.float64()),
+            "d": pa.array([Decimal("1.50"), None], pa.decimal128(10, 2)),
+            "o": [{"a": [1, 2]}, None],
+        }
+    )
+    frame = pandas_frame(batch, schema)
+    assert [str(dtype) for dtype in frame.dtypes] == ["Int64", "float64", "object", "object"]
+    assert frame["n"].tolist() == [9223372036854775707, pd.NA]
+    assert frame["d"].tolist() == [Decimal("1.50"), None]
+    assert frame["o"].tolist() == [{"a": [1, 2]}, None]
+    again = record_batch(frame, schema)
+    assert again.to_pydict() == batch.to_pydict()

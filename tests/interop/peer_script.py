@@ -317,6 +317,28 @@ def train(folder: Path) -> None:
     (folder / "runs.json").write_text(json.dumps(told), "utf-8")
 
 
+def infer(folder: Path) -> None:
+    """The signature of each of the cases beside this script, as JSON."""
+    cases = runpy.run_path(str(Path(__file__).with_name("inferred_cases.py")))
+    for name, data in cases["INPUTS"].items():
+        signature = infer_signature(data, params=cases["PARAMS"])
+        (folder / f"{name}.json").write_text(json.dumps(signature.to_dict()), "utf-8")
+
+
+def examples(folder: Path) -> None:
+    """MLflow's answers for the input example of each package in `folder`."""
+    for package in [path for path in folder.iterdir() if path.is_dir()]:
+        given = Model.load(str(package)).load_input_example(str(package))
+        answers = mlflow.pyfunc.load_model(str(package)).predict(given)
+        np.save(package.with_suffix(".npy"), np.asarray(answers))
+
+
 if __name__ == "__main__":
-    command = {"write": write, "read": read, "train": train}[sys.argv[1]]
-    command(Path(sys.argv[2]))
+    commands = {
+        "write": write,
+        "read": read,
+        "train": train,
+        "infer": infer,
+        "examples": examples,
+    }
+    commands[sys.argv[1]](Path(sys.argv[2]))

@@ -250,3 +250,29 @@ def test_mlflow_reads_our_signature_and_example(read_by_mlflow: Path, name: str)
     parts = signature.to_json_parts()
     assert {key: answer["signature"][key] for key in parts} == parts
     assert answer["n_example_rows"] == 10
+
+
+class OfArrays:
+    def predict(self, context: object, model_input: dict[str, np.ndarray]) -> np.ndarray:  # noqa: ARG002
+        image, n = model_input["image"], model_input["n"]
+        if (str(image.dtype), str(n.dtype)) != ("float32", "int64"):
+            raise TypeError(f"{image.dtype} and {n.dtype}")
+        answer: np.ndarray = image.sum(axis=(1, 2)) * n
+        return answer
+
+
+def test_models_of_arrays_and_their_examples_are_read_by_mlflow(
+    mlflow_peer: Callable[..., None], tmp_path: Path
+) -> None:
+    matrix = NUMBERS.fillna(0).to_numpy()
+    named = {"image": np.arange(12, dtype="float32").reshape(3, 2, 2), "n": np.array([1, 2, 3])}
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    fitted = HistGradientBoostingClassifier(max_iter=5).fit(matrix, TARGET > 0)
+    save_model(fitted, tmp_path / "matrix", input_example=matrix)
+    save_model(OfArrays(), tmp_path / "named", input_example=named)
+    cloudpickle.unregister_pickle_by_value(module)
+    mlflow_peer("examples", tmp_path)
+    expected = {"matrix": fitted.predict(matrix[:10]), "named": [6.0, 44.0, 114.0]}
+    for name, answer in expected.items():
+        assert np.load(tmp_path / f"{name}.npy").tolist() == list(answer)

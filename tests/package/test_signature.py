@@ -157,6 +157,32 @@ def test_inferred_types_keep_width_and_nullability() -> None:
     }
 
 
+def test_part_of_objects_is_required_if_no_object_lacks_it() -> None:
+    objects = [{"a": 1, "b": "x", "c": [{"d": 1}]}, {"a": 2, "c": [{"d": None}]}, None]
+    inputs = infer_signature(pd.DataFrame({"o": objects, "l": [[o] for o in objects]})).inputs
+    assert isinstance(inputs, ColumnSchema)
+    inner = ObjectType((Property("d", ScalarType.LONG, False),))
+    kind = ObjectType(
+        (
+            Property("a", ScalarType.LONG),
+            Property("b", ScalarType.STRING, False),
+            Property("c", ArrayType(inner)),
+        )
+    )
+    assert [column.required for column in inputs.columns] == [False, True]
+    assert [column.type for column in inputs.columns] == [kind, ArrayType(kind)]
+
+
+def test_positions_in_the_place_of_names_are_no_names() -> None:
+    text = '[{"type": "double", "name": 0, "required": true}, {"type": "long", "name": 1}]'
+    inputs = Signature.from_json_parts(text).inputs
+    assert inputs == ColumnSchema(
+        (ColumnSpec(None, ScalarType.DOUBLE), ColumnSpec(None, ScalarType.LONG))
+    )
+    with pytest.raises(PackageFormatError, match="a name must be text"):
+        Signature.from_json_parts('[{"type": "double", "name": 7}]')
+
+
 def test_arrow_data_gives_the_same_signature_as_pandas() -> None:
     table = pa.table({"a": [1, None], "s": ["x", "y"]})
     assert infer_signature(table) == infer_signature(table.to_batches()[0])
@@ -178,15 +204,40 @@ def test_type_that_cannot_be_kept_is_refused(column: object, message: str) -> No
         infer_signature(pd.DataFrame({"x": column}))
 
 
-def test_array_gives_the_same_signature_as_a_frame_of_it() -> None:
-    array = np.array([[1.0, 2.0], [3.0, 4.0]])
+@pytest.mark.parametrize(
+    ("array", "dtype", "shape"),
+    [
+        (np.zeros((2, 3)), "float64", (-1, 3)),
+        (np.zeros(2, "int32"), "int32", (-1,)),
+        (np.zeros((2, 28, 28, 1), "uint8"), "uint8", (-1, 28, 28, 1)),
+        (np.array([["a", "long"]]), "str", (-1, 2)),
+        (np.array([True]), "bool", (-1,)),
+    ],
+)
+def test_array_is_a_tensor_of_any_number_of_rows(
+    array: np.ndarray, dtype: str, shape: tuple[int, ...]
+) -> None:
+    assert infer_signature(array).inputs == TensorSchema((TensorSpec(None, dtype, shape),))
+    named = infer_signature({"a": array, "b": array}).inputs
+    assert named == TensorSchema(
+        (TensorSpec("a", dtype, shape), TensorSpec("b", dtype, shape)),
+    )
+
+
+def test_array_of_objects_gives_the_same_signature_as_a_frame_of_it() -> None:
+    array = np.array([[1.0, "a"], [3.0, "b"]], dtype=object)
     assert infer_signature(array) == infer_signature(pd.DataFrame(array))
-    assert infer_signature(array[:, 0]) == infer_signature(pd.DataFrame(array[:, 0]))
+
+
+def test_array_that_no_table_could_fill_is_refused() -> None:
+    with pytest.raises(SignatureMismatchError, match="complex128"):
+        infer_signature(np.zeros((2, 2), complex))
 
 
 def test_other_inputs_and_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="NumPy array of one or two axes"):
-        infer_signature(np.zeros((2, 2, 2)))
+    for data in ([[1.0, 2.0]], {"a": [1, 2]}, {}, np.float64(1), np.array(1.0), "text", None):
+        with pytest.raises(UsageError, match=r"not from .*pass a signature of your own"):
+            infer_signature(data)
     with pytest.raises(UsageError, match="must be named by text"):
         infer_signature(pd.DataFrame({"a": [1], 3: [2]}))
 

@@ -14,7 +14,7 @@ from sparkscore.errors import (
     SignatureMismatchError,
     UntrustedCodeError,
 )
-from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch, slices
+from sparkscore.scoring.batch import BatchLimits, BatchTask, bind_columns, score_batch, slices
 from sparkscore.scoring.casts import Cast
 from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.facts import SourceColumn
@@ -184,6 +184,51 @@ def test_long_that_is_no_double_is_rejected() -> None:
     assert scored.predictions.is_valid().to_pylist() == [True, False, True]
     with pytest.raises(InvalidRowsError, match=f"is {2**53 + 1}, which no double equals"):
         score_batch(DOUBLED, rows, task(checked))
+
+
+NO_TEXT = pa.Array.from_buffers(pa.string(), 3, pa.array([b"fine", b"a\xe9b", b"\xff"]).buffers())
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        NO_TEXT,
+        NO_TEXT.dictionary_encode(),
+        pa.ListArray.from_arrays([0, 1, 2, 3], NO_TEXT),
+        pa.StructArray.from_arrays([NO_TEXT], ["part"]),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("on_invalid", InvalidRows)
+def test_bytes_that_are_no_text_are_named_with_their_place(
+    column: pa.Array, on_invalid: InvalidRows
+) -> None:
+    words = task(binding("x", column.type), on_invalid=on_invalid)
+    with pytest.raises(InvalidRowsError) as caught:
+        score_batch(DOUBLED, pa.record_batch({"x": column}), words)
+    for part in ("column 'x'", "byte 0xe9 at offset 1 of b'a\\xe9b'", "row 1 of a batch of 3"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("item", [pa.float64(), pa.int32(), pa.bool_(), pa.string()], ids=str)
+@pytest.mark.parametrize("has_invalid", [False, True])
+def test_lists_are_spread_over_columns_row_by_row(item: pa.DataType, has_invalid: bool) -> None:
+    numbers = [[i % 2, (i + 1) % 3] for i in range(6)]
+    rows = pa.array(numbers).cast(pa.list_(pa.int32())).cast(pa.list_(item)).to_pylist()
+    lists = [None, rows[1], rows[2][:1], *rows[3:]] if has_invalid else rows
+    row = pa.list_(pa.field("item", item, nullable=False), 2)
+    spread = Binding("0", SourceColumn("l", None, ""), row, None, True, ("0", "1"))
+    # Pieces of a batch, as a worker takes them.
+    for batch in (
+        pa.record_batch({"l": pa.array(lists, pa.list_(item))}).slice(1, 4),
+        pa.record_batch({"l": pa.array(rows, row)}).slice(1, 4),
+    ):
+        inputs, invalid = bind_columns(batch, task(spread, on_invalid=InvalidRows.REJECT))
+        assert inputs.schema.names == ["0", "1"]
+        assert inputs.schema.types == [item, item]
+        valid = inputs if invalid is None else inputs.filter(pc.invert(invalid))
+        given = [x for x in batch["l"].to_pylist() if x is not None and len(x) == 2]
+        assert [list(r.values()) for r in valid.to_pylist()] == given
 
 
 def test_null_prediction_of_a_valid_row_is_no_rejection() -> None:

@@ -16,7 +16,7 @@ from sparkscore.package.schema import (
     TensorSchema,
     TensorSpec,
 )
-from sparkscore.package.signature import AnyType, ScalarType, Signature
+from sparkscore.package.signature import AnyType, ArrayType, ScalarType, Signature
 from sparkscore.scoring.casts import Cast
 from sparkscore.scoring.comparison import DifferenceKind, InvalidRows, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, prediction_schema
@@ -75,6 +75,28 @@ def test_missing_column_is_named_with_a_near_one() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("have", "told"),
+    [
+        ("T\u00e4nure", "did you mean 'T\u00e4nure'?"),
+        ("t\u00e4nure ", "has U+0020 SPACE where 't\u00e4nure' has its end"),
+        ("ta\u0308nure", "has U+0061 LATIN SMALL LETTER A where 't\u00e4nure' has U+00E4 LATIN"),
+        ("t\u00e4n\u200bure", "has U+200B ZERO WIDTH SPACE where 't\u00e4nure' has U+0075 LATIN"),
+        ("\u202et\u00e4nure", "has U+202E RIGHT-TO-LEFT OVERRIDE where"),
+        ("t\u00e4nur\u0435", "has U+0435 CYRILLIC SMALL LETTER IE where 't\u00e4nure' has U+0065"),
+    ],
+    ids=["case", "space", "decomposed", "zero width", "direction", "alphabet"],
+)
+def test_missing_column_is_named_with_one_that_looks_like_it(have: str, told: str) -> None:
+    with pytest.raises(SignatureMismatchError) as caught:
+        plan_scoring(
+            model(wants("t\u00e4nure", ScalarType.LONG)),
+            table({"other": pa.int64(), have: pa.int64()}),
+            REQUEST,
+        )
+    assert told in str(caught.value)
+
+
 def test_extra_column_is_told_and_does_no_harm() -> None:
     found = kinds({"a": pa.int64(), "more": pa.string()}, wants("a", ScalarType.LONG))
     assert found == {"more": "extra"}
@@ -118,9 +140,12 @@ def test_mapping_of_an_unknown_input_is_refused_with_a_near_one() -> None:
         (pa.date32(), ScalarType.DATETIME, "widened"),
         (pa.null(), ScalarType.STRING, "widened"),
         (pa.int64(), ScalarType.DOUBLE, "checked"),
-        (pa.int64(), ScalarType.INTEGER, "wrong type"),
+        (pa.int64(), ScalarType.INTEGER, "checked"),
         (pa.string(), ScalarType.DOUBLE, "wrong type"),
-        (pa.decimal128(10, 2), ScalarType.DOUBLE, "wrong type"),
+        (pa.decimal128(10, 2), ScalarType.DOUBLE, "widened"),
+        (pa.decimal128(38, 18), ScalarType.DOUBLE, "checked"),
+        (pa.float64(), ScalarType.LONG, "checked"),
+        (pa.float64(), ScalarType.FLOAT, "wrong type"),
         (None, ScalarType.DOUBLE, "wrong type"),
     ],
     ids=str,
@@ -176,23 +201,110 @@ def test_checked_cast_can_reject() -> None:
     assert plan.may_reject
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        TensorSchema((TensorSpec(None, "float64", (-1, 3)),)),
-        ColumnSchema((ColumnSpec(None, ScalarType.DOUBLE),)),
-    ],
-    ids=["tensor", "unnamed"],
-)
-def test_model_without_named_columns_is_refused(inputs: ColumnSchema | TensorSchema) -> None:
-    unnamed = replace(MODEL, signature=Signature(inputs, PREDICTION))
-    with pytest.raises(SignatureMismatchError, match="no named input columns"):
-        plan_scoring(unnamed, TABLE, REQUEST)
+def of_tensors(*tensors: TensorSpec) -> ModelFacts:
+    return replace(MODEL, signature=Signature(TensorSchema(tensors), PREDICTION))
 
 
-def test_input_of_any_type_is_refused() -> None:
+MATRIX = of_tensors(TensorSpec(None, "float64", (-1, 3)))
+DOUBLES = pa.list_(pa.float64())
+
+
+def bound(
+    model: ModelFacts, source: Mapping[str, pa.DataType], **columns: str
+) -> list[tuple[str, str | None, str, tuple[str, ...]]]:
+    """Model column, source column, Arrow type, and which columns it is spread over."""
+    mapped = {name.removeprefix("_"): column for name, column in columns.items()}
+    bindings, differences = compare(model, table(source), mapped)
+    assert not [d for d in differences if d.kind.is_fatal]
+    return [
+        (b.model_column, None if b.source is None else b.source.name, str(b.type), b.spread)
+        for b in bindings
+    ]
+
+
+def test_columns_without_names_are_bound_by_their_positions() -> None:
+    unnamed = model(ColumnSpec(None, ScalarType.DOUBLE), ColumnSpec(None, ScalarType.LONG))
+    source = {"a": pa.int64(), "0": pa.float64()}
+    assert bound(unnamed, source, _1="a") == [("0", "0", "double", ()), ("1", "a", "int64", ())]
+
+
+def test_matrix_is_filled_from_columns_by_position_or_from_one_of_lists() -> None:
+    numbers = {"0": pa.float64(), "1": pa.int32(), "x": pa.float32()}
+    assert bound(MATRIX, numbers, _2="x") == [
+        ("0", "0", "double", ()),
+        ("1", "1", "double", ()),
+        ("2", "x", "double", ()),
+    ]
+    row = "fixed_size_list<item: double not null>[3]"
+    lists = bound(MATRIX, {"features": DOUBLES, "1": pa.float64()}, _0="features")
+    assert lists == [("0", "features", row, ("0", "1", "2"))]
+
+
+def test_named_tensors_are_filled_from_columns_of_their_names() -> None:
+    tensors = of_tensors(
+        TensorSpec("flat", "int64", (-1,)),
+        TensorSpec("one", "float32", (-1, 1)),
+        TensorSpec("image", "uint8", (-1, 2, 3)),
+        TensorSpec("any", "float64", (-1, -1)),
+    )
+    source = {
+        "flat": pa.int32(),
+        "one": pa.float32(),
+        "image": pa.list_(pa.list_(pa.int16())),
+        "lists": DOUBLES,
+    }
+    image = "fixed_size_list<item: uint8 not null>[3] not null"
+    assert bound(tensors, source, any="lists") == [
+        ("flat", "flat", "int64", ()),
+        ("one", "one", "float", ()),
+        ("image", "image", f"fixed_size_list<item: {image}>[2]", ()),
+        ("any", "lists", "list<item: double not null>", ()),
+    ]
+    lists = {**source, "one": pa.list_(pa.float32())}
+    assert bound(tensors, lists, any="lists")[1][3] == ("one",)
+
+
+def test_matrix_that_no_column_fills_is_one_fault_that_says_how() -> None:
+    with pytest.raises(SignatureMismatchError) as caught:
+        plan_scoring(MATRIX, TABLE, REQUEST)
+    text = str(caught.value)
+    assert text.count("missing") == 1
+    for part in ("'0' to '2'", "--column 0=SOURCE", "one column of lists of 3"):
+        assert part in text
+
+
+def test_matrix_of_lists_beside_columns_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"columns maps '1'.*'l' holds lists"):
+        compare(MATRIX, table({"l": DOUBLES, "x": pa.float64()}), {"0": "l", "1": "x"})
+
+
+def test_lists_for_single_values_are_refused() -> None:
+    assert kinds({"a": DOUBLES}, wants("a", ScalarType.DOUBLE)) == {"a": "wrong type"}
+    with pytest.raises(SignatureMismatchError, match="'x' is double for fixed_size_list"):
+        plan_scoring(
+            of_tensors(TensorSpec("x", "float64", (-1, 2))), table({"x": pa.float64()}), REQUEST
+        )
+
+
+def test_tensor_whose_rows_are_not_its_first_axis_is_refused() -> None:
+    with pytest.raises(SignatureMismatchError, match="first axis is not the rows"):
+        plan_scoring(of_tensors(TensorSpec(None, "float64", (10, 3))), TABLE, REQUEST)
+
+
+def test_input_of_any_type_takes_what_the_source_has() -> None:
+    anything = model(ColumnSpec("a", AnyType()), ColumnSpec("l", ArrayType(AnyType())))
+    source = {"a": pa.decimal128(10, 2), "l": pa.list_(pa.date32())}
+    assert bound(anything, source) == [
+        ("a", "a", "decimal128(10, 2)", ()),
+        ("l", "l", "list<item: date32[day]>", ()),
+    ]
+    with pytest.raises(SignatureMismatchError, match="'l' is int64 for list"):
+        plan_scoring(anything, table({"l": pa.int64(), "a": pa.int64()}), REQUEST)
+
+
+def test_output_of_any_type_is_refused() -> None:
     with pytest.raises(SignatureMismatchError, match="'any'"):
-        plan_scoring(model(ColumnSpec("a", AnyType())), TABLE, REQUEST)
+        prediction_schema(Signature(ColumnSchema(()), ColumnSchema((ColumnSpec("p", AnyType()),))))
 
 
 @pytest.mark.parametrize(

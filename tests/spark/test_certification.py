@@ -207,6 +207,24 @@ def test_mlflow_scores_the_same_rows_under_the_models_own_names(
     assert check.agreement in (Agreement.EQUAL, Agreement.CLOSE), check.detail
 
 
+def test_model_fitted_on_an_array_is_certified_over_all_ways_and_mlflow(bench: Bench) -> None:
+    rows = bench.rows.to_numpy()
+    model = RandomForestClassifier(10, random_state=0).fit(rows, rows[:, 0] > 0)
+    signature = infer_signature(rows, model.predict(rows))
+    save_model(model, bench.folder / "model", signature=signature)
+    columns = {str(i): name for i, name in enumerate(bench.rows.columns)}
+    certificate = bench.certify(
+        str(bench.folder / "model"),
+        "a IS NOT NULL",
+        columns=columns,
+        n_rows=100,
+        mlflow_python=Path(os.environ["SPARKSCORE_MLFLOW_PYTHON"]),
+    )
+    assert certificate.failed == ()
+    assert certificate.checks[-1].name == "mlflow.pyfunc"
+    assert certificate.checks[-1].agreement is Agreement.EQUAL
+
+
 def test_a_sample_without_rows_certifies_nothing(bench: Bench) -> None:
     columns = ColumnSchema((ColumnSpec("a", ScalarType.DOUBLE),))
     packaged(Third(), bench.folder / "model", inputs=columns)

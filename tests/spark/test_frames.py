@@ -15,6 +15,7 @@ from sparkscore.errors import (
     SignatureMismatchError,
     UsageError,
 )
+from sparkscore.package.schema import TensorSchema, TensorSpec
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ParamSpec, ScalarType
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
@@ -25,6 +26,7 @@ from sparkscore.spark.worker import ScoringTask
 from sparkscore.testing.engine_contract import ODD_LONG, TRUST
 from sparkscore.testing.models import (
     Refusing,
+    SeenAsArrays,
     SeenAsText,
     Third,
     Thirds,
@@ -110,6 +112,34 @@ def test_predictions_follow_the_columns_of_the_frame(
         (1, 1.0, "plus"),
         (3, -2.0, "minus"),
     ]
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a model of a matrix of two columns that answers what it saw."""
+    inputs = TensorSchema((TensorSpec(None, "float64", (-1, 2)),))
+    folder = tmp_path_factory.mktemp("matrix") / "model"
+    return str(packaged(SeenAsArrays(), folder, inputs=inputs, outputs=dict(TEXT)).folder)
+
+
+@pytest.mark.parametrize("engine", ["arrow", "pandas"])
+def test_matrix_is_filled_from_columns_or_from_lists(
+    engine: str, spark: SparkSession, matrix: str, workspace: Workspace
+) -> None:
+    rows = [(0.5, 1.5), (2.5, -1.0)]
+    frame = spark.createDataFrame(
+        [(*row, list(row)) for row in rows], "a DOUBLE, b DOUBLE, l ARRAY<DOUBLE>"
+    ).coalesce(1)
+    expected = [f":float64[2]{list(row)}" for row in rows]
+    if engine == "arrow":  # A function in pandas may be given longs, which it could change.
+        udf = sparkscore.spark_udf(spark, matrix, workspace=workspace)
+        scored = frame.select(udf("a", "b").alias("x"), udf("l").alias("y"))
+        assert [tuple(row) for row in scored.collect()] == [(text, text) for text in expected]
+    lists = sparkscore.score(frame, matrix, columns={"0": "l"}, engine=engine, workspace=workspace)
+    assert [row["prediction"] for row in lists.collect()] == expected
+    columns = {"0": "a", "1": "b"}
+    numbers = sparkscore.score(frame, matrix, columns=columns, workspace=workspace)
+    assert [row["prediction"] for row in numbers.collect()] == expected
 
 
 def test_no_job_runs_before_an_action(
