@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sparkscore.errors import UsageError
-from sparkscore.package.schema import ColumnSchema, dump_schema
+from sparkscore.package.schema import ColumnSchema, Schema, dump_schema
 from sparkscore.package.signature import infer_signature
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Rows:
 
     n_rows: int
     n_columns: int
-    inputs: ColumnSchema
+    inputs: Schema
     sample: pd.DataFrame | np.ndarray | csr_array
     digest: str
 
@@ -69,7 +69,7 @@ def rows_of(features: object, targets: object = None) -> Rows:
     sample = table.iloc[picked] if isinstance(table, pd.DataFrame) else table[picked]
     # All rows of a frame or array: one null far down makes a column optional.
     shown = table if isinstance(table, pd.DataFrame | np.ndarray) else table[:1].toarray()
-    inputs = cast("ColumnSchema", infer_signature(shown).inputs)
+    inputs = infer_signature(shown).inputs
     chosen = None if targets is None else _take(targets, picked)
     return Rows(n_rows, n_columns, inputs, sample, digest_of(sample, chosen, n_rows))
 
@@ -101,11 +101,19 @@ def dataset_record(name: str, context: str, rows: Rows, source: str) -> dict[str
             "digest": rows.digest,
             "source_type": "code",
             "source": source,
-            "schema": f'{{"mlflow_colspec": {dump_schema(rows.inputs)}}}',
+            "schema": json.dumps(_schema_record(rows.inputs)),
             "profile": json.dumps(profile),
         },
         "tags": [{"key": "mlflow.data.context", "value": context}],
     }
+
+
+def _schema_record(schema: Schema) -> dict[str, object]:
+    """A schema in the form that MLflow gives those of frames, or of arrays."""
+    text = dump_schema(schema)
+    if isinstance(schema, ColumnSchema):
+        return {"mlflow_colspec": json.loads(text)}
+    return {"mlflow_tensorspec": {"features": text, "targets": None}}
 
 
 def _arrays(part: object) -> Iterator[np.ndarray]:

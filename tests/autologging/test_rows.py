@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sparkscore.autologging.rows import rows_of
 from sparkscore.errors import UsageError
-from sparkscore.package.signature import infer_signature
+from sparkscore.package.signature import ColumnSchema, infer_signature
 
 FRAME = pd.DataFrame(
     {
@@ -68,10 +68,12 @@ def test_digest_of_many_rows_is_of_some_and_of_how_many() -> None:
 def test_one_null_far_down_makes_a_column_optional() -> None:
     frame = pd.DataFrame({"n": pd.array([1] * 150_000, "Int64")})
     frame.loc[149_990, "n"] = None
-    assert [column.required for column in rows_of(frame).inputs.columns] == [False]
+    inputs = rows_of(frame).inputs
+    assert isinstance(inputs, ColumnSchema)
+    assert [column.required for column in inputs.columns] == [False]
 
 
-def test_arrays_lists_and_sparse_matrices_have_columns_without_names() -> None:
+def test_arrays_lists_and_sparse_matrices_are_one_tensor() -> None:
     array = np.array([[1.0, 0.0], [0.0, 2.0]])
     expected = infer_signature(array).inputs
     for features in (array, array.tolist(), sparse.csr_matrix(array), sparse.coo_array(array)):

@@ -228,6 +228,17 @@ def test_dataset_is_kept_in_the_form_of_mlflow(autologged: Runs, rows: pd.DataFr
     assert first.tags[key] == dataset["digest"] == same.tags[key] != other.tags[key]
 
 
+def test_array_is_a_tensor_in_dataset_and_signature(autologged: Runs, rows: pd.DataFrame) -> None:
+    Ridge().fit(rows.to_numpy(), rows["a"])
+    (run,) = autologged()
+    (entry,) = json.loads((files(run) / "dataset.json").read_text(encoding="utf-8"))
+    spec = json.loads(entry["dataset"]["schema"])["mlflow_tensorspec"]
+    assert json.loads(spec["features"]) == [
+        {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}
+    ]
+    assert spec["targets"] is None
+
+
 def test_sparse_rows_have_a_signature_and_a_model(
     autologged: Runs, rows: pd.DataFrame, workspace: Workspace
 ) -> None:
