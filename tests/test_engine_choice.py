@@ -15,7 +15,7 @@ import pytest
 from sparkscore.batch_job import Announce, PreparedJob, plan_facts, prepare, runtime_facts
 from sparkscore.errors import EngineUnfitError
 from sparkscore.flavors import save_model
-from sparkscore.testing.engine_contract import X
+from sparkscore.testing.engine_cases import X
 from sparkscore.testing.models import Third, packaged
 from sparkscore.workspace import Workspace
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -20,8 +18,6 @@ from sparkscore.errors import (
     RunKeyConflictError,
     TargetSchemaError,
 )
-from sparkscore.flavors import load_predictor
-from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.schema import TensorSchema, TensorSpec
 from sparkscore.package.signature import (
     AnyType,
@@ -35,11 +31,28 @@ from sparkscore.package.signature import (
     Property,
     ScalarType,
 )
-from sparkscore.scoring.batch import BatchLimits, BatchTask, score_batch
-from sparkscore.scoring.comparison import InvalidRows, compare
-from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.batch import BatchLimits
+from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode
+from sparkscore.testing.engine_cases import (
+    ARRAYS,
+    MANY_DOUBLES,
+    OBJECTS,
+    ODD_LONG,
+    ROWS,
+    TEXT,
+    WHOLE_X,
+    YEAR_1,
+    YEAR_9999,
+    X,
+    comparable,
+    direct,
+    request,
+    wide_rows,
+    with_invalid_rows,
+)
 from sparkscore.testing.models import (
     BatchSize,
     Greedy,
@@ -54,79 +67,7 @@ from sparkscore.testing.models import (
     scripted,
 )
 
-ODD_LONG = 9223372036854775707
-TRUST = TrustPolicy(allow_code=True)
 LIMITS = BatchLimits()
-_YEAR_1 = dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC)
-_YEAR_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)
-_IN_2013 = dt.datetime(2013, 10, 1, 12, 30, 0, 123456, tzinfo=dt.UTC)
-
-ROWS = pa.table(
-    {
-        "id": pa.array(range(6), pa.int64()),
-        "x": pa.array([1.0, -0.1, None, float("inf"), 1e-300, 2.0], pa.float64()),
-        "n": pa.array([ODD_LONG, None, -1, -ODD_LONG, 2**53 + 1, None], pa.int64()),
-        "whole": pa.array([1, 2, 3, 4, 5, -(2**31)], pa.int32()),
-        "flag": pa.array([True, None, False, True, None, False], pa.bool_()),
-        "word": pa.array(["a", None, "", "ü€😀", "null", " "], pa.string()),
-        "at": pa.array([_IN_2013, None, _IN_2013, None, _IN_2013, None], pa.timestamp("us", "UTC")),
-        "tags": pa.array([["a", None], None, [], ["b"], None, ["ü"]], pa.list_(pa.string())),
-    }
-)
-"""Rows for models with the inputs of `sparkscore.testing.models`."""
-
-_NAN, _INF, _TINY = float("nan"), float("inf"), 5e-324
-MANY_DOUBLES = pa.table(
-    {
-        "id": pa.array(range(6), pa.int64()),
-        "a": pa.array([-0.0, 0.0, None, _NAN, _INF, -_TINY], pa.float64()),
-        "b": pa.array([None, 0.1, _TINY, -_INF, 1e308, 3.0], pa.float64()),
-        "narrow": pa.array([-0.0, 0.1, None, _NAN, 1e-45, 3.4e38], pa.float32()),
-        "int": pa.array([2**31 - 1, -(2**31), 0, None, 7, 8], pa.int32()),
-        "short": pa.array([None, -1, 2, 3, 32767, -32768], pa.int16()),
-        "whole": pa.array([2**53 + 1, -1, None, 3, 4, ODD_LONG], pa.int64()),
-        "p0": pa.array([b"\x00", None, b"", b"a", b"b", b"c"], pa.binary()),
-        "valid": pa.array(["", None, "ü", "a", "b", "c"], pa.string()),
-        "report": pa.array([Decimal("1.50"), None, *map(Decimal, "1234")], pa.decimal128(10, 2)),
-        "at": pa.array(
-            [_YEAR_1, _YEAR_9999, None, _IN_2013, None, None], pa.timestamp("us", "UTC")
-        ),
-    }
-)
-"""Rows for a model of doubles and one required long, which are missing in different places."""
-
-ARRAYS = pa.table(
-    {
-        "id": pa.array(range(4), pa.int64()),
-        "lists": [[i + 0.5, float(2**53 - i)] for i in range(4)],
-        "0": [i + 0.5 for i in range(4)],
-        "1": pa.array([2**53 - i for i in range(4)], pa.int64()),
-        "one": pa.array([2**53 - i for i in range(4)], pa.int64()),
-        "wide": pa.array([0.0, 0.5, 1.0, 1.5], pa.float32()),
-        "image": pa.array([[[1, 2, 3], [4, 5, 255]]] * 4, pa.list_(pa.list_(pa.int16()))),
-        "word": ["", "ab", "abcd", "ä"],
-    }
-)
-"""Columns that stand for tensors: lists, and single values."""
-
-_THING = pa.struct([("more", pa.string()), ("b", pa.int32()), ("a", pa.int64())])
-_WHOLE_THING = {"more": "left out", "b": 1, "a": ODD_LONG}
-OBJECTS = pa.table(
-    {
-        "id": pa.array(range(3), pa.int64()),
-        "thing": pa.array([_WHOLE_THING, None, {"more": "", "b": 2, "a": None}], _THING),
-        "things": pa.array([[_WHOLE_THING, None], None, []], pa.list_(_THING)),
-        "marks": pa.array(
-            [[("x", 0.5), ("y", None)], None, []], pa.map_(pa.string(), pa.float32())
-        ),
-        "free": pa.array([{"z": [1, 2]}, None, None], pa.struct([("z", pa.list_(pa.int32()))])),
-    }
-)
-"""Objects with parts in another order and further ones; the last lacks one that models need."""
-
-TEXT: dict[str, DataType] = {"prediction": ScalarType.STRING}
-X = ColumnSchema((ColumnSpec("x", ScalarType.DOUBLE),))
-WHOLE_X = ColumnSchema((ColumnSpec("x", ScalarType.LONG),))
 
 
 class EngineContract:
@@ -303,7 +244,7 @@ class EngineContract:
     def test_kept_columns_are_exact_in_the_score_table(self, tmp_path: Path, target: Path) -> None:
         kept = {
             "amount": pa.array([Decimal("12345678901234567890.12"), None], pa.decimal128(38, 2)),
-            "at": pa.array([_YEAR_1, _YEAR_9999], pa.timestamp("us", "UTC")),
+            "at": pa.array([YEAR_1, YEAR_9999], pa.timestamp("us", "UTC")),
             "n": pa.array([ODD_LONG, None], pa.int64()),
             "day": pa.array([dt.date(1, 1, 1), dt.date(9999, 12, 31)], pa.date32()),
             "raw": pa.array([b"\x00\xff", None], pa.binary()),
@@ -540,7 +481,7 @@ class EngineContract:
         written = self.read(target)
         order = written.sort_by("id") if "id" in written.column_names else written
         rows: list[dict[str, object]] = order.select(list(names)).to_pylist()
-        return [_comparable(row) for row in rows]
+        return [comparable(row) for row in rows]
 
 
 class DeltaEngineContract(EngineContract):
@@ -565,75 +506,5 @@ class DeltaEngineContract(EngineContract):
         assert self.n_commits(target) == before
 
 
-def request(
-    target: Path,
-    *,
-    keys: tuple[str, ...] = ("id",),
-    keep: tuple[str, ...] = (),
-    columns: dict[str, str] | None = None,
-    mode: WriteMode = WriteMode.APPEND,
-    replace_where: str | None = None,
-    run_key: str = "night",
-    on_invalid: InvalidRows = InvalidRows.FAIL,
-) -> ScoringRequest:
-    """A request to score into `target`."""
-    return ScoringRequest(
-        job="contract",
-        target=str(target),
-        run_key=run_key,
-        keys=keys,
-        keep=keep,
-        columns=columns or {},
-        mode=mode,
-        replace_where=replace_where,
-        on_invalid=on_invalid,
-    )
-
-
-def described(rows: pa.Table) -> SourceTable:
-    """A table in memory as a plan knows a source."""
-    columns = tuple(SourceColumn(f.name, f.type, str(f.type)) for f in rows.schema)
-    return SourceTable(uri="memory", format="arrow", version="0", columns=columns)
-
-
-def direct(
-    model: ModelFacts, rows: pa.Table, columns: Mapping[str, str] | None = None
-) -> list[dict[str, object]]:
-    """The model's predictions for `rows` in order, by the worker code and without an engine."""
-    bindings, _ = compare(model, described(rows), columns or {})
-    task = BatchTask(model.label, bindings, model.predictions)
-    predictor = load_predictor(open_package(model.folder), TRUST)
-    (batch,) = rows.combine_chunks().to_batches()
-    answer: Sequence[dict[str, object]] = score_batch(
-        predictor, batch, task
-    ).predictions.to_pylist()
-    return [_comparable(row) for row in answer]
-
-
-def with_invalid_rows() -> pa.Table:
-    """Five rows, two of which have no value for a required integer."""
-    x = pa.array([1, None, 3, 4, None], pa.int64())
-    return pa.table({"id": pa.array(range(5), pa.int64()), "x": x})
-
-
-def wide_rows(kind: str) -> tuple[pa.Table, ColumnSchema, int]:
-    """A hundred rows of texts or of many doubles, the inputs of a model of them, bytes a row."""
-    n_rows, n_bytes = 100, 10_000
-    ids = pa.array(range(n_rows), pa.int64())
-    if kind == "doubles":
-        names = [f"x{i}" for i in range(40)]
-        columns = {name: pa.array(np.arange(n_rows) / 3) for name in names}
-        inputs = ColumnSchema(tuple(ColumnSpec(name, ScalarType.DOUBLE) for name in names))
-        return pa.table({"id": ids, **columns}), inputs, 8 * len(names)
-    words = [str(i if kind == "text" else 0) * n_bytes for i in range(n_rows)]
-    inputs = ColumnSchema((ColumnSpec("word", ScalarType.STRING),))
-    return pa.table({"id": ids, "word": [word[:n_bytes] for word in words]}), inputs, n_bytes
-
-
 def _thirds() -> dict[str, DataType]:
     return {"third": ScalarType.DOUBLE, "sign": ScalarType.STRING}
-
-
-def _comparable(row: dict[str, object]) -> dict[str, object]:
-    """A row whose floats are compared bit by bit; NaN equals itself."""
-    return {name: value.hex() if isinstance(value, float) else value for name, value in row.items()}

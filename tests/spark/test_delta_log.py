@@ -21,7 +21,7 @@ from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring, sco
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.files_engine import FilesEngine
-from sparkscore.testing.engine_contract import TRUST, X, request
+from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.models import Third, packaged
 from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 

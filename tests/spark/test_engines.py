@@ -19,7 +19,8 @@ from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.testing.engine_contract import LIMITS, TRUST, DeltaEngineContract
+from sparkscore.testing.engine_cases import TRUST
+from sparkscore.testing.engine_contract import LIMITS, DeltaEngineContract
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

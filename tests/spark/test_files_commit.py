@@ -23,7 +23,7 @@ from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan
 from sparkscore.spark.delta import DeltaSink, files_sink
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.spark.files_engine import FilesEngine
-from sparkscore.testing.engine_contract import ROWS, TRUST, X, request
+from sparkscore.testing.engine_cases import ROWS, TRUST, X, request
 from sparkscore.testing.models import DyingOnce, Refusing, SeenAsText, Third, packaged
 
 if TYPE_CHECKING:

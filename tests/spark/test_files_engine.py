@@ -17,14 +17,8 @@ from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark import files_engine
 from sparkscore.spark.files_engine import FilesEngine
-from sparkscore.testing.engine_contract import (
-    LIMITS,
-    ROWS,
-    TRUST,
-    EngineContract,
-    X,
-    request,
-)
+from sparkscore.testing.engine_cases import ROWS, TRUST, X, request
+from sparkscore.testing.engine_contract import LIMITS, EngineContract
 from sparkscore.testing.models import Third, packaged
 
 if TYPE_CHECKING:

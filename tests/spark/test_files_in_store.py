@@ -35,7 +35,7 @@ from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.spark.store_settings import store_of
-from sparkscore.testing.engine_contract import TRUST, X
+from sparkscore.testing.engine_cases import TRUST, X
 from sparkscore.testing.models import DyingOnce, Refusing, Third, packaged
 from sparkscore.testing.s3_server import S3Server
 from sparkscore.workspace import Workspace

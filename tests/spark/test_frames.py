@@ -23,7 +23,7 @@ from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_c
 from sparkscore.spark.failures import translated
 from sparkscore.spark.source import described
 from sparkscore.spark.worker import ScoringTask
-from sparkscore.testing.engine_contract import ODD_LONG, TRUST
+from sparkscore.testing.engine_cases import ODD_LONG, TRUST
 from sparkscore.testing.models import (
     Refusing,
     SeenAsArrays,

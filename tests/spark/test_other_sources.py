@@ -28,7 +28,7 @@ from sparkscore.spark.failures import SPARK_FAILURES
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.spark.files_source import open_files
 from sparkscore.spark.source import open_source
-from sparkscore.testing.engine_contract import TRUST, X, request
+from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.models import Third, packaged
 
 if TYPE_CHECKING:

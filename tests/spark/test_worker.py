@@ -15,7 +15,7 @@ from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.spark.threads import TaskThreads, limited_threads
 from sparkscore.spark.worker import ScoringTask, score_rows
-from sparkscore.testing.engine_contract import TRUST, X, described
+from sparkscore.testing.engine_cases import TRUST, X, described
 from sparkscore.testing.models import BatchSize, Greedy, packaged
 
 ROWS = pa.table({"x": pa.array(range(8), pa.float64())})
