@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
+from sparkscore.autologging.patches import Function
+from sparkscore.autologging.sklearn import bound
 from sparkscore.autologging.training import Training, ongoing, plain_key
 from sparkscore.records import Metric
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.tracking import ActiveRun
+
+if TYPE_CHECKING:
+    from sparkscore.autologging.rows import Rows
 
 # A call to a store for each step would cost more than the step. What is waiting is sent when it
 # fills a call, or when it is this old, so that a long training can be watched.
@@ -73,6 +80,27 @@ class Steps:
                 if best - first in values
             ),
         ]
+
+
+@dataclass
+class TrainCall:
+    """A call of a boosting library's own `train`.
+
+    Attributes:
+        arguments: By name, defaults too.
+        rows: What it was trained on, once that was looked at.
+    """
+
+    arguments: Mapping[str, object]
+    rows: Rows | None = None
+
+    @classmethod
+    def of(
+        cls, train: Function, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Self | None:
+        """The record of a call; None for one that does not bind."""
+        given = bound(train, args, kwargs)
+        return None if given is None else cls(given)
 
 
 def to_follow(library: str) -> Training | None:

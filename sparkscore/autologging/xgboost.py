@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from sparkscore.autologging import sklearn
-from sparkscore.autologging.boosting import add_step, log_importances, to_follow
+from sparkscore.autologging.boosting import TrainCall, add_step, log_importances, to_follow
 from sparkscore.autologging.training import recorded
 
 if TYPE_CHECKING:
@@ -50,21 +50,11 @@ def record_train(
 
 
 @dataclass
-class Train:
+class Train(TrainCall):
     """A call of `xgboost.train`."""
 
-    arguments: Mapping[str, object]
     library = _LIBRARY
     name = "xgboost.train"
-    rows: Rows | None = None
-
-    @classmethod
-    def of(
-        cls, train: Function, args: tuple[object, ...], kwargs: Mapping[str, object]
-    ) -> Train | None:
-        """The record of a call; None for one that does not bind."""
-        given = sklearn.bound(train, args, kwargs)
-        return None if given is None else cls(given)
 
     @property
     def _matrix(self) -> DMatrix:
