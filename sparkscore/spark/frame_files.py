@@ -60,11 +60,9 @@ class CrossingColumns:
 
     def inputs(self, batch: pa.RecordBatch) -> Inputs:
         """A batch as it crossed: the single columns in order, and last the array, if any."""
-        arrays = [
-            array.cast(field.type)  # Spark names fields in lists and time zones as it likes.
-            for array, field in zip(batch.columns, self.single, strict=False)
-        ]
-        single = pa.RecordBatch.from_arrays(arrays, schema=self.single)
+        # Cast on the way: Spark names fields in lists and time zones as it likes.
+        n_single = len(self.single)
+        single = pa.RecordBatch.from_arrays(batch.columns[:n_single], schema=self.single)
         if self.packing is None:
             return single.select(self.carried), single.select(self.read)
         read = [*(single.column(name) for name in self.read), batch.columns[-1]]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkscore.errors import EngineUnfitError, TargetError
-from sparkscore.files.change import LogWriter, RemovedFile, TableChange
+from sparkscore.files.change import LogWriter, LostRaceError, RemovedFile, TableChange
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
@@ -251,3 +251,29 @@ def test_other_release_of_delta_is_found_out_before_a_row_is_scored(
     with pytest.raises(EngineUnfitError, match="release of Delta"):
         score(spark, third, source, request(clustered, keep=("day",), run_key="night"))
     assert not list(clustered.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("is_replace", [True, False], ids=["replace", "append"])
+def test_rival_between_look_and_commit_defeats_a_replace_and_no_append(
+    is_replace: bool, spark: SparkSession, clustered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = write_files(
+        attempt(clustered, (1, 1, 0.5)), files_sink(spark, str(clustered))
+    ).version
+    tell = JvmLogWriter._tell_metrics
+
+    def told_late(writer: JvmLogWriter, transaction: object, change: TableChange) -> None:
+        columns = "id, day, prediction"
+        spark.sql(f"INSERT INTO delta.`{clustered}` ({columns}) VALUES (2, 1, 1.5)")
+        tell(writer, transaction, change)
+
+    monkeypatch.setattr(JvmLogWriter, "_tell_metrics", told_late)
+    change = TableChange(version, "app", "{}", is_replace=is_replace)
+    if is_replace:
+        with pytest.raises(LostRaceError):
+            JvmLogWriter(spark).commit(str(clustered), change)
+    else:
+        JvmLogWriter(spark).commit(str(clustered), change)
+    made = deltalake.DeltaTable(clustered)
+    assert made.version() == version + (1 if is_replace else 2)
+    assert (made.transaction_version("app") is None) == is_replace

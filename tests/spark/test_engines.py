@@ -17,10 +17,11 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
-from sparkscore.spark.delta import DeltaSink
+from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.engine import SparkEngine
-from sparkscore.testing.engine_cases import TRUST
+from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.engine_contract import LIMITS, DeltaEngineContract
+from sparkscore.testing.models import Third, packaged
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,6 +77,18 @@ class SparkEngineContract(DeltaEngineContract):
 
 class TestArrowEngine(SparkEngineContract):
     engine_name = "arrow"
+
+    def test_bounds_of_kept_times_are_utc_in_a_session_of_another_zone(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        at = dt.datetime(2013, 10, 1, 12, 30, tzinfo=dt.UTC)
+        rows = pa.table({"id": [1], "x": [0.5], "at": pa.array([at], pa.timestamp("us", "UTC"))})
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        with session_conf(self.spark, {"spark.sql.session.timeZone": "America/New_York"}):
+            self.score(model, rows, request(target, keep=("at",)))
+        assert self.read(target)["at"].to_pylist() == [at]
+        (added,) = pa.table(deltalake.DeltaTable(target).get_add_actions()).to_pylist()
+        assert (added["min"]["at"], added["max"]["at"]) == (at, at)
 
 
 class WrittenBySpark(DeltaSink):
