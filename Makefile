@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else comes with the targets. Java comes as a wheel.
 #   make demo     the main job on real data          make test    every check that a change must pass
 #   make test-flavors   those of models of heavy libraries
-#   make lint  make types  make contracts            the single checks
+#   make lint  make types  make contracts            the single checks      make coverage  lines tests reach
 #   make bench    rows/s/core beside the peers       make clean   remove all that make has made here
 
 SHELL  := /bin/sh
@@ -35,14 +35,18 @@ COMMA := ,
 SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-flavors lint types contracts setup bench clean
+.PHONY: demo test coverage test-flavors lint types contracts setup bench clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/sparkscore demo
 
 test: lint types contracts setup $(PEER)/stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(BIN)/python -m pytest \
-		--numprocesses=$(PROCESSES) --dist=loadfile --cov=sparkscore --cov-report=term:skip-covered
+		--numprocesses=$(PROCESSES) --dist=loadfile $(TESTS)
+
+# Watching each line costs a third of the time again.
+coverage: TESTS := --cov=sparkscore --cov-report=term:skip-covered
+coverage: test
 
 test-flavors: $(HEAVY)/stamp $(PEER)/heavy.stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(HEAVY)/bin/python -m pytest tests/heavy_flavors
