@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.environments.build import BuiltEnvironment
-    from sparkscore.files.filesystem import TablePath
+    from sparkscore.files.filesystem import Store, TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.package.environment import Mismatch
@@ -305,13 +305,17 @@ class Workspace:
             InvalidNameError: The URI holds credentials.
         """
         from sparkscore.files.filesystem import check_place, local_folder, store_path
+        from sparkscore.files.hdfs_settings import hdfs_store, site_settings
         from sparkscore.files.s3_settings import s3_store
 
         given = self.settings.spark.conf.items()
         hadoop = {name.removeprefix("spark.hadoop."): value for name, value in given}
         try:
             check_place(uri, "target")
-            store = s3_store(uri, hadoop, os.environ)
+            store: Store | None = s3_store(uri, hadoop, os.environ)
+            if store is None:
+                sites = site_settings(os.environ) | hadoop
+                store = hdfs_store(uri, lambda name: sites.get(name, ""))
         except EngineUnfitError as exc:
             raise TargetError(
                 f"target {shown(uri)} cannot be reached without Spark, since {exc.reason}; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sparkscore.errors import EngineUnfitError, TargetUnwritableError
 from sparkscore.extras import missing_extra
 from sparkscore.files.filesystem import StorePath, store_error
+from sparkscore.files.s3_store import S3Store
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -24,7 +25,7 @@ def check_commits(root: StorePath) -> None:
     """Refuse a store that would let a later commit overwrite an earlier one.
 
     An object is put twice where none may be: the second time has to fail. Amazon's own store is
-    known to do so and is not asked.
+    known to do so and is not asked, nor is HDFS, whose name node renames no file over another.
 
     Raises:
         EngineUnfitError: The store takes both, or the library that asks is not installed.
@@ -32,7 +33,7 @@ def check_commits(root: StorePath) -> None:
         StoreUnavailableError: The store does not answer.
     """
     store = root.store
-    if store.endpoint is None:
+    if not isinstance(store, S3Store) or store.endpoint is None:
         return
     try:
         import obstore
@@ -43,7 +44,7 @@ def check_commits(root: StorePath) -> None:
     probe = root / f"_sparkscore-probe-{uuid.uuid4().hex}"
     key = probe.path.partition("/")[2]
     try:
-        bucket = _bucket(root)
+        bucket = _bucket(store, root.bucket)
         obstore.put(bucket, key, b"", mode="create")
         try:
             obstore.put(bucket, key, b"", mode="create")
@@ -59,11 +60,10 @@ def check_commits(root: StorePath) -> None:
     )
 
 
-def _bucket(root: StorePath) -> Bucket:
+def _bucket(store: S3Store, name: str) -> Bucket:
     """The bucket as deltalake's commits see it: both are of the same library beneath."""
     from obstore.store import S3Store as Bucket
 
-    store = root.store
     config: S3Config = {"region": store.region, "conditional_put": "etag"}
     if store.endpoint is not None:
         config["endpoint"] = store.endpoint
@@ -75,4 +75,4 @@ def _bucket(root: StorePath) -> Bucket:
     if store.is_anonymous:
         config["skip_signature"] = True
     is_plain = (store.endpoint or "").startswith("http:")
-    return Bucket(root.bucket, config=config, client_options={"allow_http": is_plain})
+    return Bucket(name, config=config, client_options={"allow_http": is_plain})

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +112,16 @@ def _logged(root: TablePath) -> Iterator[str]:
                     yield from _named_by(row, root)
 
 
-def _parquet_file(path: TablePath) -> pq.ParquetFile:
+@contextmanager
+def _parquet_file(path: TablePath) -> Iterator[pq.ParquetFile]:
+    with _opened(path) as source:
+        yield pq.ParquetFile(source)
+
+
+def _opened(path: TablePath) -> pa.NativeFile:
     if isinstance(path, StorePath):
-        return pq.ParquetFile(path.path, filesystem=path.store.filesystem)
-    return pq.ParquetFile(path)
+        return path.store.open_input(path.path)
+    return pa.OSFile(str(path))
 
 
 def _named_by(action: dict[str, dict[str, str] | None], root: TablePath) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,6 @@ from deltalake.exceptions import DeltaError
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
 from sparkscore.files.filesystem import (
-    S3_SCHEMES,
     StorePath,
     TablePath,
     storage_options,
@@ -44,6 +43,8 @@ _READABLE = frozenset(
 _MAX_READER_VERSION = 3
 _ACTIONS_AT_ONCE = 10_000
 _COMMIT = re.compile(r"\d{20}\.json")
+_PLAIN_SIGNS = ":/=+,@!$&'()*;"
+"""What deltalake never encodes in a folder's name, beside letters, digits and '-._~'."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,16 @@ def delta_table(root: TablePath, version: int | None = None) -> DeltaTable:
 
 
 def check_folder(root: TablePath) -> None:
-    """Refuse a folder whose name deltalake would decode, to read the log of another folder.
+    """Refuse a folder whose name deltalake would decode or encode: it means another folder.
 
     Raises:
-        EngineUnfitError: The name has a '%' with two digits after it.
+        EngineUnfitError: The name has a '%' with two digits after it, or is not plain.
     """
     if unquote(str(root)) != str(root):
         raise EngineUnfitError(f"the folder's name has a '%' and digits: {shown(str(root))}")
+    is_encoded = isinstance(root, StorePath) and root.store.encodes_names
+    if is_encoded and quote(str(root), safe=_PLAIN_SIGNS) != str(root):
+        raise EngineUnfitError(f"deltalake encodes the folder's name: {shown(str(root))}")
 
 
 def data_files(
@@ -283,8 +287,8 @@ def file_path(root: TablePath, logged: str) -> str:
     parts = urlsplit(logged)
     path = unquote(parts.path)
     if isinstance(root, StorePath):
-        if parts.scheme in S3_SCHEMES and parts.netloc == root.bucket:
-            return f"s3://{parts.netloc}{path}"
+        if parts.scheme in root.store.schemes and parts.netloc == root.bucket:
+            return f"{root.store.schemes[0]}://{parts.netloc}{path}"
         is_elsewhere = bool(parts.scheme) or path.startswith("/")
     else:
         is_elsewhere = parts.scheme not in ("", "file")

@@ -29,7 +29,7 @@ from sparkscore.files.demands import (
     mapped_columns,
 )
 from sparkscore.files.filesystem import (
-    S3Store,
+    Store,
     StorePath,
     TablePath,
     below,
@@ -86,7 +86,7 @@ class FilesSink:
     uri: str
     timezone: str = "UTC"
     log_writer: LogWriter | None = None
-    store: S3Store | None = field(default=None, repr=False)
+    store: Store | None = field(default=None, repr=False)
 
     @property
     def root(self) -> TablePath:
