@@ -22,6 +22,8 @@ from sparkscore.scoring.target import SCORE_FILE
 _ACTIONS = ("add", "remove")
 _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
 """Names of data files that Spark's own writer makes."""
+_LOST_COMMIT = re.compile(r"\.\d{20}\.json\.tmp\.\d+")
+"""What `deltalake` writes in HDFS before it renames it, and leaves where another was faster."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _leftovers(root: TablePath) -> list[Leftover]:
 
 
 def _is_ours(path: TablePath) -> bool:
-    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE)
+    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE, _LOST_COMMIT)
     return any(pattern.fullmatch(path.name) for pattern in patterns)
 
 
