@@ -60,7 +60,8 @@ def hdfs_store(uri: str, setting: Callable[[str], str]) -> HdfsStore | None:
     group = f"{_NAME_NODES}.{cluster}"
     nodes = [node.strip() for node in setting(group).split(",") if node.strip()]
     addresses = [f"{_ADDRESS}.{cluster}.{node}" for node in nodes]
-    found = {name: setting(name) for name in (group, *addresses, *_READ)}
+    # One of the clients takes a space after a comma for a part of the name.
+    found = {group: ",".join(nodes)} | {name: setting(name) for name in (*addresses, *_READ)}
     settings = _ATTEMPTS | {name: value for name, value in found.items() if value}
     has_port = bool(nodes) or ":" in cluster
     return HdfsStore(cluster if has_port else f"{cluster}:{_PORT}", tuple(settings.items()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import pytest
 from sparkscore.errors import (
     EngineUnfitError,
     SourceError,
-    SparkscoreError,
     StoreUnavailableError,
     TargetUnwritableError,
 )
@@ -103,32 +101,6 @@ class TestFilesSinkInHdfs(SinkContract):
 
     def _root(self, path: Path) -> StorePath:
         return StorePath(self.above.store, f"{self.above.path}{path}")
-
-
-def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
-    hdfs_folder: StorePath,
-) -> None:
-    root = hdfs_folder
-    write_files(at(root, (0, 1, 0.5)), sink_of(at(root), root))
-    runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
-    barrier = threading.Barrier(len(runs))
-    ended: list[Commit | SparkscoreError] = []
-
-    def act(one: Attempt) -> None:
-        barrier.wait(timeout=60)
-        try:
-            ended.append(write_files(one, sink_of(one, root)))
-        except SparkscoreError as exc:
-            ended.append(exc)
-
-    threads = [threading.Thread(target=act, args=(one,)) for one in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(c.version for c in ended if isinstance(c, Commit)) == [1, 2, 3, 4], ended
-    assert ids(root) == [0, 1, 2, 3, 4]
-    assert names(root) == committed(root)
 
 
 class _RivalledSink(FilesSink):
