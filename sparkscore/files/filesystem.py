@@ -52,6 +52,7 @@ class StoreWords:
 
     Attributes:
         place: What answers, or does not.
+        top: What it calls the folders that are in no other one.
         refuses: What it does where it answers with one of the signs.
         refusal_signs: What the libraries call an answer that is for want of rights.
         mend_refusal: What to do then.
@@ -59,6 +60,7 @@ class StoreWords:
     """
 
     place: str
+    top: str
     refuses: str
     refusal_signs: tuple[str, ...]
     mend_refusal: str
@@ -73,12 +75,16 @@ class Store(Protocol):
     """
 
     schemes: ClassVar[tuple[str, ...]]
-    """Those of the URIs that mean it; the first one is shown."""
+    """Those of the URIs that may mean it."""
     encodes_names: ClassVar[bool]
     """Whether `deltalake` looks for a folder there under its encoded name."""
 
     def path_of(self, uri: str) -> str:
         """The path that a URI of the store names, whatever the scheme's name."""
+        ...
+
+    def uri_of(self, path: str) -> str:
+        """The URI by which all libraries know a path."""
         ...
 
     def facts(self, path: str) -> StoreFacts | None:
@@ -132,14 +138,14 @@ class StorePath:
     path: str
 
     def __str__(self) -> str:
-        return f"{self.store.schemes[0]}://{self.path}"
+        return self.store.uri_of(self.path)
 
     def __truediv__(self, below: str) -> StorePath:
         return StorePath(self.store, f"{self.path}/{below}")
 
     @property
     def bucket(self) -> str:
-        """The bucket's name, or the cluster's."""
+        """The bucket's name, the container's or the cluster's."""
         return self.path.partition("/")[0]
 
     @property
@@ -345,7 +351,8 @@ def _check_bucket(root: StorePath, noun: str, error: type[SparkscoreError]) -> N
     except OSError:
         return  # It is there, and of it only some prefixes may be listed.
     if not is_there:
+        words = root.store.words
         raise error(
-            f"{noun} {shown(str(root))}: {root.store.words.place} has no bucket "
+            f"{noun} {shown(str(root))}: {words.place} has no {words.top} "
             f"{root.bucket!r}; create it, or check the name and the endpoint"
         )

@@ -51,6 +51,7 @@ class HdfsStore:
         """How messages speak of it."""
         return StoreWords(
             place=f"HDFS at {self.cluster}",
+            top="root",
             refuses="does not let this user do that",
             refusal_signs=(_NO_RIGHT,),
             mend_refusal="change the owner or mode of the folder, or set HADOOP_USER_NAME",
@@ -61,6 +62,10 @@ class HdfsStore:
         """The cluster and the path; a URI need not name the cluster."""
         rest = uri.removeprefix(f"{HDFS_SCHEME}:")
         return self.cluster + (rest[rest.index("/", 2) :] if rest.startswith("//") else rest)
+
+    def uri_of(self, path: str) -> str:
+        """The URI, which names the cluster."""
+        return f"{HDFS_SCHEME}://{path}"
 
     def facts(self, path: str) -> StoreFacts | None:
         """What is there; None: nothing."""

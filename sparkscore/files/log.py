@@ -287,8 +287,9 @@ def file_path(root: TablePath, logged: str) -> str:
     parts = urlsplit(logged)
     path = unquote(parts.path)
     if isinstance(root, StorePath):
-        if parts.scheme in root.store.schemes and parts.netloc == root.bucket:
-            return f"{root.store.schemes[0]}://{parts.netloc}{path}"
+        top = root.store.uri_of(root.bucket)
+        if parts.scheme in root.store.schemes and parts.netloc == urlsplit(top).netloc:
+            return f"{top}{path}"
         is_elsewhere = bool(parts.scheme) or path.startswith("/")
     else:
         is_elsewhere = parts.scheme not in ("", "file")

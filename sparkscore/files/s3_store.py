@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from sparkscore.files.filesystem import S3_SCHEMES, StoreFacts, StoreWords
+from sparkscore.files.arrow_store import ArrowStore
+from sparkscore.files.filesystem import S3_SCHEMES, StoreWords
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.fs import FileInfo, S3FileSystem
+    from pyarrow.fs import S3FileSystem
 
 _N_TRIES = 3
 _DELAYED_OPEN = 21
@@ -31,7 +30,7 @@ _REFUSED = (
 
 
 @dataclass(frozen=True)
-class S3Store:
+class S3Store(ArrowStore):
     """How to reach the buckets of one S3 store.
 
     Attributes:
@@ -79,6 +78,7 @@ class S3Store:
         place = self.endpoint or f"Amazon's {self.region}"
         return StoreWords(
             place=f"the store at {place}",
+            top="bucket",
             refuses=f"refuses the credentials of {self.credentials}",
             refusal_signs=_REFUSED,
             mend_refusal="check them, and that they may read and write there",
@@ -89,38 +89,9 @@ class S3Store:
         """Bucket and key."""
         return uri.partition("://")[2]
 
-    def facts(self, path: str) -> StoreFacts | None:
-        """What is there; a prefix of objects is a folder."""
-        found: FileInfo = self.filesystem.get_file_info(path)
-        kind = str(found.type.name)
-        if kind == "NotFound":
-            return None
-        return StoreFacts(kind == "Directory", found.size or 0, (found.mtime_ns or 0) / 1e9)
-
-    def files_below(self, path: str, *, recursive: bool) -> Iterator[str]:
-        """Paths of the objects below a prefix; a marker of an empty folder is none."""
-        from pyarrow.fs import FileSelector
-
-        selector = FileSelector(path, allow_not_found=True, recursive=recursive)
-        for found in self.filesystem.get_file_info(selector):
-            if found.is_file:
-                yield found.path
-
-    def open_input(self, path: str) -> pa.NativeFile:
-        """An object, for reading at any place of it."""
-        return self.filesystem.open_input_file(path)
-
-    def open_stream(self, path: str) -> pa.NativeFile:
-        """An object, for reading it from its beginning; does not ask for its size."""
-        return self.filesystem.open_input_stream(path)
-
-    def open_output(self, path: str) -> pa.NativeFile:
-        """A new object, there when it was closed."""
-        return self.filesystem.open_output_stream(path)
-
-    def delete_file(self, path: str) -> None:
-        """Remove an object; Arrow leaves an empty one in the place of the folder it was in."""
-        self.filesystem.delete_file(path)
+    def uri_of(self, path: str) -> str:
+        """The URI that all libraries know."""
+        return f"s3://{path}"
 
     def without_secrets(self, text: str) -> str:
         """A library's message, in which no key stands."""
