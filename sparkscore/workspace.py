@@ -304,6 +304,7 @@ class Workspace:
             TargetError: It is of a scheme or a store that only Spark can reach.
             InvalidNameError: The URI holds credentials.
         """
+        from sparkscore.files.azure_settings import azure_store
         from sparkscore.files.filesystem import check_place, local_folder, store_path
         from sparkscore.files.hdfs_settings import hdfs_store, site_settings
         from sparkscore.files.s3_settings import s3_store
@@ -315,7 +316,11 @@ class Workspace:
             store: Store | None = s3_store(uri, hadoop, os.environ)
             if store is None:
                 sites = site_settings(os.environ) | hadoop
-                store = hdfs_store(uri, lambda name: sites.get(name, ""))
+
+                def setting(name: str) -> str:
+                    return sites.get(name, "")
+
+                store = azure_store(uri, setting, os.environ) or hdfs_store(uri, setting)
         except EngineUnfitError as exc:
             raise TargetError(
                 f"target {shown(uri)} cannot be reached without Spark, since {exc.reason}; "

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
+AZURE_SCHEMES = ("abfss", "abfs")
 HDFS_SCHEME = "hdfs"
 
 _MAX_SHOWN_CHARS = 300
@@ -245,12 +246,11 @@ def check_place(uri: str, noun: str) -> None:
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return
-    if parts.scheme not in (*S3_SCHEMES, HDFS_SCHEME):
+    checks = dict.fromkeys(S3_SCHEMES, _check_s3_name)
+    checks |= dict.fromkeys(AZURE_SCHEMES, _check_azure_name) | {HDFS_SCHEME: _check_hdfs_name}
+    if parts.scheme not in checks:
         raise EngineUnfitError(f"the {noun} lies in {parts.scheme}")
-    if parts.scheme == HDFS_SCHEME:
-        _check_hdfs_name(uri, noun)
-    else:
-        _check_s3_name(uri, noun)
+    checks[parts.scheme](uri, noun)
     if parts.query or parts.fragment or "//" in parts.path or unquote(parts.path) != parts.path:
         raise EngineUnfitError(
             f"the {noun}'s name has '?', '#', '//', or a '%' with digits: {shown(uri)}"
@@ -267,6 +267,21 @@ def _check_s3_name(uri: str, noun: str) -> None:
         )
     if not parts.netloc or not parts.path.strip("/"):
         raise InvalidNameError(f"the {noun} {shown(uri)} is not of the form s3a://BUCKET/FOLDER")
+
+
+def _check_azure_name(uri: str, noun: str) -> None:
+    parts = urlsplit(uri)
+    container, at, account = parts.netloc.rpartition("@")
+    if ":" in container:
+        raise InvalidNameError(
+            f"the {noun}'s URI holds credentials before {account!r}, and would be shown in "
+            "records; give the key as AZURE_STORAGE_ACCOUNT_KEY"
+        )
+    if not container or not at or not account or not parts.path.strip("/"):
+        raise InvalidNameError(
+            f"the {noun} {shown(uri)} is not of the form "
+            "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER"
+        )
 
 
 def _check_hdfs_name(uri: str, noun: str) -> None:

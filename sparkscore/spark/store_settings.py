@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sparkscore.errors import ConfigError, EngineUnfitError, shown
-from sparkscore.files.filesystem import HDFS_SCHEME, S3_SCHEMES, Store, check_place
+from sparkscore.files.azure_settings import azure_store
+from sparkscore.files.filesystem import (
+    AZURE_SCHEMES,
+    HDFS_SCHEME,
+    S3_SCHEMES,
+    Store,
+    check_place,
+)
 from sparkscore.files.hdfs_settings import hdfs_store
 from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.s3_settings import hadoop_names, s3_store
@@ -22,10 +29,12 @@ if TYPE_CHECKING:
 
 _JARS = {
     **dict.fromkeys(S3_SCHEMES, "org.apache.hadoop:hadoop-aws"),
-    **dict.fromkeys(("abfs", "abfss"), "org.apache.hadoop:hadoop-azure"),
+    **dict.fromkeys(AZURE_SCHEMES, "org.apache.hadoop:hadoop-azure"),
     "gs": "com.google.cloud.bigdataoss:gcs-connector",
 }
-_LOG_STORES = tuple(f"spark.delta.logStore.{scheme}.impl" for scheme in S3_SCHEMES)
+_LOG_STORES = tuple(
+    f"spark.delta.logStore.{scheme}.impl" for scheme in (*S3_SCHEMES, *AZURE_SCHEMES)
+)
 _HDFS_LOG_STORE = f"spark.delta.logStore.{HDFS_SCHEME}.impl"
 _DELTAS_OWN = "io.delta.storage.HDFSLogStore"
 
@@ -49,7 +58,8 @@ def store_of(spark: SparkSession, uri: str, noun: str) -> Store | None:
         names = hadoop_names(parts.netloc)
         hadoop = {name: value for name in names if (value := _hadoop_setting(spark, name))}
         return s3_store(uri, hadoop, os.environ)
-    return hdfs_store(uri, partial(_hadoop_setting, spark))
+    setting = partial(_hadoop_setting, spark)
+    return azure_store(uri, setting, os.environ) or hdfs_store(uri, setting)
 
 
 def refuse_other_committers(spark: SparkSession, store: Store) -> None:

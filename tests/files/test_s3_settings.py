@@ -105,7 +105,7 @@ def test_keys_are_in_no_text_of_a_store() -> None:
     ("uri", "said"),
     [
         ("gs://flights/2013", "the source lies in gs"),
-        ("abfss://flights@host/2013", "the source lies in abfss"),
+        ("wasbs://flights@host/2013", "the source lies in wasbs"),
         ("s3a://flights/a?b", "'%' with digits"),
         ("s3a://flights/a%20b", "'%' with digits"),
         ("s3a://flights/a//b", "'//'"),

@@ -342,7 +342,11 @@ def test_auto_takes_files_for_a_store(tmp_path: Path, job: dict[str, object]) ->
     ("key", "uri", "said"),
     [
         ("source.uri", "gs://b/rows", "the source lies in gs.*gcs-connector"),
-        ("target.uri", "abfss://b@host/rows", "the target lies in abfss.*hadoop-azure"),
+        (
+            "target.uri",
+            "abfss://b@account.dfs.core.windows.net/rows",
+            "AZURE_STORAGE_ACCOUNT_KEY.*hadoop-azure",
+        ),
     ],
 )
 def test_place_that_nobody_here_reaches_is_named_with_the_reason(
