@@ -16,14 +16,12 @@ import pyarrow.parquet as pq
 from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
 from sparkscore.files.commit_probe import PROBE_FILE
 from sparkscore.files.filesystem import StorePath, TablePath, store_error, store_errors
-from sparkscore.files.log import file_path, is_delta_table
+from sparkscore.files.log import DRAFT, file_path, is_delta_table
 from sparkscore.scoring.target import SCORE_FILE
 
 _ACTIONS = ("add", "remove")
 _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
 """Names of data files that Spark's own writer makes."""
-_LOST_COMMIT = re.compile(r"\.\d{20}\.json\.tmp\.\d+")
-"""What `deltalake` writes in HDFS before it renames it, and leaves where another was faster."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def _leftovers(root: TablePath) -> list[Leftover]:
 
 
 def _is_ours(path: TablePath) -> bool:
-    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE, _LOST_COMMIT)
+    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE, DRAFT)
     return any(pattern.fullmatch(path.name) for pattern in patterns)
 
 

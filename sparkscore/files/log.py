@@ -28,6 +28,9 @@ from sparkscore.files.filesystem import (
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, possible
 from sparkscore.files.schema import TableColumn, table_columns
 
+DRAFT = re.compile(r"\.\d{20}\.json\.(tmp\.\d+|[0-9a-f-]{36}\.tmp)|\d{20}\.json#\d+")
+"""What `deltalake` and Spark call a commit in folders before they rename it."""
+
 _READABLE = frozenset(
     {
         "columnMapping",
@@ -43,6 +46,7 @@ _READABLE = frozenset(
 _MAX_READER_VERSION = 3
 _ACTIONS_AT_ONCE = 10_000
 _COMMIT = re.compile(r"\d{20}\.json")
+
 _PLAIN_SIGNS = ":/=+,@!$&'()*;"
 """What deltalake never encodes in a folder's name, beside letters, digits and '-._~'."""
 
@@ -78,8 +82,10 @@ class TableSnapshot:
 
 
 def is_delta_table(root: TablePath) -> bool:
-    """Whether a Delta log lies in the folder."""
-    return (root / "_delta_log").is_dir()
+    """Whether a Delta log lies in the folder, and has more in it than drafts of commits."""
+    log = root / "_delta_log"
+    is_begun = (log / f"{0:020}.json").is_file()
+    return is_begun or any(not DRAFT.fullmatch(path.name) for path in log.glob("*"))
 
 
 def commits(root: TablePath) -> Iterator[tuple[int, dict[str, Any]]]:

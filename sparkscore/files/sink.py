@@ -39,7 +39,7 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
-from sparkscore.files.log import check_folder, commits, delta_table, is_delta_table
+from sparkscore.files.log import DRAFT, check_folder, commits, delta_table, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -407,7 +407,8 @@ def _check_prefix(root: StorePath) -> None:
     if is_delta_table(root):
         return
     found = (path.name for path in root.rglob("*"))
-    if any(not (SCORE_FILE.fullmatch(name) or PROBE_FILE.fullmatch(name)) for name in found):
+    ours = (SCORE_FILE, PROBE_FILE, DRAFT)
+    if any(not any(pattern.fullmatch(name) for pattern in ours) for name in found):
         raise TargetError(
             f"target {shown(str(root))} holds files and no Delta table; name another folder"
         )

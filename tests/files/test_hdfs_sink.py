@@ -175,12 +175,26 @@ def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
 def test_draft_of_a_commit_that_lost_its_race_is_a_leftover(hdfs_folder: StorePath) -> None:
     root = hdfs_folder
     write_files(at(root, (1, 1, 0.5)), sink_of(at(root), root))
-    draft = root / "_delta_log" / f".{1:020}.json.tmp.1"
-    put(draft, b"{}")
-    (found,) = leftovers(root)
-    assert found.path == draft
-    remove_leftovers([found])
-    assert not draft.is_file()
+    log = root / "_delta_log"
+    ours = log / f".{1:020}.json.tmp.1"
+    of_spark = log / f".{1:020}.json.0b9f3a52-8d7e-4d57-a4a3-6a0fb0d2d6f2.tmp"
+    for draft in (ours, of_spark):
+        put(draft, b"{}")
+    found = leftovers(root)
+    assert {left.path for left in found} == {ours, of_spark}
+    remove_leftovers(found)
+    assert [path.name for path in log.rglob("*")] == [f"{0:020}.json"]
+
+
+def test_log_that_holds_but_the_draft_of_a_commit_is_no_table_yet(hdfs_folder: StorePath) -> None:
+    """Another writer is about to make the table, or was killed before it did."""
+    root = hdfs_folder
+    put(root / "_delta_log" / f".{0:020}.json.tmp.1", b"{}")
+    one = at(root, (1, 1, 0.5))
+    sink = sink_of(one, root)
+    assert sink.find(one.plan.identity) is None
+    sink.check(one.plan, score_schema(one.plan))
+    assert write_files(one, sink).version == 0
 
 
 def test_user_without_the_right_is_told_so(
