@@ -56,7 +56,9 @@ def hdfs_store(uri: str, setting: Callable[[str], str]) -> HdfsStore | None:
     check_client()
     for name, usual in _DEMANDS.items():
         if setting(name) not in ("", usual):
-            raise EngineUnfitError(f"{name} is {setting(name)!r}, which only Spark's client heeds")
+            raise EngineUnfitError(
+                f"{name} is {setting(name)!r}, which only Spark's client is known to serve"
+            )
     group = f"{_NAME_NODES}.{cluster}"
     nodes = [node.strip() for node in setting(group).split(",") if node.strip()]
     addresses = [f"{_ADDRESS}.{cluster}.{node}" for node in nodes]
@@ -92,8 +94,10 @@ def site_settings(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         EngineUnfitError: A file of them does not parse.
     """
-    folder = environ.get("HADOOP_CONF_DIR") or f"{environ.get('HADOOP_HOME', '')}/etc/hadoop"
-    found = {}
+    home, found = environ.get("HADOOP_HOME"), dict[str, str]()
+    folder = environ.get("HADOOP_CONF_DIR") or (f"{home}/etc/hadoop" if home else None)
+    if folder is None:
+        return found
     for path in (Path(folder) / name for name in _SITES):
         if not path.is_file():
             continue

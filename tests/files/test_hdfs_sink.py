@@ -18,7 +18,8 @@ from sparkscore.errors import (
     StoreUnavailableError,
     TargetUnwritableError,
 )
-from sparkscore.files.filesystem import StorePath
+from sparkscore.files.filesystem import StorePath, store_path
+from sparkscore.files.hdfs_settings import hdfs_store
 from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.planning import FilePiece
@@ -224,6 +225,23 @@ def test_name_node_that_is_gone_is_worth_another_try(hdfs_folder: StorePath) -> 
     with pytest.raises(SourceError, match=r"hdfs://.*gone\.parquet.*earlier version") as missing:
         list(read_piece(FilePiece(str(hdfs_folder / "gone.parquet"), 0, 1), reading))
     assert "org.apache" not in str(missing.value)
+
+
+def test_cluster_of_two_name_nodes_is_written_to_where_the_first_is_gone(
+    hdfs_folder: StorePath,
+) -> None:
+    settings = {
+        "dfs.ha.namenodes.lake": "a, b",
+        "dfs.namenode.rpc-address.lake.a": "127.0.0.1:9",
+        "dfs.namenode.rpc-address.lake.b": hdfs_folder.bucket,
+    }
+    uri = f"hdfs://lake/{hdfs_folder.name}"
+    store = hdfs_store(uri, lambda name: settings.get(name, ""))
+    assert store is not None
+    root = store_path(store, uri)
+    one = at(root, (1, 1, 0.5))
+    assert write_files(one, sink_of(one, root)).version == 0
+    assert ids(root) == ids(hdfs_folder) == [1]
 
 
 def test_folder_whose_name_would_be_encoded_is_left_to_spark(hdfs_folder: StorePath) -> None:
