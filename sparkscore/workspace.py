@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.environments.build import BuiltEnvironment
-    from sparkscore.files.filesystem import TablePath
+    from sparkscore.files.filesystem import Store, TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.package.environment import Mismatch
@@ -304,14 +304,23 @@ class Workspace:
             TargetError: It is of a scheme or a store that only Spark can reach.
             InvalidNameError: The URI holds credentials.
         """
+        from sparkscore.files.azure_settings import azure_store
         from sparkscore.files.filesystem import check_place, local_folder, store_path
+        from sparkscore.files.hdfs_settings import hdfs_store, site_settings
         from sparkscore.files.s3_settings import s3_store
 
         given = self.settings.spark.conf.items()
         hadoop = {name.removeprefix("spark.hadoop."): value for name, value in given}
         try:
             check_place(uri, "target")
-            store = s3_store(uri, hadoop, os.environ)
+            store: Store | None = s3_store(uri, hadoop, os.environ)
+            if store is None:
+                sites = site_settings(os.environ) | hadoop
+
+                def setting(name: str) -> str:
+                    return sites.get(name, "")
+
+                store = azure_store(uri, setting, os.environ) or hdfs_store(uri, setting)
         except EngineUnfitError as exc:
             raise TargetError(
                 f"target {shown(uri)} cannot be reached without Spark, since {exc.reason}; "

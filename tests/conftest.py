@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from sparkscore.spark.jars import JarSource, resolve_jars
 from sparkscore.spark.java import find_java, spark_home
 from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
+from sparkscore.testing.hdfs_cluster import HdfsCluster, running_cluster
 from sparkscore.testing.s3_server import S3Server
 
 if TYPE_CHECKING:
@@ -83,6 +85,21 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> StorePath:
     for name, value in s3_server.environ.items():
         monkeypatch.setenv(name, value)
     return s3_server.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def hdfs_cluster(
+    spark_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HdfsCluster]:
+    """A real HDFS on loopback, for all tests of this process."""
+    with running_cluster(spark_cache, tmp_path_factory.mktemp("hdfs")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def hdfs_folder(hdfs_cluster: HdfsCluster) -> StorePath:
+    """A folder of HDFS of its own, which is not there yet."""
+    return hdfs_cluster.folder(uuid.uuid4().hex)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MASK = "***"
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):(\S*)@")
 _QUERY_SECRET = re.compile(r"([?&;](?:password|passwd|pwd|token|secret)=)[^&;\s]*", re.IGNORECASE)
-_SECRET_KEY = re.compile(r"secret|password|token|access[._-]?key|credential", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"secret|password|token|(access|account)[._-]?key|credential", re.IGNORECASE
+)
 
 
 def masked(key: str, value: object) -> object:

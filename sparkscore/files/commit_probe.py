@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import EngineUnfitError, TargetUnwritableError
 from sparkscore.extras import missing_extra
+from sparkscore.files.azure_store import AzureStore
 from sparkscore.files.filesystem import StorePath, store_error
+from sparkscore.files.s3_store import S3Store
 
 if TYPE_CHECKING:
+    from obstore.store import AzureStore as Container
     from obstore.store import S3Config
     from obstore.store import S3Store as Bucket
 
@@ -23,8 +26,9 @@ PROBE_FILE = re.compile(r"_sparkscore-probe-[0-9a-f]{32}")
 def check_commits(root: StorePath) -> None:
     """Refuse a store that would let a later commit overwrite an earlier one.
 
-    An object is put twice where none may be: the second time has to fail. Amazon's own store is
-    known to do so and is not asked.
+    An object is put twice where none may be: the second time has to fail. Amazon's and Azure's own
+    stores are known to do so and are not asked, nor is HDFS, whose name node renames no file over
+    another.
 
     Raises:
         EngineUnfitError: The store takes both, or the library that asks is not installed.
@@ -32,7 +36,7 @@ def check_commits(root: StorePath) -> None:
         StoreUnavailableError: The store does not answer.
     """
     store = root.store
-    if store.endpoint is None:
+    if not isinstance(store, S3Store | AzureStore) or store.endpoint is None:
         return
     try:
         import obstore
@@ -43,7 +47,7 @@ def check_commits(root: StorePath) -> None:
     probe = root / f"_sparkscore-probe-{uuid.uuid4().hex}"
     key = probe.path.partition("/")[2]
     try:
-        bucket = _bucket(root)
+        bucket = _bucket(store, root.bucket)
         obstore.put(bucket, key, b"", mode="create")
         try:
             obstore.put(bucket, key, b"", mode="create")
@@ -59,11 +63,14 @@ def check_commits(root: StorePath) -> None:
     )
 
 
-def _bucket(root: StorePath) -> Bucket:
+def _bucket(store: S3Store | AzureStore, name: str) -> Bucket | Container:
     """The bucket as deltalake's commits see it: both are of the same library beneath."""
+    return _s3_bucket(store, name) if isinstance(store, S3Store) else _container(store, name)
+
+
+def _s3_bucket(store: S3Store, name: str) -> Bucket:
     from obstore.store import S3Store as Bucket
 
-    store = root.store
     config: S3Config = {"region": store.region, "conditional_put": "etag"}
     if store.endpoint is not None:
         config["endpoint"] = store.endpoint
@@ -75,4 +82,18 @@ def _bucket(root: StorePath) -> Bucket:
     if store.is_anonymous:
         config["skip_signature"] = True
     is_plain = (store.endpoint or "").startswith("http:")
-    return Bucket(root.bucket, config=config, client_options={"allow_http": is_plain})
+    return Bucket(name, config=config, client_options={"allow_http": is_plain})
+
+
+def _container(store: AzureStore, name: str) -> Container:
+    from obstore.store import AzureStore as Container
+
+    return Container(
+        name,
+        config={
+            "account_name": store.account,
+            "account_key": store.account_key,
+            "endpoint": store.account_url,
+        },
+        client_options={"allow_http": (store.endpoint or "").startswith("http:")},
+    )

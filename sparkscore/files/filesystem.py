@@ -1,7 +1,8 @@
-"""Where a table's files lie: a folder of this machine, or a prefix of an object store.
+"""Where a table's files lie: a folder of this machine, or one of a store.
 
 A `StorePath` has those verbs of `pathlib.Path` that a table needs, so that the same code lists,
-reads and writes both; what lies on this machine stays a `Path`.
+reads and writes both; what lies on this machine stays a `Path`. A `Store` is what can be asked of
+S3, HDFS or another place.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, ClassVar, Protocol, TextIO
 from urllib.parse import unquote, urlsplit
 
 from sparkscore.errors import (
@@ -27,114 +27,126 @@ from sparkscore.errors import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.fs import S3FileSystem
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
+AZURE_SCHEMES = ("abfss", "abfs")
+HDFS_SCHEME = "hdfs"
 
-_N_TRIES = 3
-_DELAYED_OPEN = 21
-"""The release of pyarrow from which on a file need not be there before its first bytes are."""
 _MAX_SHOWN_CHARS = 300
-_TERMINAL_MARKS = re.compile("\x1b\\[[0-9;]*m|↳")
-"""Colours and arrows in what deltalake says."""
-_REFUSED = (
-    "ACCESS_DENIED",
-    "EXPIRED_TOKEN",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "SIGNATURE_DOES_NOT_MATCH",
-    "UNRECOGNIZED_CLIENT",
-    "403 Forbidden",
-    "HTTP response code 403",
-    "AccessDenied",
-)
-"""What the libraries call an answer of a store that does not know a key, or does not trust it."""
-
-
-@dataclass(frozen=True)
-class S3Store:
-    """How to reach the buckets of one S3 store; travels to workers, who connect by themselves.
-
-    Attributes:
-        endpoint: Scheme, host and port; None: Amazon's own of the region.
-        access_key: None: what the libraries find on a node, such as its role.
-        is_anonymous: Whether requests go unsigned.
-        credentials: Where the keys come from, for messages.
-    """
-
-    region: str
-    endpoint: str | None = None
-    access_key: str | None = field(default=None, repr=False)
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    is_anonymous: bool = False
-    credentials: str = "what this machine offers"
-
-    @property
-    def filesystem(self) -> S3FileSystem:
-        """The store as Arrow reads and writes it; connected once a process."""
-        return _s3_filesystem(self)
-
-    @property
-    def delta_options(self) -> dict[str, str]:
-        """The same for `deltalake`; a commit is put only where no other one is."""
-        given = {
-            "AWS_REGION": self.region,
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ALLOW_HTTP": str((self.endpoint or "").startswith("http:")).lower(),
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_SESSION_TOKEN": self.session_token,
-            "AWS_SKIP_SIGNATURE": str(self.is_anonymous).lower(),
-            "AWS_CONDITIONAL_PUT": "etag",
-            "AWS_S3_ALLOW_UNSAFE_RENAME": "false",
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-    def open_input(self, uri: str) -> pa.NativeFile:
-        """A file of the store, for reading at any place of it.
-
-        Raises:
-            OSError: It is not there, or the store does not give it.
-        """
-        return self.filesystem.open_input_file(_key(uri))
-
-    def without_secrets(self, text: str) -> str:
-        """A library's message, in which no key stands."""
-        for secret in (self.access_key, self.secret_key, self.session_token):
-            text = text.replace(secret, "***") if secret else text
-        return text
+_MARKS = re.compile("\x1b\\[[0-9;]*m|↳|\n\\s*at [^\n]*")
+"""Colours, arrows and frames of Java in what libraries say."""
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """What a store says of a file, by the names of `os.stat_result`."""
+    """What a store says of a file or folder, by the names of `os.stat_result`."""
 
+    is_dir: bool
     st_size: int
     st_mtime: float
 
 
 @dataclass(frozen=True)
-class StorePath:
-    """A file or a prefix of an object store; verbs do what those of `Path` do.
+class StoreWords:
+    """How messages speak of a store.
 
     Attributes:
-        path: Bucket and key, as they are: nothing in it is encoded.
+        place: What answers, or does not.
+        top: What it calls the folders that are in no other one.
+        refuses: What it does where it answers with one of the signs.
+        refusal_signs: What the libraries call an answer that is for want of rights.
+        mend_refusal: What to do then.
+        mend_silence: What to do where there is no good answer.
     """
 
-    store: S3Store
+    place: str
+    top: str
+    refuses: str
+    refusal_signs: tuple[str, ...]
+    mend_refusal: str
+    mend_silence: str
+
+
+class Store(Protocol):
+    """How to reach files that are not this machine's; travels to workers, who connect themselves.
+
+    A path is the bucket or cluster and what is below it, as it is: nothing in it is encoded. What
+    is not there is a FileNotFoundError, and any other answer an OSError.
+    """
+
+    schemes: ClassVar[tuple[str, ...]]
+    """Those of the URIs that may mean it."""
+    encodes_names: ClassVar[bool]
+    """Whether `deltalake` looks for a folder there under its encoded name."""
+
+    def path_of(self, uri: str) -> str:
+        """The path that a URI of the store names, whatever the scheme's name."""
+        ...
+
+    def uri_of(self, path: str) -> str:
+        """The URI by which all libraries know a path."""
+        ...
+
+    def facts(self, path: str) -> StoreFacts | None:
+        """What is there; None: nothing."""
+        ...
+
+    def files_below(self, path: str, *, recursive: bool) -> Iterator[str]:
+        """Paths of the files in a folder; none where there is no folder."""
+        ...
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """A file, for reading at any place of it."""
+        ...
+
+    def open_stream(self, path: str) -> pa.NativeFile:
+        """A file, for reading it from its beginning."""
+        ...
+
+    def open_output(self, path: str) -> pa.NativeFile:
+        """A new file, with the folders above it; whole only when it was closed."""
+        ...
+
+    def delete_file(self, path: str) -> None:
+        """Remove a file."""
+        ...
+
+    @property
+    def delta_options(self) -> dict[str, str]:
+        """How `deltalake` reaches it."""
+        ...
+
+    @property
+    def words(self) -> StoreWords:
+        """How messages speak of it."""
+        ...
+
+    def without_secrets(self, text: str) -> str:
+        """A library's message, in which no key stands."""
+        ...
+
+
+@dataclass(frozen=True)
+class StorePath:
+    """A file or a folder of a store; verbs do what those of `Path` do.
+
+    Attributes:
+        path: Bucket and key, or cluster and file: nothing in it is encoded.
+    """
+
+    store: Store
     path: str
 
     def __str__(self) -> str:
-        return f"s3://{self.path}"
+        return self.store.uri_of(self.path)
 
     def __truediv__(self, below: str) -> StorePath:
         return StorePath(self.store, f"{self.path}/{below}")
 
     @property
     def bucket(self) -> str:
-        """The bucket's name."""
+        """The bucket's name, the container's or the cluster's."""
         return self.path.partition("/")[0]
 
     @property
@@ -152,57 +164,51 @@ class StorePath:
         return StorePath(self.store, f"{self.path.rpartition('/')[0]}/{name}")
 
     def is_dir(self) -> bool:
-        """Whether the store has anything below this prefix."""
-        return self._type_name() == "Directory"
+        """Whether it is a folder, or the store has anything below this prefix."""
+        facts = self.store.facts(self.path)
+        return facts is not None and facts.is_dir
 
     def is_file(self) -> bool:
-        """Whether the store has this very object."""
-        return self._type_name() == "File"
+        """Whether the store has this very file."""
+        facts = self.store.facts(self.path)
+        return facts is not None and not facts.is_dir
 
     def stat(self) -> StoreFacts:
         """Size in bytes, and when it was written in seconds since 1970."""
-        facts = self.store.filesystem.get_file_info(self.path)
-        if facts.size is None:
+        facts = self.store.facts(self.path)
+        if facts is None or facts.is_dir:
             raise FileNotFoundError(f"{self} is no file of the store")
-        return StoreFacts(facts.size, facts.mtime_ns / 1e9)
+        return facts
 
     def open(self, *, encoding: str = "utf-8") -> TextIO:
-        """The text of an object."""
-        return io.TextIOWrapper(
-            io.BufferedReader(self.store.filesystem.open_input_stream(self.path)), encoding
-        )
+        """The text of a file."""
+        return io.TextIOWrapper(io.BufferedReader(self.store.open_stream(self.path)), encoding)
 
     def read_text(self, *, encoding: str = "utf-8") -> str:
-        """The whole text of an object."""
-        with self.store.filesystem.open_input_stream(self.path) as file:
+        """The whole text of a file."""
+        with self.store.open_stream(self.path) as file:
             return bytes(file.read()).decode(encoding)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
-        """Remove an object; Arrow leaves an empty one in the place of the folder it was in."""
+        """Remove a file; the folder that it was in may stay, empty."""
         try:
-            self.store.filesystem.delete_file(self.path)
+            self.store.delete_file(self.path)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def glob(self, pattern: str) -> Iterator[StorePath]:
-        """Objects right below whose name fits."""
+        """Files right below whose name fits."""
         return self._found(pattern, recursive=False)
 
     def rglob(self, pattern: str) -> Iterator[StorePath]:
-        """Objects anywhere below whose name fits."""
+        """Files anywhere below whose name fits."""
         return self._found(pattern, recursive=True)
 
-    def _type_name(self) -> str:
-        return str(self.store.filesystem.get_file_info(self.path).type.name)
-
     def _found(self, pattern: str, *, recursive: bool) -> Iterator[StorePath]:
-        from pyarrow.fs import FileSelector
-
-        selector = FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        for facts in self.store.filesystem.get_file_info(selector):
-            if facts.is_file and fnmatchcase(facts.base_name, pattern):
-                yield StorePath(self.store, facts.path)
+        for path in self.store.files_below(self.path, recursive=recursive):
+            if fnmatchcase(path.rpartition("/")[2], pattern):
+                yield StorePath(self.store, path)
 
 
 TablePath = Path | StorePath
@@ -221,9 +227,9 @@ def local_folder(uri: str) -> Path:
     return Path(parts.path if parts.scheme else uri)
 
 
-def store_path(store: S3Store, uri: str) -> StorePath:
-    """The prefix that a URI of an S3 store names, whatever Hadoop's name for S3 in it."""
-    return StorePath(store, _key(uri).rstrip("/"))
+def store_path(store: Store, uri: str) -> StorePath:
+    """The folder or file that a URI of a store names."""
+    return StorePath(store, store.path_of(uri).rstrip("/"))
 
 
 def check_place(uri: str, noun: str) -> None:
@@ -235,13 +241,24 @@ def check_place(uri: str, noun: str) -> None:
 
     Raises:
         EngineUnfitError: It is of a scheme that is not known here, or of an odd name.
-        InvalidNameError: The URI holds credentials.
+        InvalidNameError: The URI holds credentials, or names no folder.
     """
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return
-    if parts.scheme not in S3_SCHEMES:
+    checks = dict.fromkeys(S3_SCHEMES, _check_s3_name)
+    checks |= dict.fromkeys(AZURE_SCHEMES, _check_azure_name) | {HDFS_SCHEME: _check_hdfs_name}
+    if parts.scheme not in checks:
         raise EngineUnfitError(f"the {noun} lies in {parts.scheme}")
+    checks[parts.scheme](uri, noun)
+    if parts.query or parts.fragment or "//" in parts.path or unquote(parts.path) != parts.path:
+        raise EngineUnfitError(
+            f"the {noun}'s name has '?', '#', '//', or a '%' with digits: {shown(uri)}"
+        )
+
+
+def _check_s3_name(uri: str, noun: str) -> None:
+    parts = urlsplit(uri)
     if "@" in parts.netloc:
         raise InvalidNameError(
             f"the {noun}'s URI holds credentials before {parts.netloc.rpartition('@')[2]!r}, and "
@@ -250,10 +267,29 @@ def check_place(uri: str, noun: str) -> None:
         )
     if not parts.netloc or not parts.path.strip("/"):
         raise InvalidNameError(f"the {noun} {shown(uri)} is not of the form s3a://BUCKET/FOLDER")
-    if parts.query or parts.fragment or "//" in parts.path or unquote(parts.path) != parts.path:
-        raise EngineUnfitError(
-            f"the {noun}'s name has '?', '#', '//', or a '%' with digits: {shown(uri)}"
+
+
+def _check_azure_name(uri: str, noun: str) -> None:
+    parts = urlsplit(uri)
+    container, at, account = parts.netloc.rpartition("@")
+    if ":" in container:
+        raise InvalidNameError(
+            f"the {noun}'s URI holds credentials before {account!r}, and would be shown in "
+            "records; give the key as AZURE_STORAGE_ACCOUNT_KEY"
         )
+    if not container or not at or not account or not parts.path.strip("/"):
+        raise InvalidNameError(
+            f"the {noun} {shown(uri)} is not of the form "
+            "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER"
+        )
+
+
+def _check_hdfs_name(uri: str, noun: str) -> None:
+    parts = urlsplit(uri)
+    if not uri.startswith(f"{HDFS_SCHEME}://") or not parts.path.strip("/"):
+        raise InvalidNameError(f"the {noun} {shown(uri)} is not of the form hdfs://CLUSTER/FOLDER")
+    if "@" in parts.netloc:
+        raise EngineUnfitError(f"the {noun}'s URI names a user")
 
 
 def storage_options(root: TablePath) -> dict[str, str] | None:
@@ -308,17 +344,17 @@ def store_error(
         error: What it is where the store itself has answered.
         exc: The library's; no key that may stand in its text is shown.
     """
-    store, place = path.store, _place(path.store)
-    plain = _TERMINAL_MARKS.sub("", store.without_secrets(str(exc)))
+    words = path.store.words
+    plain = _MARKS.sub("", path.store.without_secrets(str(exc)))
     text = " ".join(plain.split())[:_MAX_SHOWN_CHARS] or type(exc).__name__
-    if any(sign in plain for sign in _REFUSED):
+    if any(sign in plain for sign in words.refusal_signs):
         return error(
-            f"{noun} {shown(str(path))}: the store at {place} refuses the credentials of "
-            f"{store.credentials}: {text}; check them, and that they may read and write there"
+            f"{noun} {shown(str(path))}: {words.place} {words.refuses}: {text}; "
+            f"{words.mend_refusal}"
         )
     return StoreUnavailableError(
-        f"{noun} {shown(str(path))}: the store at {place} gave no good answer: {text}; check "
-        "AWS_ENDPOINT_URL or spark.hadoop.fs.s3a.endpoint, or run the same command again"
+        f"{noun} {shown(str(path))}: {words.place} gave no good answer: {text}; "
+        f"{words.mend_silence}, or run the same command again"
     )
 
 
@@ -330,38 +366,8 @@ def _check_bucket(root: StorePath, noun: str, error: type[SparkscoreError]) -> N
     except OSError:
         return  # It is there, and of it only some prefixes may be listed.
     if not is_there:
+        words = root.store.words
         raise error(
-            f"{noun} {shown(str(root))}: the store at {_place(root.store)} has no bucket "
+            f"{noun} {shown(str(root))}: {words.place} has no {words.top} "
             f"{root.bucket!r}; create it, or check the name and the endpoint"
         )
-
-
-def _place(store: S3Store) -> str:
-    return store.endpoint or f"Amazon's {store.region}"
-
-
-def _key(uri: str) -> str:
-    """Bucket and key of an S3 URI."""
-    return uri.partition("://")[2]
-
-
-@lru_cache(maxsize=8)
-def _s3_filesystem(store: S3Store) -> S3FileSystem:
-    from pyarrow import __version__ as arrow
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
-    # One request for a small file, where there would be three; closing it tells of a refusal.
-    is_known = int(arrow.partition(".")[0]) >= _DELAYED_OPEN
-    delayed = {"allow_delayed_open": True} if is_known else {}
-    scheme, _, host = (store.endpoint or "https://").partition("://")
-    return S3FileSystem(
-        access_key=store.access_key,
-        secret_key=store.secret_key,
-        session_token=store.session_token,
-        anonymous=store.is_anonymous,
-        region=store.region,
-        scheme=scheme,
-        endpoint_override=host or None,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_N_TRIES),
-        **delayed,
-    )

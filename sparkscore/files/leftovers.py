@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
 from sparkscore.files.commit_probe import PROBE_FILE
 from sparkscore.files.filesystem import StorePath, TablePath, store_error, store_errors
-from sparkscore.files.log import file_path, is_delta_table
+from sparkscore.files.log import DRAFT, file_path, is_delta_table
 from sparkscore.scoring.target import SCORE_FILE
 
 _ACTIONS = ("add", "remove")
@@ -69,7 +69,7 @@ def _leftovers(root: TablePath) -> list[Leftover]:
 
 
 def _is_ours(path: TablePath) -> bool:
-    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE)
+    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE, DRAFT)
     return any(pattern.fullmatch(path.name) for pattern in patterns)
 
 
@@ -112,10 +112,16 @@ def _logged(root: TablePath) -> Iterator[str]:
                     yield from _named_by(row, root)
 
 
-def _parquet_file(path: TablePath) -> pq.ParquetFile:
+@contextmanager
+def _parquet_file(path: TablePath) -> Iterator[pq.ParquetFile]:
+    with _opened(path) as source:
+        yield pq.ParquetFile(source)
+
+
+def _opened(path: TablePath) -> pa.NativeFile:
     if isinstance(path, StorePath):
-        return pq.ParquetFile(path.path, filesystem=path.store.filesystem)
-    return pq.ParquetFile(path)
+        return path.store.open_input(path.path)
+    return pa.OSFile(str(path))
 
 
 def _named_by(action: dict[str, dict[str, str] | None], root: TablePath) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +21,15 @@ from deltalake.exceptions import DeltaError
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.facts import DataFile
 from sparkscore.files.filesystem import (
-    S3_SCHEMES,
     StorePath,
     TablePath,
     storage_options,
 )
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, possible
 from sparkscore.files.schema import TableColumn, table_columns
+
+DRAFT = re.compile(r"\.\d{20}\.json\.(tmp\.\d+|[0-9a-f-]{36}\.tmp)|\d{20}\.json#\d+")
+"""What `deltalake` and Spark call a commit in folders before they rename it."""
 
 _READABLE = frozenset(
     {
@@ -44,6 +46,9 @@ _READABLE = frozenset(
 _MAX_READER_VERSION = 3
 _ACTIONS_AT_ONCE = 10_000
 _COMMIT = re.compile(r"\d{20}\.json")
+
+_PLAIN_SIGNS = ":/=+,@!$&'()*;"
+"""What deltalake never encodes in a folder's name, beside letters, digits and '-._~'."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,10 @@ class TableSnapshot:
 
 
 def is_delta_table(root: TablePath) -> bool:
-    """Whether a Delta log lies in the folder."""
-    return (root / "_delta_log").is_dir()
+    """Whether a Delta log lies in the folder, and has more in it than drafts of commits."""
+    log = root / "_delta_log"
+    is_begun = (log / f"{0:020}.json").is_file()
+    return is_begun or any(not DRAFT.fullmatch(path.name) for path in log.glob("*"))
 
 
 def commits(root: TablePath) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -126,13 +133,16 @@ def delta_table(root: TablePath, version: int | None = None) -> DeltaTable:
 
 
 def check_folder(root: TablePath) -> None:
-    """Refuse a folder whose name deltalake would decode, to read the log of another folder.
+    """Refuse a folder whose name deltalake would decode or encode: it means another folder.
 
     Raises:
-        EngineUnfitError: The name has a '%' with two digits after it.
+        EngineUnfitError: The name has a '%' with two digits after it, or is not plain.
     """
     if unquote(str(root)) != str(root):
         raise EngineUnfitError(f"the folder's name has a '%' and digits: {shown(str(root))}")
+    is_encoded = isinstance(root, StorePath) and root.store.encodes_names
+    if is_encoded and quote(str(root), safe=_PLAIN_SIGNS) != str(root):
+        raise EngineUnfitError(f"deltalake encodes the folder's name: {shown(str(root))}")
 
 
 def data_files(
@@ -283,8 +293,9 @@ def file_path(root: TablePath, logged: str) -> str:
     parts = urlsplit(logged)
     path = unquote(parts.path)
     if isinstance(root, StorePath):
-        if parts.scheme in S3_SCHEMES and parts.netloc == root.bucket:
-            return f"s3://{parts.netloc}{path}"
+        top = root.store.uri_of(root.bucket)
+        if parts.scheme in root.store.schemes and parts.netloc == urlsplit(top).netloc:
+            return f"{top}{path}"
         is_elsewhere = bool(parts.scheme) or path.startswith("/")
     else:
         is_elsewhere = parts.scheme not in ("", "file")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sparkscore.errors import DataError, SourceError, shown
-from sparkscore.files.filesystem import S3Store, store_error, store_path
+from sparkscore.files.filesystem import Store, store_error, store_path
 from sparkscore.files.formats import PARQUET, FileFormat
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.predicate import Bounds, Predicate, columns_in, evaluate, possible
@@ -50,7 +50,7 @@ class TableReading:
     physical: Mapping[str, str | int]
     where: Predicate | None
     max_bytes: int
-    store: S3Store | None = None
+    store: Store | None = None
     format: FileFormat = PARQUET
 
 
@@ -80,7 +80,7 @@ def read_piece(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBat
 
 
 def _opened(
-    path: str, store: S3Store | None, opened: ExitStack
+    path: str, store: Store | None, opened: ExitStack
 ) -> tuple[pq.ParquetFile, pq.ParquetFile]:
     """The file for its rows, and for a few of them; the two may be one.
 
@@ -92,7 +92,7 @@ def _opened(
             path, coerce_int96_timestamp_unit="us", pre_buffer=False, memory_map=True
         )
         return opened.enter_context(file), file
-    source = opened.enter_context(store.open_input(path))
+    source = opened.enter_context(store.open_input(store.path_of(path)))
     file = pq.ParquetFile(source, coerce_int96_timestamp_unit="us", pre_buffer=True)
     probe = pq.ParquetFile(
         source,

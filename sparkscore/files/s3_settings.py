@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from sparkscore.errors import EngineUnfitError
-from sparkscore.files.filesystem import S3_SCHEMES, S3Store
+from sparkscore.files.filesystem import S3_SCHEMES
+from sparkscore.files.s3_store import S3Store
 
 _PREFIX = "fs.s3a."
 _READ = (

@@ -29,7 +29,7 @@ from sparkscore.files.demands import (
     mapped_columns,
 )
 from sparkscore.files.filesystem import (
-    S3Store,
+    Store,
     StorePath,
     TablePath,
     below,
@@ -39,7 +39,7 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
-from sparkscore.files.log import check_folder, commits, delta_table, is_delta_table
+from sparkscore.files.log import DRAFT, check_folder, commits, delta_table, is_delta_table
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -86,7 +86,7 @@ class FilesSink:
     uri: str
     timezone: str = "UTC"
     log_writer: LogWriter | None = None
-    store: S3Store | None = field(default=None, repr=False)
+    store: Store | None = field(default=None, repr=False)
 
     @property
     def root(self) -> TablePath:
@@ -407,7 +407,8 @@ def _check_prefix(root: StorePath) -> None:
     if is_delta_table(root):
         return
     found = (path.name for path in root.rglob("*"))
-    if any(not (SCORE_FILE.fullmatch(name) or PROBE_FILE.fullmatch(name)) for name in found):
+    ours = (SCORE_FILE, PROBE_FILE, DRAFT)
+    if any(not any(pattern.fullmatch(name) for pattern in ours) for name in found):
         raise TargetError(
             f"target {shown(str(root))} holds files and no Delta table; name another folder"
         )

@@ -156,6 +156,7 @@ class _OpenFile:
     path: str
     partition: Mapping[str, str | None]
     statistics: FileStatistics = field(default_factory=FileStatistics)
+    _sink: pa.NativeFile | None = None
     _writer: pq.ParquetWriter | None = None
     _waiting: list[pa.RecordBatch] = field(default_factory=list)
     _n_waiting_bytes: int = 0
@@ -170,8 +171,7 @@ class _OpenFile:
 
     def finish(self) -> WrittenFile:
         self._flush()
-        assert self._writer is not None
-        self._writer.close()
+        self._close()
         facts, statistics = self._full_path.stat(), self.statistics
         return WrittenFile(
             path=self.path,
@@ -183,9 +183,9 @@ class _OpenFile:
         )
 
     def abort(self) -> None:
-        if self._writer is not None:
+        if self._sink is not None:
             with suppress(OSError, pa.ArrowException):  # Its content does not matter any more.
-                self._writer.close()
+                self._close()
         self._full_path.unlink(missing_ok=True)
 
     @property
@@ -198,24 +198,34 @@ class _OpenFile:
         rows = pa.Table.from_batches(self._waiting)
         if self._writer is None:
             varied = frozenset(map(self.layout.in_files, self.layout.varied))
-            self._writer = _parquet_writer(self._full_path, rows.schema, varied)
+            self._sink = _new_file(self._full_path)
+            self._writer = _parquet_writer(self._sink, rows.schema, varied)
         self._writer.write_table(rows, row_group_size=rows.num_rows)
         self._waiting, self._n_waiting_bytes = [], 0
 
+    def _close(self) -> None:
+        assert self._writer is not None
+        assert self._sink is not None
+        self._writer.close()
+        self._sink.close()
 
-def _parquet_writer(path: TablePath, schema: pa.Schema, varied: frozenset[str]) -> pq.ParquetWriter:
+
+def _new_file(path: TablePath) -> pa.NativeFile:
     if isinstance(path, StorePath):
-        where, filesystem = path.path, path.store.filesystem
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        where, filesystem = str(path), None
+        return path.store.open_output(path.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return pa.OSFile(str(path), "wb")
+
+
+def _parquet_writer(
+    sink: pa.NativeFile, schema: pa.Schema, varied: frozenset[str]
+) -> pq.ParquetWriter:
     repeated = [name for name in schema.names if name not in varied]
     # Bounds of floats would leave out NaN, and Spark then leaves out such rows of `x > 5`.
     bounded = [f.name for f in schema if not pa.types.is_floating(f.type)]
     return pq.ParquetWriter(
-        where,
+        sink,
         schema,
-        filesystem=filesystem,
         compression="zstd",
         compression_level=1,
         use_dictionary=repeated or False,

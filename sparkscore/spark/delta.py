@@ -24,6 +24,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
+from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
@@ -256,8 +257,10 @@ def files_sink(spark: SparkSession, target: str) -> FilesSink:
     store = store_of(spark, uri, "target")
     if store is None:
         return FilesSink(uri, timezone, JvmLogWriter(spark))
-    refuse_other_committers(spark)
-    # The JVM may lack a client for the store, and its commits there are not put conditionally.
+    refuse_other_committers(spark, store)
+    if isinstance(store, HdfsStore):
+        return FilesSink(uri, timezone, JvmLogWriter(spark), store)
+    # The JVM may lack a client for S3, and its commits there are not put conditionally.
     return FilesSink(uri, timezone, store=store)
 
 

@@ -11,7 +11,7 @@ from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.any_format import is_readable
 from sparkscore.files.facts import DataFile
 from sparkscore.files.filesystem import (
-    S3Store,
+    Store,
     TablePath,
     local_folder,
     store_errors,
@@ -60,7 +60,7 @@ class FilesSource:
     columns: tuple[TableColumn, ...]
     partition_by: tuple[str, ...]
     where: Predicate | None
-    store: S3Store | None = None
+    store: Store | None = None
     format: FileFormat = PARQUET
 
     def column(self, name: str) -> TableColumn:

@@ -115,6 +115,38 @@ def keep_jars(source: JarSource, folder: Path) -> tuple[Path, ...]:
     return _jars_in(store)
 
 
+def shipped_modules() -> tuple[str, ...]:
+    """The modules that PySpark ships, which must not be on the class path twice."""
+    jars = (spark_home() / "jars").glob("*.jar")
+    return tuple(sorted({_VERSION_AND_SUFFIX.sub("", path.name) for path in jars}))
+
+
+def _run_ivy(command: list[str], tried: str, version: str) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command line, no shell
+            command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise _unavailable(version, tried, f"no end after {_FETCH_TIMEOUT_S} s") from exc
+    if done.returncode != 0:
+        raise _unavailable(version, tried, _reason(done.stdout + done.stderr))
+
+
+def _reason(log: str) -> str:
+    """The first line of Ivy's log that says what went wrong."""
+    telling = ("Exception", "UNRESOLVED", "not found", "SERVER ERROR", "Error", "Unsupported")
+    lines = (line.strip(" \t:*") for line in log.splitlines())
+    return next((line for line in lines if any(word in line for word in telling)), "Ivy failed")
+
+
+def _unavailable(version: str, tried: str, reason: str) -> JarsUnavailableError:
+    return JarsUnavailableError(
+        f"the jars of Delta {version} are not cached and could not be fetched by {tried}: "
+        f"{reason}. Run 'sparkscore setup' where the repository can be reached, or name a folder "
+        "with the jars in the setting spark.jars"
+    )
+
+
 def _store(source: JarSource) -> Path:
     return source.cache.absolute() / "jars" / f"delta-{source.version}"
 
@@ -170,7 +202,7 @@ def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Pat
         organisation="io.delta",
         module=_artifact(),
         version=source.version,
-        excluded=_shipped_modules(),
+        excluded=shipped_modules(),
     )
     with _draft(store) as draft:
         command, tried = ivy_command(
@@ -192,35 +224,3 @@ def _artifact() -> str:
     core = next((spark_home() / "jars").glob("spark-core_*.jar"))
     scala, _, spark = core.stem.removeprefix("spark-core_").partition("-")
     return f"delta-spark_{'.'.join(spark.split('.')[:2])}_{scala}"
-
-
-def _shipped_modules() -> tuple[str, ...]:
-    """The modules that PySpark ships, which must not be on the class path twice."""
-    jars = (spark_home() / "jars").glob("*.jar")
-    return tuple(sorted({_VERSION_AND_SUFFIX.sub("", path.name) for path in jars}))
-
-
-def _run_ivy(command: list[str], tried: str, version: str) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 - our own command line, no shell
-            command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise _unavailable(version, tried, f"no end after {_FETCH_TIMEOUT_S} s") from exc
-    if done.returncode != 0:
-        raise _unavailable(version, tried, _reason(done.stdout + done.stderr))
-
-
-def _reason(log: str) -> str:
-    """The first line of Ivy's log that says what went wrong."""
-    telling = ("Exception", "UNRESOLVED", "not found", "SERVER ERROR", "Error", "Unsupported")
-    lines = (line.strip(" \t:*") for line in log.splitlines())
-    return next((line for line in lines if any(word in line for word in telling)), "Ivy failed")
-
-
-def _unavailable(version: str, tried: str, reason: str) -> JarsUnavailableError:
-    return JarsUnavailableError(
-        f"the jars of Delta {version} are not cached and could not be fetched by {tried}: "
-        f"{reason}. Run 'sparkscore setup' where the repository can be reached, or name a folder "
-        "with the jars in the setting spark.jars"
-    )

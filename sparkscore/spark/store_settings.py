@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sparkscore.errors import ConfigError, EngineUnfitError, shown
-from sparkscore.files.filesystem import S3_SCHEMES, S3Store, check_place
+from sparkscore.files.azure_settings import azure_store
+from sparkscore.files.filesystem import (
+    AZURE_SCHEMES,
+    HDFS_SCHEME,
+    S3_SCHEMES,
+    Store,
+    check_place,
+)
+from sparkscore.files.hdfs_settings import hdfs_store
+from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.s3_settings import hadoop_names, s3_store
 from sparkscore.spark.failures import SPARK_FAILURES
 from sparkscore.spark.shipping import is_connect
@@ -19,17 +29,22 @@ if TYPE_CHECKING:
 
 _JARS = {
     **dict.fromkeys(S3_SCHEMES, "org.apache.hadoop:hadoop-aws"),
-    **dict.fromkeys(("abfs", "abfss"), "org.apache.hadoop:hadoop-azure"),
+    **dict.fromkeys(AZURE_SCHEMES, "org.apache.hadoop:hadoop-azure"),
     "gs": "com.google.cloud.bigdataoss:gcs-connector",
 }
-_LOG_STORES = tuple(f"spark.delta.logStore.{scheme}.impl" for scheme in S3_SCHEMES)
+_LOG_STORES = tuple(
+    f"spark.delta.logStore.{scheme}.impl" for scheme in (*S3_SCHEMES, *AZURE_SCHEMES)
+)
+_HDFS_LOG_STORE = f"spark.delta.logStore.{HDFS_SCHEME}.impl"
+_DELTAS_OWN = "io.delta.storage.HDFSLogStore"
 
 
-def store_of(spark: SparkSession, uri: str, noun: str) -> S3Store | None:
+def store_of(spark: SparkSession, uri: str, noun: str) -> Store | None:
     """The store in which a located URI lies; None where it lies on this machine.
 
     Args:
-        spark: A classic session; its fs.s3a settings win over the AWS variables.
+        spark: A classic session; its fs.s3a settings win over the AWS variables, and its
+            fs.defaultFS says where paths without a scheme lie.
         uri: A path or URI, not a table of the catalog.
         noun: `source` or `target`, for messages.
 
@@ -39,17 +54,24 @@ def store_of(spark: SparkSession, uri: str, noun: str) -> S3Store | None:
     """
     check_place(uri, noun)
     parts = urlsplit(uri)
-    if parts.scheme not in S3_SCHEMES:
-        return None
-    return s3_store(uri, _hadoop_settings(spark, hadoop_names(parts.netloc)), os.environ)
+    if parts.scheme in S3_SCHEMES:
+        names = hadoop_names(parts.netloc)
+        hadoop = {name: value for name in names if (value := _hadoop_setting(spark, name))}
+        return s3_store(uri, hadoop, os.environ)
+    setting = partial(_hadoop_setting, spark)
+    return azure_store(uri, setting, os.environ) or hdfs_store(uri, setting)
 
 
-def refuse_other_committers(spark: SparkSession) -> None:
-    """Refuse a session whose writers commit to S3 by other means than conditional puts.
+def refuse_other_committers(spark: SparkSession, store: Store) -> None:
+    """Refuse a session whose writers commit by other means than `deltalake` does in the store.
 
     Raises:
         EngineUnfitError: It names a log store, which would not see our commits, nor we its locks.
     """
+    if isinstance(store, HdfsStore):
+        if spark.conf.get(_HDFS_LOG_STORE, "") not in ("", _DELTAS_OWN):
+            raise EngineUnfitError(f"{_HDFS_LOG_STORE} is set, which may not commit by renaming")
+        return
     for name in _LOG_STORES:
         if spark.conf.get(name, ""):
             raise EngineUnfitError(
@@ -88,9 +110,8 @@ def check_clients(spark: SparkSession, uris: Iterable[str], reason: str) -> None
             ) from exc
 
 
-def _hadoop_settings(spark: SparkSession, names: tuple[str, ...]) -> dict[str, str]:
-    """Those of the settings that are set: in the session, its context or Hadoop's own files."""
+def _hadoop_setting(spark: SparkSession, name: str) -> str:
+    """A setting of the session, its context or Hadoop's own files; empty: there is none."""
     # PySpark has no public way to its Hadoop configuration.
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
-    found = ((name, spark.conf.get(name, None) or hadoop.get(name)) for name in names)
-    return {name: str(value) for name, value in found if value}
+    return str(spark.conf.get(name, None) or hadoop.get(name) or "")

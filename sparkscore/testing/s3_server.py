@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from sparkscore.files.filesystem import S3Store, StorePath
+from sparkscore.files.filesystem import StorePath
+from sparkscore.files.s3_store import S3Store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

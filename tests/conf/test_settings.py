@@ -245,6 +245,7 @@ def test_a_refused_value_keeps_its_secret() -> None:
         ),
         ("tracking.uri", "sqlite:////a:b@c.db", "sqlite:////a:b@c.db"),
         ("spark.conf.fs.s3a.secret.key", "abc", "***"),
+        ("spark.conf.fs.azure.account.key.lake.dfs.core.windows.net", "abc", "***"),
         ("spark.conf", {"a.token": "abc", "b": "c"}, {"a.token": "***", "b": "c"}),
         ("spark.jars", None, None),
     ],

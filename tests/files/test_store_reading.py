@@ -32,7 +32,7 @@ ROWS = pa.table(
 def stored(bucket: StorePath, tmp_path: Path) -> tuple[StorePath, Path]:
     local, path = tmp_path / "rows.parquet", bucket / "a b/rows.parquet"
     pq.write_table(ROWS, local, row_group_size=N_ROWS // 4)
-    with path.store.filesystem.open_output_stream(path.path) as file:
+    with path.store.open_output(path.path) as file:
         file.write(local.read_bytes())
     return path, local
 
@@ -83,12 +83,14 @@ def test_file_that_is_gone_is_named(bucket: StorePath) -> None:
         list(read_piece(piece(bucket / "gone.parquet", 1), wanted))
 
 
-def test_store_that_refuses_or_is_away_is_no_missing_file(bucket: StorePath) -> None:
+def test_store_that_refuses_or_is_away_is_no_missing_file(
+    bucket: StorePath, s3_server: S3Server
+) -> None:
     one = piece(bucket / "x.parquet", 1)
-    wrong = replace(bucket.store, access_key="AKIAWRONG")
+    wrong = replace(s3_server.store, access_key="AKIAWRONG")
     with pytest.raises(SourceError, match="refuses the credentials"):
         list(read_piece(one, replace(reading(), store=wrong)))
-    down = replace(bucket.store, endpoint="http://127.0.0.1:9")
+    down = replace(s3_server.store, endpoint="http://127.0.0.1:9")
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9"):
         list(read_piece(one, replace(reading(), store=down)))
 

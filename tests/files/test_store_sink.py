@@ -12,7 +12,6 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 
 from sparkscore.errors import (
@@ -99,7 +98,7 @@ class TestFilesSinkInStore(SinkContract):
 
 
 def put(path: StorePath, content: bytes) -> None:
-    with path.store.filesystem.open_output_stream(path.path) as file:
+    with path.store.open_output(path.path) as file:
         file.write(content)
 
 
@@ -212,8 +211,10 @@ def test_bucket_that_is_not_there_is_named(root: StorePath) -> None:
         sink.refuse_unfit(one.plan)
 
 
-def test_credentials_that_are_wrong_are_named_and_not_shown(root: StorePath) -> None:
-    store = replace(root.store, access_key="AKIAWRONG", secret_key="s3cret-words")
+def test_credentials_that_are_wrong_are_named_and_not_shown(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    store = replace(s3_server.store, access_key="AKIAWRONG", secret_key="s3cret-words")
     one = at(root, (1, 1, 0.5))
     sink = FilesSink(str(root), store=store)
     with pytest.raises(TargetUnwritableError) as caught:
@@ -252,8 +253,10 @@ def test_key_that_may_not_look_at_the_bucket_itself_is_enough(
     assert names(root) == committed(root)
 
 
-def test_store_that_does_not_answer_is_worth_another_try(root: StorePath) -> None:
-    down = StorePath(replace(root.store, endpoint="http://127.0.0.1:9"), root.path)
+def test_store_that_does_not_answer_is_worth_another_try(
+    root: StorePath, s3_server: S3Server
+) -> None:
+    down = StorePath(replace(s3_server.store, endpoint="http://127.0.0.1:9"), root.path)
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9.*AWS_ENDPOINT_URL") as caught:
         sink_of(at(root), down).find(at(root).plan.identity)
     assert caught.value.retryable
@@ -343,10 +346,10 @@ def test_file_of_an_earlier_version_is_no_leftover(root: StorePath, has_checkpoi
     assert leftovers(root) == []
 
 
-def test_folder_marker_is_no_file(root: StorePath) -> None:
+def test_folder_marker_is_no_file(root: StorePath, s3_server: S3Server) -> None:
     """Arrow and Hadoop leave an empty object in the place of a folder that became empty."""
     one = at(root, (1, 1, 0.5))
-    root.store.filesystem.create_dir(f"{root.path}/day=1")
-    assert root.store.filesystem.get_file_info(root.path).type == pafs.FileType.Directory
+    s3_server.store.filesystem.create_dir(f"{root.path}/day=1")
+    assert root.is_dir()
     sink_of(one, root).check(one.plan, score_schema(one.plan))
     assert write_files(one, sink_of(one, root)).version == 0

@@ -156,7 +156,7 @@ def test_rows_that_a_deletion_vector_took_are_not_scored(
     for path in local.rglob("*"):
         if path.is_file() and not path.name.endswith(".crc"):
             below = path.relative_to(local).as_posix()
-            with root.store.filesystem.open_output_stream((root / below).path) as file:
+            with root.store.open_output((root / below).path) as file:
                 file.write(path.read_bytes())
     score(spark, third, root, asked(target)).check_books()
     assert ids(target) == [i for i in range(100) if i % 10 != 3]
@@ -231,7 +231,7 @@ def test_source_that_is_not_there_or_no_delta_table_is_named(
     root = bucket / "rows"
     with pytest.raises(SourceError, match=r"nothing is at source 's3a://.*/rows'"):
         FilesEngine(spark).open(SourceSpec(uri(root)))
-    with root.store.filesystem.open_output_stream(f"{root.path}/rows.parquet") as file:
+    with root.store.open_output(f"{root.path}/rows.parquet") as file:
         file.write(b"rows")
     with pytest.raises(EngineUnfitError, match="no Delta table, and lies in s3a"):
         FilesEngine(spark).open(SourceSpec(uri(root)))
@@ -342,7 +342,11 @@ def test_auto_takes_files_for_a_store(tmp_path: Path, job: dict[str, object]) ->
     ("key", "uri", "said"),
     [
         ("source.uri", "gs://b/rows", "the source lies in gs.*gcs-connector"),
-        ("target.uri", "abfss://b@host/rows", "the target lies in abfss.*hadoop-azure"),
+        (
+            "target.uri",
+            "abfss://b@account.dfs.core.windows.net/rows",
+            "AZURE_STORAGE_ACCOUNT_KEY.*hadoop-azure",
+        ),
     ],
 )
 def test_place_that_nobody_here_reaches_is_named_with_the_reason(
@@ -386,7 +390,7 @@ def test_command_lists_what_a_killed_job_left_in_a_store(
 ) -> None:
     run(tmp_path, job)
     left = target / f"part-00000-{'b' * 32}-7-c000.zstd.parquet"
-    with target.store.filesystem.open_output_stream(left.path) as file:
+    with target.store.open_output(left.path) as file:
         file.write(b"half")
     for flags, status in (((), "left"), (("--remove",), "removed")):
         command = ["score", "clean", uri(target), "--older-than", "0", *flags, "-o", "json"]
