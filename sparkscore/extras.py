@@ -19,10 +19,12 @@ _EXTRAS = {
     "prophet": "prophet",
     "pyarrow": "spark",
     "pyspark": "spark",
+    "pytorch": "pytorch",
     "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "torch": "pytorch",
     "xgboost": "xgboost",
 }
 

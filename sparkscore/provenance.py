@@ -29,6 +29,7 @@ _LIBRARIES = (
     "onnxruntime",
     "statsmodels",
     "prophet",
+    "torch",
     "numba",
 )
 

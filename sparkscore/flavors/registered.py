@@ -18,6 +18,7 @@ _BUILT_IN = {
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
+    "pytorch": "sparkscore.flavors.pytorch:PytorchFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",

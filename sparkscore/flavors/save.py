@@ -50,9 +50,10 @@ _BY_LIBRARY = {
     "prophet": "prophet",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "torch": "pytorch",
     "xgboost": "xgboost",
 }
-_PICKLED = (GENERIC, "statsmodels")
+_PICKLED = (GENERIC, "pytorch", "statsmodels")
 _CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 

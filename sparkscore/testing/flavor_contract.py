@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,16 +126,16 @@ class FlavorContract:
             path.write_bytes(original)
         verify(saved.folder)
 
-    def test_missing_data_file_is_found_without_a_digest(self, saved: Package) -> None:
+    def test_missing_file_or_folder_of_data_is_found_without_a_digest(self, saved: Package) -> None:
         named = {
             str(value)
             for conf in saved.description.flavors.values()
             for value in conf.values()
-            if isinstance(value, str) and (saved.folder / value).is_file()
+            if isinstance(value, str) and value and (saved.folder / value).exists()
         }
         assert named
-        for name in named:
-            (saved.folder / name).unlink()
+        for path in (saved.folder / name for name in named):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
             with pytest.raises(PackageFormatError, match="missing"):
                 open_package(saved.folder)
 

@@ -26,6 +26,7 @@ def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
         "lightgbm",
         "onnx",
         "prophet",
+        "pytorch",
         "sklearn",
         "statsmodels",
         "xgboost",
