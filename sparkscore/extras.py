@@ -25,6 +25,7 @@ _EXTRAS = {
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
     "torch": "pytorch",
+    "transformers": "transformers",
     "xgboost": "xgboost",
 }
 

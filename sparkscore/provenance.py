@@ -30,6 +30,7 @@ _LIBRARIES = (
     "statsmodels",
     "prophet",
     "torch",
+    "transformers",
     "numba",
 )
 

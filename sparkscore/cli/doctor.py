@@ -39,6 +39,7 @@ _EXTRAS = {
     "statsmodels": "statsmodels",
     "prophet": "prophet",
     "torch": "pytorch",
+    "transformers": "transformers",
 }
 
 

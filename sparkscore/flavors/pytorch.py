@@ -134,7 +134,9 @@ def _array(answer: object) -> np.ndarray:
             f"the model answered a {type(answer).__name__} and no tensor; wrap it in a module "
             "whose forward() answers one tensor, or a dict of them"
         )
-    array: np.ndarray = answer.numpy()
+    # NumPy and Arrow have no bfloat16; a float32 holds the same as either float of two bytes.
+    is_half = answer.dtype in (torch.float16, torch.bfloat16)
+    array: np.ndarray = (answer.float() if is_half else answer).numpy()
     return array
 
 

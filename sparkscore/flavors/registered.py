@@ -21,6 +21,7 @@ _BUILT_IN = {
     "pytorch": "sparkscore.flavors.pytorch:PytorchFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
+    "transformers": "sparkscore.flavors.transformers:TransformersFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }

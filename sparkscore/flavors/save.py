@@ -51,6 +51,7 @@ _BY_LIBRARY = {
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
     "torch": "pytorch",
+    "transformers": "transformers",
     "xgboost": "xgboost",
 }
 _PICKLED = (GENERIC, "pytorch", "statsmodels")

@@ -29,6 +29,7 @@ def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
         "pytorch",
         "sklearn",
         "statsmodels",
+        "transformers",
         "xgboost",
         "python_function",
     )

@@ -148,6 +148,16 @@ def test_null_becomes_nan_where_a_column_may_have_it(tmp_path: Path) -> None:
     assert_same(np.asarray(got), np.array([[1.0], [np.nan], [3.0]], np.float32))
 
 
+def test_floats_of_two_bytes_become_those_of_four(tmp_path: Path) -> None:
+    class Half(torch.nn.Module):  # type: ignore[misc]  # torch is not there
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return rows.bfloat16()
+
+    package = save_model(Half(), tmp_path / "p", input_example=ROWS[["age"]])
+    got = load_predictor(package, CODE).predict(batch_of(package, ROWS))
+    assert_same(np.asarray(got), ROWS[["age"]].to_numpy(np.float32))
+
+
 def test_task_has_its_threads_and_leaves_those_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
