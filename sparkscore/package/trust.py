@@ -158,8 +158,8 @@ def load_torch(path: Path, trust: TrustPolicy) -> object:
     refused = [name for name in asked if not (trust.allows(name) or _is_of_torch(name))]
     if refused:
         raise _refusal(
-            f"{path} is a pickle; it asks for {listed(refused)}, and is more than layers of "
-            "torch.nn; loading it runs what it says"
+            f"{path} is a pickle; beyond layers of torch.nn it asks for {listed(refused)} (the "
+            "flag --trust allows types of libraries by their names); loading it runs what it says"
         )
     try:
         with torch.serialization.safe_globals([(_resolve(name), name) for name in asked]):

@@ -43,8 +43,11 @@ def test_workers_answer_what_a_direct_call_does(
     declared = prediction_schema(signature)
     direct = predictor.predict(example_batch(rows, signature.inputs))
     expected = prediction_columns(direct, declared, len(rows))
-    frame = spark.createDataFrame(rows.assign(place=range(len(rows)))).repartition(3)
-    scores = sparkscore.score(frame, str(package.folder), workspace=workspace)
+    # Names of their own: Prophet answers with some that it is given.
+    columns = {name: f"given_{name}" for name in rows.columns}
+    given = rows.rename(columns=columns).assign(place=range(len(rows)))
+    frame = spark.createDataFrame(given).repartition(3)
+    scores = sparkscore.score(frame, str(package.folder), columns=columns, workspace=workspace)
     found = scores.orderBy("place").select(*declared.names).toArrow()
     for name, values in zip(declared.names, expected, strict=True):
         assert found[name].to_pylist() == values.to_pylist()

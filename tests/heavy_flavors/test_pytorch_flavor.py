@@ -179,7 +179,17 @@ def test_task_has_its_threads_and_leaves_those_of_the_process(
         torch.set_num_threads(before)
 
 
-def test_class_of_ones_own_needs_trust_or_its_name(tmp_path: Path) -> None:
+def test_type_of_a_library_is_allowed_by_its_name(tmp_path: Path) -> None:
+    model = torch.nn.DataParallel(network())
+    package = save_model(model, tmp_path / "p", input_example=ROWS)
+    with pytest.raises(UntrustedCodeError, match=r"DataParallel.*--trust allows types"):
+        load_predictor(package, TrustPolicy())
+    named = TrustPolicy(types=("torch.nn.parallel.*", "torch.device"))
+    got = load_predictor(package, named).predict(batch_of(package, ROWS))
+    assert_same(np.asarray(got), asked(network(), NUMBERS))
+
+
+def test_class_of_ones_own_needs_trust(tmp_path: Path) -> None:
     package = save_net(tmp_path)
     with pytest.raises(UntrustedCodeError, match=r"asks for 'net_of_a_user.Net'.*--trust-code"):
         load_predictor(package, TrustPolicy())
