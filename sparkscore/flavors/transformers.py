@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -93,8 +94,9 @@ class TransformersFlavor:
                     f"a {type(part).__name__} is none of the classes of transformers; give it a "
                     "predict(context, model_input), and save that with flavor='python_function'"
                 )
-        model.model.save_pretrained(folder / _MODEL)
-        model.tokenizer.save_pretrained(folder / _TOKENIZER)
+        with _without_bars(transformers):
+            model.model.save_pretrained(folder / _MODEL)
+            model.tokenizer.save_pretrained(folder / _TOKENIZER)
         own: dict[str, object] = {
             "transformers_version": transformers.__version__,
             "code": None,
@@ -102,7 +104,6 @@ class TransformersFlavor:
             "instance_type": type(model).__name__,
             "torch_dtype": str(model.model.dtype),
             "pipeline_model_type": type(model.model).__name__,
-            "source_model_name": model.model.name_or_path,
             "model_binary": _MODEL,
             "tokenizer_type": type(model.tokenizer).__name__,
             "components": ["tokenizer"],
@@ -124,7 +125,7 @@ class TransformersFlavor:
         for part in (path, tokens):
             _admit_parts(part, trust)
         kind = _class(transformers, conf, "pipeline_model_type", transformers.PreTrainedModel)
-        with running_code(path):
+        with _without_bars(transformers), running_code(path):
             model = kind.from_pretrained(
                 str(path),
                 dtype=str(conf.get("torch_dtype") or "auto").removeprefix("torch."),
@@ -263,6 +264,19 @@ def _class(transformers: ModuleType, conf: FlavorConf, key: str, base: type) -> 
             f"transformers {transformers.__version__}; classes that a package brings are not read"
         )
     return found
+
+
+@contextmanager
+def _without_bars(transformers: Any) -> Iterator[None]:  # noqa: ANN401
+    """No progress on the terminal, where a job or a command has its own to say."""
+    logging = transformers.utils.logging
+    were_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            logging.enable_progress_bar()
 
 
 def _settings(folder: Path, conf: FlavorConf) -> Mapping[str, object]:

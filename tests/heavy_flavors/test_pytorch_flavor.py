@@ -86,6 +86,23 @@ else:
     )
 """
 
+_PEER_WRITES_OF_TWO = """
+import sys
+import mlflow, numpy as np, torch
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+rows, package, answers = sys.argv[1:]
+given = dict(np.load(rows))
+model = torch.nn.Bilinear(2, 3, 4)
+inputs = [TensorSpec(v.dtype, (-1, *v.shape[1:]), name) for name, v in given.items()]
+outputs = Schema([TensorSpec(np.dtype("float32"), (-1, 4))])
+signature = ModelSignature(Schema(inputs), outputs)
+mlflow.pytorch.save_model(model, package, input_example=[*given.values()], signature=signature)
+program = mlflow.pytorch.load_model(package)
+with torch.no_grad():
+    np.save(answers, program(*map(torch.tensor, given.values())).numpy())
+"""
+
 
 @cache
 def network() -> torch.nn.Sequential:
@@ -306,6 +323,18 @@ def test_package_of_mlflow_that_can_run_code_needs_trust(tmp_path: Path, form: s
     package = write_by_peer(tmp_path, form)
     with pytest.raises(UntrustedCodeError, match="--trust-code"):
         load_predictor(package, TrustPolicy())
+
+
+def test_program_of_two_tensors_that_pyfunc_does_not_take_is_scored(tmp_path: Path) -> None:
+    rows = {
+        "second": RNG.normal(size=(5, 2)).astype(np.float32),
+        "first": RNG.normal(size=(5, 3)).astype(np.float32),
+    }
+    np.savez(tmp_path / "rows.npz", second=rows["second"], first=rows["first"])
+    peer(_PEER_WRITES_OF_TWO, tmp_path / "rows.npz", tmp_path / "p", tmp_path / "answers.npy")
+    package = open_package(tmp_path / "p")
+    got = load_predictor(package, CODE).predict(batch_of(package, rows))
+    assert_same(np.asarray(got), np.load(tmp_path / "answers.npy"))
 
 
 def save_net(tmp_path: Path, answers: str = "tensor") -> Package:

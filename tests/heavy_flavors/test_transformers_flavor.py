@@ -215,6 +215,15 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked == []
 
 
+def test_nothing_is_shown_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package = save_model(pipeline("text-classification"), tmp_path / "p", input_example=ROWS)
+    answered(package, ROWS)
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.is_progress_bar_enabled()
+
+
 def test_weights_in_a_pickle_need_trust(tmp_path: Path) -> None:
     package = save_model(pipeline("text-classification"), tmp_path / "p", input_example=ROWS)
     before = answered(package, ROWS)
