@@ -9,6 +9,7 @@ import sys
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import sparkscore
 from sparkscore.errors import (
     PackageFormatError,
     PredictionError,
@@ -27,6 +29,10 @@ from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.tensors import example_batch
 from sparkscore.package import Package, TrustPolicy, open_package, seal
 from sparkscore.testing.flavor_contract import FlavorContract, assert_same
+from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # torch's own warnings, of TorchScript among them, which it still reads.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -316,6 +322,20 @@ def test_package_of_mlflow_answers_the_same(tmp_path: Path, form: str, trust: Tr
     rows = NUMBERS if form == "pt2" else ROWS
     got = load_predictor(package, trust).predict(batch_of(package, rows))
     assert_same(np.asarray(got), peers_answer(package.folder, rows, tmp_path))
+
+
+def test_package_of_mlflow_answers_the_same_on_spark(spark: SparkSession, tmp_path: Path) -> None:
+    package = write_by_peer(tmp_path, "pt2")
+    expected = peers_answer(package.folder, NUMBERS, tmp_path)
+    workspace = Workspace.open(
+        overrides={"trust.allow_code": "true", "tracking.uri": f"sqlite:///{tmp_path}/store.db"}
+    )
+    rows = pd.DataFrame(NUMBERS, columns=ROWS.columns).assign(place=range(len(NUMBERS)))
+    frame = spark.createDataFrame(rows).repartition(3)
+    columns = {str(i): name for i, name in enumerate(ROWS.columns)}
+    scores = sparkscore.score(frame, str(package.folder), columns=columns, workspace=workspace)
+    found = [row["prediction"] for row in scores.orderBy("place").collect()]
+    assert_same(np.array(found, np.float32), expected)
 
 
 @pytest.mark.parametrize("form", ["pt2", "torchscript"])
