@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ import transformers
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import sparkscore
 from sparkscore.errors import (
     PackageFormatError,
     SignatureMismatchError,
@@ -30,6 +31,10 @@ from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.tensors import example_batch
 from sparkscore.package import Package, TrustPolicy, open_package, seal
 from sparkscore.testing.flavor_contract import FlavorContract
+from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # Warnings of transformers, of models as small as these.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -341,6 +346,21 @@ def test_packages_of_mlflow_answer_the_same_without_any_trust(tmp_path: Path) ->
     assert peers_answers(written, given) == own_answers(written, given)
 
 
+def test_package_of_mlflow_answers_the_same_on_spark(spark: SparkSession, tmp_path: Path) -> None:
+    task = "text-classification"
+    save_model(pipeline(task), tmp_path / task, input_example=ROWS)
+    written = tmp_path / "written"
+    peer(_PEER_WRITES, {task: TEXTS}, tmp_path, written)
+    expected = peers_answers(written, {task: TEXTS})
+    workspace = Workspace.open(overrides={"tracking.uri": f"sqlite:///{tmp_path}/store.db"})
+    frame = spark.createDataFrame(ROWS.assign(place=range(len(ROWS)))).repartition(3)
+    scores = sparkscore.score(
+        frame, str(written / task), columns={"0": "text"}, workspace=workspace
+    )
+    found = [tuple(row) for row in scores.orderBy("place").select("label", "score").collect()]
+    assert found == list(zip(*expected[task].values(), strict=True))
+
+
 def write_all(folder: Path) -> dict[str, list[str]]:
     """Packages of all tasks that MLflow answers row by row, and texts for each."""
     given = {task: MASKED if task == "fill-mask" else TEXTS for task in _IN_MLFLOW}
@@ -361,10 +381,11 @@ def own_answers(folder: Path, given: Mapping[str, list[str]]) -> dict[str, objec
     return found
 
 
-def peers_answers(folder: Path, given: Mapping[str, list[str]]) -> object:
+def peers_answers(folder: Path, given: Mapping[str, list[str]]) -> dict[str, Any]:
     answers = folder / "answers.json"
     peer(_PEER, given, folder, answers)
-    return json.loads(answers.read_text())
+    found: dict[str, Any] = json.loads(answers.read_text())
+    return found
 
 
 def answered(package: Package, rows: pd.DataFrame) -> object:
