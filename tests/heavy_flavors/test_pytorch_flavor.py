@@ -248,6 +248,28 @@ def test_pickle_that_runs_a_command_is_refused_and_not_run(tmp_path: Path) -> No
     assert not (tmp_path / "was-run").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"torch.nn.modules.module\ntorch.os.mkdir",
+        b"torch.nn.modules.os\nmkdir",
+        b"torch.nn.modules.container\nSequential.apply",
+        b"torch.nn.modules.module\n_WrappedHook",
+        b"torch.nn.modules.module\nregister_module_forward_hook",
+        b"torch.nn.functional\nboolean_dispatch",
+        b"builtins\ngetattr",
+    ],
+)
+def test_name_that_is_found_below_torch_and_is_no_layer_is_refused(
+    tmp_path: Path, name: bytes
+) -> None:
+    package = save_model(network(), tmp_path / "p", input_example=ROWS)
+    replace_entry(package.folder / "data" / "model.pth", "data.pkl", b"\x80\x02c%b\n)R." % name)
+    seal(package.folder)
+    with pytest.raises(UntrustedCodeError, match=name.decode().replace("\n", r"\.")):
+        load_predictor(open_package(package.folder), TrustPolicy())
+
+
 def test_program_whose_json_names_a_command_is_refused_and_not_run(tmp_path: Path) -> None:
     """No pickle is needed for it: torch evaluates the sizes that a program writes."""
     package = save_model(exported(), tmp_path / "p", input_example=ROWS)
@@ -407,19 +429,27 @@ def batch_of(package: Package, rows: object) -> pa.RecordBatch:
 
 def rewrite(path: Path, name: str, key: str, value: str) -> None:
     """Put a value in the place of all of one key, in a JSON file within an archive."""
-    with zipfile.ZipFile(path) as archive:
-        files = {entry: archive.read(entry) for entry in archive.namelist()}
-    (found,) = (entry for entry in files if entry.endswith(name))
 
     def changed(node: object) -> object:
         if isinstance(node, dict):
             return {k: value if k == key else changed(v) for k, v in node.items()}
         return [changed(item) for item in node] if isinstance(node, list) else node
 
-    files[found] = json.dumps(changed(json.loads(files[found]))).encode()
+    with zipfile.ZipFile(path) as archive:
+        (found,) = (entry for entry in archive.namelist() if entry.endswith(name))
+        before = json.loads(archive.read(found))
+    replace_entry(path, name, json.dumps(changed(before)).encode())
+
+
+def replace_entry(path: Path, name: str, content: bytes) -> None:
+    """Put other bytes in the place of one file within an archive."""
+    with zipfile.ZipFile(path) as archive:
+        files = {entry: archive.read(entry) for entry in archive.namelist()}
+    (found,) = (entry for entry in files if entry.endswith(name))
+    files[found] = content
     with zipfile.ZipFile(path, "w") as archive:
-        for entry, content in files.items():
-            archive.writestr(entry, content)
+        for entry, written in files.items():
+            archive.writestr(entry, written)
 
 
 def peer(script: str, *arguments: object) -> None:
