@@ -100,11 +100,11 @@ $(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
 
 $(HEAVY)/stamp: $(VENV)/stamp pyproject.toml
 	$(PYTHON) -m venv --clear $(HEAVY)
-	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet]')
+	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet$(COMMA)pytorch$(COMMA)transformers]')
 	touch $@
 
 $(PEER)/heavy.stamp: $(PEER)/stamp $(HEAVY)/stamp
-	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^prophet==' > $(PEER)/heavy.txt
+	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^(prophet|torch|transformers)==' > $(PEER)/heavy.txt
 	$(call install,$(PEER),-r $(PEER)/heavy.txt -c $(PEER)/shared.txt)
 	touch $@
 

@@ -20,10 +20,13 @@ _EXTRAS = {
     "prophet": "prophet",
     "pyarrow": "spark",
     "pyspark": "spark",
+    "pytorch": "pytorch",
     "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "torch": "pytorch",
+    "transformers": "transformers",
     "xgboost": "xgboost",
 }
 

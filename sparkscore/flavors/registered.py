@@ -18,8 +18,10 @@ _BUILT_IN = {
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
+    "pytorch": "sparkscore.flavors.pytorch:PytorchFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
+    "transformers": "sparkscore.flavors.transformers:TransformersFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }

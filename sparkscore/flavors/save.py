@@ -50,9 +50,11 @@ _BY_LIBRARY = {
     "prophet": "prophet",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "torch": "pytorch",
+    "transformers": "transformers",
     "xgboost": "xgboost",
 }
-_PICKLED = (GENERIC, "statsmodels")
+_PICKLED = (GENERIC, "pytorch", "statsmodels")
 _CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 

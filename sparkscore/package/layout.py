@@ -23,6 +23,7 @@ _FILE_KEYS = (
     "pickled_model",
     "python_model",
     "model_data",
+    "model_binary",
     "pr_model",
     "code",
 )

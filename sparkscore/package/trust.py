@@ -44,6 +44,9 @@ _KNOWN_CLASSES = (
 )
 _KNOWN_FUNCTIONS = ("sklearn.metrics.", "sklearn.feature_selection.")
 _NEVER = ("sklearn.datasets.", "sklearn.externals.")
+_LAYERS = "torch.nn.modules."
+_ACTIVATIONS = ("torch.nn.functional.relu", "torch._C._nn.gelu")
+"""Functions that layers keep as values."""
 _DECOMPRESS = {"lzma": lzma.decompress, "bzip2": bz2.decompress, "gzip": gzip.decompress}
 
 
@@ -130,6 +133,45 @@ def load_cloudpickle(path: Path, trust: TrustPolicy, compression: str | None = N
     return loaded
 
 
+def load_torch(path: Path, trust: TrustPolicy) -> object:
+    """The object in a file of `torch.save`, its tensors in the memory of the CPU.
+
+    Where `trust` allows no code, torch's restricted unpickler makes tensors, plain values, layers
+    of torch.nn, and what `trust` names.
+
+    Raises:
+        UntrustedCodeError: It asks for more; lists it.
+        PackageFormatError: With all trust, it cannot be unpickled.
+        MissingExtraError: A library that it needs is not installed.
+    """
+    import torch
+
+    if trust.allow_code:
+        with running_code(path):
+            whole: object = torch.load(path, map_location="cpu", weights_only=False)
+        return whole
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception as exc:  # bytes of unknown making: older forms, TorchScript, or none of these
+        what = f"{path} is not in the form that torch reads with restrictions"
+        raise _refusal(f"{what} ({shown(str(exc))})") from exc
+    refused = [name for name in asked if not (trust.allows(name) or _is_of_torch(name))]
+    if refused:
+        raise _refusal(
+            f"{path} is a pickle; beyond layers of torch.nn it asks for {listed(refused)} (the "
+            "flag --trust allows types of libraries by their names); loading it runs what it says"
+        )
+    try:
+        with torch.serialization.safe_globals([(_resolve(name), name) for name in asked]):
+            restricted: object = torch.load(path, map_location="cpu", weights_only=True)
+    except ModuleNotFoundError as exc:
+        raise _missing(path, exc) from exc
+    except Exception as exc:  # as above
+        what = f"{path} holds more than torch unpickles with restrictions"
+        raise _refusal(f"{what} ({shown(str(exc))})") from exc
+    return restricted
+
+
 def admit_code(what: str, trust: TrustPolicy) -> None:
     """Refuse, before any of it is run, code of a package that the operator does not trust.
 
@@ -141,10 +183,7 @@ def admit_code(what: str, trust: TrustPolicy) -> None:
         UntrustedCodeError: Says how to allow it.
     """
     if not trust.allow_code:
-        raise UntrustedCodeError(
-            f"{what}, which can be any code. If you trust who made it, allow it by the setting "
-            "trust.allow_code or the flag --trust-code"
-        )
+        raise _refusal(what)
 
 
 @contextmanager
@@ -170,6 +209,13 @@ def running_code(path: Path) -> Iterator[None]:
         raise PackageFormatError(f"{path} cannot be run: {exc!r}") from exc
 
 
+def _refusal(what: str) -> UntrustedCodeError:
+    return UntrustedCodeError(
+        f"{what}, which can be any code. If you trust who made it, allow it by the setting "
+        "trust.allow_code or the flag --trust-code"
+    )
+
+
 def _admit(type_names: Sequence[str], path: Path, trust: TrustPolicy) -> None:
     refused = [name for name in type_names if not (trust.allows(name) or _is_known(name))]
     if refused:
@@ -191,6 +237,20 @@ def _is_known(type_name: str) -> bool:
     library = type_name.partition(".")[0]
     is_own = str(getattr(found, "__module__", "")).partition(".")[0] == library
     return is_own and (is_function or isinstance(found, type))
+
+
+def _is_of_torch(name: str) -> bool:
+    """Whether a name is a layer of torch.nn, or a function that layers keep."""
+    if name in _ACTIVATIONS:
+        return True
+    if not name.startswith(_LAYERS):
+        return False
+    import torch
+
+    found = _resolve(name)
+    # A module also holds what it imported.
+    is_own = str(getattr(found, "__module__", "")).startswith(_LAYERS)
+    return is_own and isinstance(found, type) and issubclass(found, torch.nn.Module)
 
 
 def _named_in(type_name: str, entries: tuple[str, ...]) -> bool:

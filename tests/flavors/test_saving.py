@@ -107,7 +107,7 @@ def test_package_of_unknown_flavors_names_those_known(tmp_path: Path) -> None:
         package.folder,
         {"flavors": {"spacy": {}, "python_function": {"loader_module": "mlflow.spacy"}}},
     )
-    with pytest.raises(UnknownFlavorError, match=r"'spacy'.*mlflow\.spacy.*'sklearn'"):
+    with pytest.raises(UnknownFlavorError, match=r"'spacy'.*mlflow\.spacy.*'catboost'"):
         load_predictor(open_package(package.folder), TrustPolicy())
 
 

@@ -26,8 +26,10 @@ def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
         "lightgbm",
         "onnx",
         "prophet",
+        "pytorch",
         "sklearn",
         "statsmodels",
+        "transformers",
         "xgboost",
         "python_function",
     )

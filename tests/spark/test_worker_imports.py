@@ -49,7 +49,7 @@ OURS = {
 FOREIGN = (
     "alembic", "catboost", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba",
     "onnx", "onnxruntime", "pandas", "prophet", "pydantic", "pyspark", "rich", "sklearn",
-    "sqlalchemy", "starlette", "statsmodels", "xgboost",
+    "sqlalchemy", "starlette", "statsmodels", "torch", "transformers", "xgboost",
 )  # fmt: skip
 
 
