@@ -92,11 +92,11 @@ $(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
 
 $(HEAVY)/stamp: $(VENV)/stamp pyproject.toml
 	$(PYTHON) -m venv --clear $(HEAVY)
-	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet]')
+	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet$(COMMA)tensorflow]')
 	touch $@
 
 $(PEER)/heavy.stamp: $(PEER)/stamp $(HEAVY)/stamp
-	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^prophet==' > $(PEER)/heavy.txt
+	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^(keras|prophet|tensorflow-cpu)==' > $(PEER)/heavy.txt
 	$(call install,$(PEER),-r $(PEER)/heavy.txt -c $(PEER)/shared.txt)
 	touch $@
 

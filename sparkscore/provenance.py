@@ -29,6 +29,8 @@ _LIBRARIES = (
     "onnxruntime",
     "statsmodels",
     "prophet",
+    "keras",
+    "tensorflow",
     "numba",
 )
 

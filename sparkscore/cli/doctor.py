@@ -38,6 +38,7 @@ _EXTRAS = {
     "onnxruntime": "onnx",
     "statsmodels": "statsmodels",
     "prophet": "prophet",
+    "keras": "tensorflow",
 }
 
 

@@ -152,7 +152,9 @@ def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predi
 def n_outputs(signature: Signature) -> int:
     """How many prediction columns a signature declares."""
     outputs = signature.outputs
-    return len(outputs.columns) if isinstance(outputs, ColumnSchema) else 1
+    if outputs is None:
+        return 1
+    return len(outputs.columns if isinstance(outputs, ColumnSchema) else outputs.tensors)
 
 
 def _choose(package: Package) -> str:

@@ -15,11 +15,13 @@ GENERIC = "python_function"
 _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
     "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
+    "keras": "sparkscore.flavors.keras:KerasFlavor",
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
+    "tensorflow": "sparkscore.flavors.tensorflow:TensorflowFlavor",
     "xgboost": "sparkscore.flavors.xgboost:XgboostFlavor",
     GENERIC: "sparkscore.flavors.python_function:PythonFunctionFlavor",
 }

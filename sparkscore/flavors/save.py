@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 _BY_LIBRARY = {
     "catboost": "catboost",
+    "keras": "keras",
     "lightgbm": "lightgbm",
     "onnx": "onnx",
     "prophet": "prophet",
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "tensorflow": "tensorflow",
     "xgboost": "xgboost",
 }
 _PICKLED = (GENERIC, "statsmodels")

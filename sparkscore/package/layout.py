@@ -24,6 +24,7 @@ _FILE_KEYS = (
     "python_model",
     "model_data",
     "pr_model",
+    "saved_model_dir",
     "code",
 )
 _TEXT_KEYS = (

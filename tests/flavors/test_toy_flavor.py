@@ -23,11 +23,13 @@ class TestToyFlavor(FlavorContract):
 def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
     assert known_flavors() == (
         "catboost",
+        "keras",
         "lightgbm",
         "onnx",
         "prophet",
         "sklearn",
         "statsmodels",
+        "tensorflow",
         "xgboost",
         "python_function",
     )
