@@ -50,9 +50,9 @@ _FOREIGN = ("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper")
 class KerasModel(Protocol):
     """`keras.Model`, as far as it is asked."""
 
-    output_names: list[str]
-
-    def predict_on_batch(self, x: object) -> object: ...
+    def predict_on_batch(self, x: object) -> object:
+        """What it answers to arrays, as arrays."""
+        ...
 
 
 class KerasPredictor:
@@ -67,6 +67,7 @@ class KerasPredictor:
         arrays = array_input(batch, self._signature.inputs)
         # The same bits as `predict`, which cuts rows into pieces of 32 and is 50 times slower.
         answer = self._model.predict_on_batch(arrays)
+        # Models that are classes of their own have no names.
         names = getattr(self._model, "output_names", None) or ()
         return tensor_answer(answer, names, self._signature)
 
@@ -136,7 +137,8 @@ def load_keras_model(folder: Path, signature: Signature, trust: TrustPolicy) -> 
         )
     except Exception as exc:  # Keras builds layers of any kind: whatever it raises means this
         if "safe_mode" in str(exc):
-            admit_code(f"{path} was refused by Keras itself: {shown(str(exc))}; it", trust)
+            what = f"{path} was refused by Keras itself: {shown(str(exc))}"
+            admit_code(f"{what}; loading it runs what it says", trust)
         raise PackageFormatError(
             f"{path} is no model that Keras {keras.__version__} reads: {shown(str(exc))}"
         ) from exc
@@ -173,13 +175,13 @@ def _audit(path: Path, trust: TrustPolicy) -> None:
             unknown.append(f"{module}.{kind}" if module else kind)
     if code:
         admit_code(
-            f"{path} has layers that hold code, {listed(dict.fromkeys(code))}; loading them runs it",
+            f"{path} has layers that hold code, {listed(dict.fromkeys(code))}; loading runs it",
             trust,
         )
     if unknown:
         admit_code(
-            f"{path} names {listed(dict.fromkeys(unknown))}, which Keras does not have; the package "
-            "would have to bring its code",
+            f"{path} names {listed(dict.fromkeys(unknown))}, which Keras does not have; they would "
+            "be code that the package brings",
             trust,
         )
 

@@ -1,8 +1,8 @@
 """Graphs in a SavedModel of TensorFlow: their operations are read, and only then they are loaded.
 
 A graph cannot run Python, but its operations can read and write files or reach the network. Without
-trust it may hold those that only compute: stateless ones, beside variables, lookup tables and random
-numbers.
+trust it may hold those that only compute: stateless ones, beside variables, lookup tables and
+random numbers.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class _SavedModelPredictor:
         self._by_name = signatures.get(entry) or signatures.get(SERVED)
         if self._call is None and self._by_name is None:
             raise PackageFormatError(
-                f"{path} has no function {entry!r}; its signatures are {listed(signatures) or '-'}. "
-                "Save the module again with a __call__ that tf.function has traced"
+                f"{path} has neither the function {entry!r} nor a signature {SERVED!r}; save the "
+                "module again with a __call__ that tf.function has traced"
             )
 
     def predict(self, batch: pa.RecordBatch) -> object:
@@ -130,9 +130,7 @@ def load_saved_model(
         _audit(path, trust)
     try:
         loaded = tensorflow.saved_model.load(str(path))
-    except (
-        Exception
-    ) as exc:  # TensorFlow reads bytes of unknown making: whatever it raises means this
+    except Exception as exc:  # TensorFlow checks little beforehand: whatever it raises means this
         raise PackageFormatError(
             f"{path} is no graph that TensorFlow {tensorflow.__version__} reads: {shown(str(exc))}"
         ) from exc
@@ -147,13 +145,13 @@ def _audit(path: Path, trust: TrustPolicy) -> None:
     foreign = [op for op, definition in known.items() if definition is None]
     if foreign:
         raise PackageFormatError(
-            f"{path} has the operations {listed(foreign)}, which TensorFlow does not have; they are "
-            "of a library of its own, which a package cannot bring"
+            f"{path} has the operations {listed(foreign)}, which TensorFlow does not have; they "
+            "are of a library of its own, which a package cannot bring"
         )
     outside = [op for op, definition in known.items() if not _only_computes(op, definition)]
     if outside:
         what = f"{path} has the operations {listed(outside)}, which may read or write files or more"
-        admit_code(f"{what}; running the graph", trust)
+        admit_code(f"{what}; scoring runs what the graph says", trust)
 
 
 def _only_computes(op: str, definition: Any) -> bool:  # noqa: ANN401 - TensorFlow's OpDef

@@ -70,9 +70,8 @@ class TensorflowFlavor:
         if kind == _TF2:
             return load_saved_model(data, MODULE, signature, trust)
         if kind == _TF1:
-            admit_code(
-                f"{data} is a graph of TensorFlow 1, which is not read beforehand; it", trust
-            )
+            what = f"{data} is a graph of TensorFlow 1, whose operations nobody has read"
+            admit_code(f"{what}; loading it runs what it says", trust)
             asked = str(conf.get("signature_def_key") or SERVED)
             return load_saved_model(data, asked, signature, trust)
         raise PackageFormatError(

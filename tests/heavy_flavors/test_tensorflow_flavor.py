@@ -191,7 +191,7 @@ def test_module_that_was_never_traced_is_not_saved(tmp_path: Path) -> None:
         def __call__(self, x: tf.Tensor) -> tf.Tensor:
             return x
 
-    with pytest.raises((UsageError, PackageFormatError), match="tf.function"):
+    with pytest.raises((UsageError, PackageFormatError), match=r"tf\.function"):
         save_model(Plain(), tmp_path / "p", input_example=ARRAY)
     with pytest.raises(UsageError, match="cannot be called"):
         save_model(tf.Module(), tmp_path / "p", input_example=ARRAY)
