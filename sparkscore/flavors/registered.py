@@ -12,6 +12,9 @@ from sparkscore.flavors.base import Flavor
 GENERIC = "python_function"
 """The flavor that says how to call a model of any library; the last choice of all."""
 
+SPARK = "spark"
+"""The flavor whose models Spark applies itself; see docs/decisions/0024-spark-ml.md."""
+
 _GROUP = "sparkscore.flavors"
 _BUILT_IN = {
     "catboost": "sparkscore.flavors.catboost:CatboostFlavor",
@@ -19,6 +22,8 @@ _BUILT_IN = {
     "lightgbm": "sparkscore.flavors.lightgbm:LightgbmFlavor",
     "onnx": "sparkscore.flavors.onnx:OnnxFlavor",
     "prophet": "sparkscore.flavors.prophet:ProphetFlavor",
+    # Where Spark is known, which no file of this room is allowed to be.
+    SPARK: "sparkscore.spark.pipeline_flavor:SparkFlavor",
     "sklearn": "sparkscore.flavors.sklearn:SklearnFlavor",
     "statsmodels": "sparkscore.flavors.statsmodels:StatsmodelsFlavor",
     "tensorflow": "sparkscore.flavors.tensorflow:TensorflowFlavor",
