@@ -32,7 +32,7 @@ install = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(1)/bin/pyth
 # A comma in an argument of `install`.
 COMMA := ,
 # Packages that travel between two environments need the same libraries in both.
-SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
+SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|pyspark|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-flavors lint types contracts setup bench clean

@@ -187,8 +187,9 @@ def _is_equal(given: Column, column: Column, binding: Binding) -> Column:
             "is not done where Spark itself applies the model; cast it in a view"
         )
     fits = column.try_cast(_spark_type(source)) == given
-    for side, kind in ((given, source), (column, binding.type)):
-        if pa.types.is_floating(kind):
+    kinds = (source, binding.type)
+    for side, kind, other in zip((given, column), kinds, reversed(kinds), strict=True):
+        if pa.types.is_floating(kind) and pa.types.is_integer(other):
             # Spark makes the largest long of 2**63, and of that the double 2**63 again.
             fits = fits & (side < sf.lit(2.0**63))
     return given.isNull() | sf.coalesce(fits, sf.lit(False))

@@ -28,6 +28,7 @@ def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
         "onnx",
         "prophet",
         "sklearn",
+        "spark",
         "statsmodels",
         "tensorflow",
         "xgboost",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import deltalake
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pyspark.ml import Pipeline
+from pyspark.ml import Estimator, Pipeline, Transformer
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import StringIndexer, VectorAssembler
 
@@ -64,7 +64,7 @@ def pipeline(spark: SparkSession) -> PipelineModel:
 
 def fitted(spark: SparkSession, handle_invalid: str) -> PipelineModel:
     frame = spark.createDataFrame(ROWS.select(["x", "n", "word"]))
-    stages = [
+    stages: list[Estimator[Any] | Transformer] = [
         StringIndexer(inputCol="word", outputCol="nth", handleInvalid="keep"),
         VectorAssembler(
             inputCols=["x", "n", "nth"], outputCol="features", handleInvalid=handle_invalid
@@ -284,7 +284,7 @@ def test_params_are_refused_though_a_signature_declares_them(
     signature = Signature(INPUTS, OUTPUTS.outputs, (ParamSpec("p", ScalarType.LONG, 1),))
     package = save_model(pipeline, tmp_path / "params", signature=signature)
     with pytest.raises(SignatureMismatchError, match="params 'p' are given"):
-        run(workspace, str(package.folder), source, **{"params.p": "2"})
+        run(workspace, str(package.folder), source, params={"p": 2})
     with pytest.raises(SignatureMismatchError, match="params 'p' are given"):
         sparkscore.score(
             spark.createDataFrame(ROWS), str(package.folder), params={"p": 2}, workspace=workspace
