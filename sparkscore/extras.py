@@ -23,6 +23,7 @@ _EXTRAS = {
     "skl2onnx": "onnx",
     "skops": "sklearn",
     "sklearn": "sklearn",
+    "spark": "spark",
     "statsmodels": "statsmodels",
     "tensorflow": "tensorflow",
     "xgboost": "xgboost",

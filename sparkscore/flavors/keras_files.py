@@ -27,14 +27,12 @@ _OWN_OBJECTS = ("custom_objects.cloudpickle", "global_custom_objects.cloudpickle
 
 _PARTS = (
     "activations",
-    "applications",
     "constraints",
     "dtype_policies",
     "initializers",
     "layers",
     "losses",
     "metrics",
-    "models",
     "ops",
     "optimizers",
     "quantizers",
@@ -204,7 +202,7 @@ def _named(node: object, layer: str) -> Iterator[tuple[str, str, str]]:
 
 def _is_keras(module: str) -> bool:
     """Whether a module is one that only computes; values of plain types name none."""
-    if module in ("", "builtins", "keras"):
+    if module in ("", "builtins", "keras") or module.startswith("keras.src.models."):
         return True
     first, _, rest = module.partition(".")
     return first == "keras" and rest.removeprefix("src.").partition(".")[0] in _PARTS

@@ -33,7 +33,8 @@ SERVED = "serving_default"
 """The signature that TensorFlow's own tools write."""
 
 _OUTSIDE = re.compile(
-    r"_|.*(Dataset|Reader|Snapshot|Debug|PyFunc|TextFile|ReadFile|MatchingFiles|Remote|Rpc)"
+    r"_|.*(Dataset|Reader|Snapshot|Debug|PyFunc|TextFile|ReadFile|MatchingFiles|Remote|Rpc|Proto"
+    r"|VocabRemapping)"
 )
 """Stateless operations, by their names, that do more than compute."""
 _STATEFUL = re.compile(

@@ -86,7 +86,16 @@ def _stage(folder: Path) -> Stage:
         if not isinstance(given, dict):
             raise PackageFormatError(f"{folder}: {key} must be an object, not {shown(given)}")
         params |= given
+    _check_names(params.get("stageUids"), folder)
     return Stage(str(parts[0]), str(parts[1]), params)
+
+
+def _check_names(uids: object, folder: Path) -> None:
+    """Refuse stages that would lie elsewhere: Spark makes folders of their names."""
+    names = uids if isinstance(uids, list) else []
+    odd = [uid for uid in names if not isinstance(uid, str) or "/" in uid or "\\" in uid]
+    if odd:
+        raise PackageFormatError(f"{folder} names stages outside of the package: {listed(odd)}")
 
 
 def _texts(folder: Path) -> Iterator[str]:

@@ -143,6 +143,16 @@ def test_second_file_of_metadata_is_refused(tmp_path: Path) -> None:
         load_predictor(package, TrustPolicy())
 
 
+def test_stage_outside_of_the_package_is_refused(tmp_path: Path) -> None:
+    package = saved(tmp_path)
+    (path,) = (package.folder / "sparkml" / "metadata").glob("part-*")
+    described = json.loads(path.read_text("utf-8"))
+    described["paramMap"]["stageUids"][0] = "x/../../../elsewhere"
+    path.write_text(json.dumps(described), "utf-8")
+    with pytest.raises(PackageFormatError, match="names stages outside of the package: 'x/"):
+        load_predictor(package, TrustPolicy())
+
+
 def test_pipeline_of_spark_connect_is_refused_by_its_name(tmp_path: Path) -> None:
     package = saved(tmp_path)
     text = (package.folder / "MLmodel").read_text("utf-8")

@@ -234,7 +234,10 @@ def test_own_layer_needs_its_class_which_trust_takes_from_the_package(tmp_path: 
     assert_same(np.asarray(answered(package, ARRAY, ALLOWED)), ARRAY + 1)
 
 
-@pytest.mark.parametrize("module", ["keras.utils", "keras.src.saving.saving_lib", "os"])
+@pytest.mark.parametrize(
+    "module",
+    ["keras.utils", "keras.models", "keras.applications", "keras.src.saving.saving_lib", "os"],
+)
 def test_functions_that_do_more_than_compute_are_refused(module: str, tmp_path: Path) -> None:
     package = save_model(network(), tmp_path / "p", input_example=ARRAY)
     path = package.folder / "data" / "model.keras"
@@ -254,6 +257,23 @@ def test_older_format_of_keras_needs_trust(tmp_path: Path) -> None:
         answered(package, ARRAY)
     expected = network().predict(ARRAY, verbose=0)
     assert_same(np.asarray(answered(package, ARRAY, ALLOWED)), expected)
+
+
+def test_known_operations_are_told_apart() -> None:
+    """Of all that TensorFlow has: what a network needs is admitted, what reaches out is not."""
+    from tensorflow.python.framework import op_def_registry
+
+    from sparkscore.flavors.saved_models import _only_computes
+
+    admitted = ("MatMul", "While", "ReadVariableOp", "LookupTableFindV2", "RandomUniform", "Conv2D")
+    refused = (
+        *("ReadFile", "WriteFile", "MatchingFiles", "SaveV2", "RestoreV2", "PrintV2", "PyFunc"),
+        *("InitializeTableFromTextFileV2", "TFRecordDataset", "DebugIdentityV2", "DecodeProtoV2"),
+        *("GenerateVocabRemapping", "RandomDataset", "CreateSummaryFileWriter", "EagerPyFunc"),
+    )
+    for names, is_admitted in ((admitted, True), (refused, False)):
+        for name in names:
+            assert _only_computes(name, op_def_registry.get(name)) is is_admitted, name
 
 
 class Leaks(tf.Module):  # type: ignore[misc]  # untyped there

@@ -16,6 +16,7 @@ from pyspark.ml.feature import StringIndexer, VectorAssembler
 
 import sparkscore
 from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
+from sparkscore.certification import SampleRequest, certify
 from sparkscore.errors import (
     EngineUnfitError,
     InvalidRowsError,
@@ -28,6 +29,8 @@ from sparkscore.errors import (
 from sparkscore.flavors import save_model
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
 from sparkscore.package.signature import ParamSpec, ScalarType, Signature, infer_signature
+from sparkscore.scoring.certificate import Agreement
+from sparkscore.scoring.engine import SourceSpec
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -289,6 +292,19 @@ def test_params_are_refused_though_a_signature_declares_them(
         sparkscore.score(
             spark.createDataFrame(ROWS), str(package.folder), params={"p": 2}, workspace=workspace
         )
+
+
+def test_pipeline_is_certified_by_its_own_engine(
+    workspace: Workspace, model: str, source: Path
+) -> None:
+    request = SampleRequest(SourceSpec(str(source)), {}, n_rows=5)
+    certificate = certify(workspace, model, request, lambda _: None)
+    engines = [check for check in certificate.checks if "engine" in check.name]
+    assert [check.name for check in engines] == ["spark engine, 1 files", "spark engine, 7 files"]
+    assert {check.agreement for check in certificate.checks} <= {
+        Agreement.EQUAL,
+        Agreement.SKIPPED,
+    }
 
 
 def test_loaded_model_answers_as_the_job_does(
