@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from sparkscore.errors import UnknownFlavorError, listed, nearest, shown
+from sparkscore.extras import missing_extra
 from sparkscore.flavors.base import Flavor
 
 GENERIC = "python_function"
@@ -43,10 +44,17 @@ def get_flavor(name: str) -> Flavor:
 
     Raises:
         UnknownFlavorError: There is none; names those that are there.
+        MissingExtraError: Its module needs a library that is not installed.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        return cast("Flavor", getattr(importlib.import_module(module), attribute)())
+        try:
+            return cast("Flavor", getattr(importlib.import_module(module), attribute)())
+        except ModuleNotFoundError as exc:
+            missing = missing_extra(exc, f"the flavor {name!r}")
+            if missing is None:
+                raise
+            raise missing from exc
     for entry in entry_points(group=_GROUP, name=name):
         return cast("Flavor", entry.load()())
     known = known_flavors()

@@ -171,7 +171,7 @@ def _applied(
         KEPT,
         answered,
         bound_columns,
-        failing,
+        checked,
         load_pipeline,
         pipeline_folder,
     )
@@ -184,8 +184,8 @@ def _applied(
     read_stages(folder, trust)
     pipeline = load_pipeline(frame.sparkSession, folder)
     inputs, checks = bound_columns(bindings)
-    inputs = failing(inputs, checks, model)
-    scored = answered(frame, pipeline, inputs, sf.struct("*"), model.predictions)
+    rows = checked(frame, checks, model, fails=True)
+    scored = answered(rows, pipeline, inputs, sf.struct("*"), model.predictions)
     fields = (sf.col(f"p{i}").alias(name) for i, name in enumerate(model.predictions.names))
     return scored.select(f"{KEPT}.*", *fields)
 

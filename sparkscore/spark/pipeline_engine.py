@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
@@ -29,7 +28,7 @@ from sparkscore.spark.pipelines import (
     KEPT,
     answered,
     bound_columns,
-    failing,
+    checked,
     load_pipeline,
     pipeline_folder,
 )
@@ -77,13 +76,14 @@ class PipelineEngine(SparkEngine):
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
         n_read, n_scored = count_of(read), count_of(scored)
+        # Left out by a check of ours, or by a stage that is told to skip.
+        rejects = plan.request.on_invalid is InvalidRows.REJECT
         return Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
             n_read=n_read,
             n_scored=n_scored,
-            # Left out by a check of ours, or by a stage that is told to skip.
-            n_rejected=n_read - n_scored if plan.request.on_invalid is InvalidRows.REJECT else 0,
+            n_rejected=max(0, n_read - n_scored) if rejects else 0,
             seconds={
                 "load_model": loaded - started,
                 "score_and_commit": time.perf_counter() - loaded,
@@ -114,11 +114,9 @@ def _scored_frame(
     """The score table's rows, lazily."""
     inputs, checks = bound_columns(plan.bindings)
     kept = sf.struct(*carried_columns(plan), *record_columns(plan, facts))
-    if plan.request.on_invalid is InvalidRows.REJECT:
-        source = reduce(lambda rows, check: rows.where(check[1]), checks, source)
-    else:
-        inputs = failing(inputs, checks, plan.model)
-    scored = answered(source, pipeline, inputs, kept, plan.predictions)
+    fails = plan.request.on_invalid is InvalidRows.FAIL
+    rows = checked(source, checks, plan.model, fails=fails)
+    scored = answered(rows, pipeline, inputs, kept, plan.predictions)
     predictions = {name: f"p{i}" for i, name in enumerate(plan.predictions.names)}
     return scored.select(
         *(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.errors import IllegalArgumentException
 from pyspark.ml import PipelineModel
 from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.sql import functions as sf
@@ -94,7 +93,8 @@ def answered(
     Args:
         frame: The rows.
         pipeline: Sees its own inputs and nothing else, so that no name is taken before.
-        inputs: Names of the model's inputs, and the columns of `frame` that fill them.
+        inputs: Names of the model's inputs, and the columns of `frame` that fill them; lists of
+            doubles become the vectors that Spark's stages take.
         kept: What else of a row is asked for.
         declared: The prediction columns.
 
@@ -102,11 +102,16 @@ def answered(
         SignatureMismatchError: The pipeline does not take the inputs.
         PredictionError: It does not answer what is declared.
     """
-    columns = [_as_vector(column, frame).alias(name) for name, column in inputs]
-    given = frame.select(kept.alias(KEPT), *columns)
+    given = frame.select(kept.alias(KEPT), *(column.alias(name) for name, column in inputs))
+    vectors = {
+        field.name: array_to_vector(sf.col(quoted(field.name)))
+        for field in given.schema
+        if field.dataType.simpleString() == "array<double>"
+    }
+    given = given.withColumns(vectors) if vectors else given
     try:
         scored = pipeline.transform(given)
-    except (IllegalArgumentException, *SPARK_FAILURES) as exc:
+    except SPARK_FAILURES as exc:
         raise SignatureMismatchError(
             f"the pipeline does not take what the model's signature declares: {first_line(exc)}"
         ) from exc
@@ -146,13 +151,17 @@ def bound_columns(
     return inputs, checks
 
 
-def failing(
-    inputs: Sequence[tuple[str, Column]],
-    checks: Sequence[tuple[Binding, Column]],
-    model: ModelFacts,
-) -> list[tuple[str, Column]]:
-    """The inputs of `bound_columns`, where a row that does not fit ends the job."""
-    made = dict(inputs)
+def checked(
+    frame: DataFrame, checks: Sequence[tuple[Binding, Column]], model: ModelFacts, *, fails: bool
+) -> DataFrame:
+    """`frame` without the rows that do not pass the checks of `bound_columns`.
+
+    Args:
+        frame: The rows.
+        checks: One after the other.
+        model: For the message.
+        fails: Whether the first such row ends the job instead.
+    """
     for binding, fits in checks:
         assert binding.source is not None
         text = (
@@ -160,9 +169,10 @@ def failing(
             f"{model.label} cannot be given as {binding.type} for {binding.model_column!r}; fill "
             "or filter such rows (--where), or set scoring.on_invalid=reject"
         )
-        name = binding.model_column
-        made[name] = sf.when(fits, made[name]).otherwise(sf.raise_error(text))
-    return list(made.items())
+        # As a filter: an input that no stage reads would not be computed.
+        condition = sf.when(fits, sf.lit(True)).otherwise(sf.raise_error(text))
+        frame = frame.where(condition if fails else fits)
+    return frame
 
 
 def _cast(given: Column, binding: Binding) -> Column:
@@ -193,12 +203,6 @@ def _is_equal(given: Column, column: Column, binding: Binding) -> Column:
             # Spark makes the largest long of 2**63, and of that the double 2**63 again.
             fits = fits & (side < sf.lit(2.0**63))
     return given.isNull() | sf.coalesce(fits, sf.lit(False))
-
-
-def _as_vector(column: Column, frame: DataFrame) -> Column:
-    """A list of doubles as the vector that Spark's stages take."""
-    kind = frame.select(column.alias("_")).schema[0].dataType.simpleString()
-    return array_to_vector(column) if kind == "array<double>" else column
 
 
 def _prediction(schema: StructType, field: pa.Field, *, is_only: bool) -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from sparkscore.errors import (
+    MissingExtraError,
     PackageFormatError,
     PredictionError,
     SignatureMismatchError,
@@ -150,6 +152,16 @@ def test_stage_outside_of_the_package_is_refused(tmp_path: Path) -> None:
     described["paramMap"]["stageUids"][0] = "x/../../../elsewhere"
     path.write_text(json.dumps(described), "utf-8")
     with pytest.raises(PackageFormatError, match="names stages outside of the package: 'x/"):
+        load_predictor(package, TrustPolicy())
+
+
+def test_extra_is_named_where_spark_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = saved(tmp_path)
+    monkeypatch.delitem(sys.modules, "sparkscore.spark.pipeline_flavor")
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'sparkscore\[spark\]'"):
         load_predictor(package, TrustPolicy())
 
 

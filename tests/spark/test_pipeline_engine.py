@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pyspark.ml import Estimator, Pipeline, Transformer
+from pyspark.ml import Estimator, Pipeline, PipelineModel, Transformer
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import StringIndexer, VectorAssembler
+from pyspark.ml.feature import SQLTransformer, StringIndexer, VectorAssembler
 
 import sparkscore
 from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.errors import (
+    BooksError,
     EngineUnfitError,
     InvalidRowsError,
     KeyColumnError,
@@ -27,6 +28,7 @@ from sparkscore.errors import (
     UsageError,
 )
 from sparkscore.flavors import save_model
+from sparkscore.package import TrustPolicy, seal
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
 from sparkscore.package.signature import ParamSpec, ScalarType, Signature, infer_signature
 from sparkscore.scoring.certificate import Agreement
@@ -34,7 +36,6 @@ from sparkscore.scoring.engine import SourceSpec
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
     from pyspark.sql import SparkSession
 
     from sparkscore.job_result import JobResult
@@ -247,6 +248,23 @@ def test_pipeline_that_leaves_rows_out_is_admitted_only_where_they_are_counted(
     assert (result.output["rows"], result.output["rejected"]) == (N_ROWS - 1, 1)
 
 
+def test_rows_that_a_trusted_stage_makes_twice_do_not_balance(
+    pipeline: PipelineModel, source: Path, tmp_path: Path
+) -> None:
+    twice = SQLTransformer(statement="SELECT * FROM __THIS__ UNION ALL SELECT * FROM __THIS__")
+    signature = Signature(INPUTS, OUTPUTS.outputs)
+    package = save_model(
+        PipelineModel([twice, *pipeline.stages]),
+        tmp_path / "twice",
+        signature=signature,
+        trust=TrustPolicy(types=("org.apache.spark.ml.*",)),
+    )
+    trusting = {"trust.types": "[org.apache.spark.ml.feature.SQLTransformer]"}
+    rejecting = opened(tmp_path, **trusting, **{"scoring.on_invalid": "reject"})
+    with pytest.raises(BooksError, match="60 rows were read, but 120 scored"):
+        run(rejecting, str(package.folder), source)
+
+
 @pytest.mark.parametrize("engine", ["files", "arrow", "pandas"])
 def test_engine_of_python_workers_is_refused(
     engine: str, workspace: Workspace, model: str, source: Path
@@ -258,8 +276,6 @@ def test_engine_of_python_workers_is_refused(
 def test_code_of_others_is_refused_before_a_row_is_read(
     workspace: Workspace, pipeline: PipelineModel, source: Path, tmp_path: Path
 ) -> None:
-    from sparkscore.package import seal
-
     signature = Signature(INPUTS, OUTPUTS.outputs)
     package = save_model(pipeline, tmp_path / "other", signature=signature)
     (path,) = (package.folder / "sparkml" / "metadata").glob("part-*")
@@ -297,7 +313,7 @@ def test_params_are_refused_though_a_signature_declares_them(
 def test_pipeline_is_certified_by_its_own_engine(
     workspace: Workspace, model: str, source: Path
 ) -> None:
-    request = SampleRequest(SourceSpec(str(source)), {}, n_rows=5)
+    request = SampleRequest(SourceSpec(str(source)), {}, n_rows=3)
     certificate = certify(workspace, model, request, lambda _: None)
     engines = [check for check in certificate.checks if "engine" in check.name]
     assert [check.name for check in engines] == ["spark engine, 1 files", "spark engine, 7 files"]
