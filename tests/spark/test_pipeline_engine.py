@@ -90,7 +90,7 @@ def workspace(spark: SparkSession, tmp_path: Path) -> Workspace:  # noqa: ARG001
     return opened(tmp_path)
 
 
-def opened(folder: Path, **settings: str) -> Workspace:
+def opened(folder: Path, **settings: object) -> Workspace:
     overrides = {
         "tracking.uri": f"sqlite:///{folder}/store.db",
         "artifacts.uri": str(folder / "artifacts"),
@@ -251,15 +251,15 @@ def test_pipeline_that_leaves_rows_out_is_admitted_only_where_they_are_counted(
 def test_rows_that_a_trusted_stage_makes_twice_do_not_balance(
     pipeline: PipelineModel, source: Path, tmp_path: Path
 ) -> None:
-    twice = SQLTransformer(statement="SELECT * FROM __THIS__ UNION ALL SELECT * FROM __THIS__")
+    sql = "SELECT *, explode(array(1, 2)) AS nth_of_two FROM __THIS__"
     signature = Signature(INPUTS, OUTPUTS.outputs)
     package = save_model(
-        PipelineModel([twice, *pipeline.stages]),
+        PipelineModel([SQLTransformer(statement=sql), *pipeline.stages]),
         tmp_path / "twice",
         signature=signature,
         trust=TrustPolicy(types=("org.apache.spark.ml.*",)),
     )
-    trusting = {"trust.types": "[org.apache.spark.ml.feature.SQLTransformer]"}
+    trusting = {"trust.types": ["org.apache.spark.ml.feature.SQLTransformer"]}
     rejecting = opened(tmp_path, **trusting, **{"scoring.on_invalid": "reject"})
     with pytest.raises(BooksError, match="60 rows were read, but 120 scored"):
         run(rejecting, str(package.folder), source)
