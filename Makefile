@@ -33,7 +33,7 @@ install = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(1)/bin/pyth
 # A comma in an argument of `install`.
 COMMA := ,
 # Packages that travel between two environments need the same libraries in both.
-SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
+SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|pyspark|scikit-learn|scipy|skops|statsmodels|xgboost-cpu)==
 
 .DELETE_ON_ERROR:
 .PHONY: demo test coverage test-flavors test-azure lint types contracts setup bench clean
@@ -100,11 +100,12 @@ $(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
 
 $(HEAVY)/stamp: $(VENV)/stamp pyproject.toml
 	$(PYTHON) -m venv --clear $(HEAVY)
-	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet$(COMMA)pytorch$(COMMA)transformers]')
+	$(call install,$(HEAVY),-e '.[test$(COMMA)prophet$(COMMA)pytorch$(COMMA)tensorflow$(COMMA)transformers]')
 	touch $@
 
 $(PEER)/heavy.stamp: $(PEER)/stamp $(HEAVY)/stamp
-	$(HEAVY)/bin/python -m pip freeze --exclude-editable | grep -E '^(prophet|torch|transformers)==' > $(PEER)/heavy.txt
+	$(HEAVY)/bin/python -m pip freeze --exclude-editable | \
+		grep -E '^(keras|prophet|tensorflow-cpu|torch|transformers)==' > $(PEER)/heavy.txt
 	$(call install,$(PEER),-r $(PEER)/heavy.txt -c $(PEER)/shared.txt)
 	touch $@
 

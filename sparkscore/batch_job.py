@@ -22,6 +22,8 @@ from sparkscore.errors import (
     StoreUnavailableError,
 )
 from sparkscore.flavors import load_predictor
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
 from sparkscore.job_result import JobResult
 from sparkscore.names import RunId, parse_run_id, parse_run_key
 from sparkscore.package import open_package
@@ -52,6 +54,7 @@ _OUTCOME_TAG = "sparkscore.outcome"
 _RUNTIME_TAG = "sparkscore.runtime"
 _THREADS_TAG = "sparkscore.threads_per_task"
 _WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
+_WHY_PIPELINE = "Spark itself applies pipelines of Spark ML"
 _INFERRED = ("csv", "json")
 _MAX_SERIES_POINTS = 1000
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
@@ -223,6 +226,8 @@ def _planned(
     environment: BuiltEnvironment | None,
 ) -> PreparedJob:
     """The job planned for the engine that is asked for, or for the fastest that can do it."""
+    if flavor_of(open_package(model.folder)) == SPARK:
+        return _planned_for_pipeline(workspace, job, model, run_key, environment)
     wanted = job.engine or workspace.settings.scoring.engine
     reason = "asked for by name"
     if wanted in ("auto", "files"):
@@ -292,6 +297,31 @@ def _planned_for_spark(
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(plan, engine, sink, reason, crossing, environment, run, {})
+
+
+def _planned_for_pipeline(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
+) -> PreparedJob:
+    """The job planned for Spark itself, whatever engine the settings prefer for other models.
+
+    Raises:
+        EngineUnfitError: The job asks for Python workers, or for an environment of theirs.
+    """
+    if job.engine not in (None, "auto"):
+        raise EngineUnfitError(_WHY_PIPELINE, job.engine, "take --engine auto")
+    if environment is not None:
+        raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
+    workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
+    engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
+    source = engine.open(_spec(job))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    run = partial(engine.run, plan, source, sink)
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {})
 
 
 def _spec(job: JobSettings) -> SourceSpec:

@@ -31,6 +31,8 @@ from sparkscore.errors import EngineUnfitError, SourceError, SparkscoreError, sh
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.frames import column_inputs, pandas_frame
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
 from sparkscore.names import ModelName
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
@@ -225,7 +227,8 @@ def _checks(
             _of_rows(rows.expected, part),
             partial(_scored_in_pieces, rows, part, step),
         )
-    for engine in ENGINES:
+    is_pipeline = flavor_of(open_package(rows.plan.model.folder)) == SPARK
+    for engine in (SPARK,) if is_pipeline else ENGINES:
         for layout in ("whole", "scattered"):
             name = f"{engine} engine, {_N_FILES if layout == 'scattered' else 1} files"
             announce(f"Scoring with the {name}")
@@ -289,7 +292,8 @@ def _job(
         "source.uri": str(rows.folder / layout),
         "target.uri": target,
         "key": [rows.row],
-        "engine": engine,
+        # Spark's own pipelines have one engine, which nobody asks for by name.
+        "engine": "auto" if engine == SPARK else engine,
     }
     described |= {f"columns.{name}": source for name, source in request.columns.items()}
     prepared = prepare(workspace, workspace.job(None, described).values, None, lambda _: None)

@@ -15,6 +15,8 @@ import pyarrow as pa
 from sparkscore.current_run import active_run, start_run
 from sparkscore.errors import SignatureMismatchError, UsageError, listed, nearest, shown
 from sparkscore.flavors import load_predictor, save_model
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.package import open_package
 from sparkscore.package.params import given_params
@@ -113,7 +115,8 @@ def load_model(
     """The model of a URI in this process, without Spark.
 
     Args:
-        model: A model URI, such as `models:/flight-delay@champion`, or a folder.
+        model: A model URI, such as `models:/flight-delay@champion`, or a folder. A pipeline of
+            Spark ML is asked through the running Spark session, or a new one of this machine.
         trust: Whether it may run code that its package brings; the settings may say so as well.
         workspace: Where the registry is; None opens the one that settings name.
 
@@ -128,7 +131,10 @@ def load_model(
     opened = workspace or Workspace.open()
     facts = opened.model(model)
     policy = replace(opened.trust, allow_code=True) if trust else opened.trust
-    predictor = load_predictor(open_package(facts.folder), policy, opened.tree_runtime)
+    package = open_package(facts.folder)
+    if flavor_of(package) == SPARK:
+        opened.spark  # noqa: B018 - as the settings want it, before the model would start another
+    predictor = load_predictor(package, policy, opened.tree_runtime)
     return LoadedModel(facts, predictor, opened.batch_limits)
 
 

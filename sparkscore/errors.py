@@ -127,11 +127,13 @@ class EngineUnfitError(UsageError):
 
     code = "ENGINE_UNFIT"
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the files engine cannot do this job: {reason}; take --engine arrow, or auto, which "
-            "does so by itself"
-        )
+    def __init__(
+        self,
+        reason: str,
+        engine: str = "files",
+        cure: str = "take --engine arrow, or auto, which does so by itself",
+    ) -> None:
+        super().__init__(f"the {engine} engine cannot do this job: {reason}; {cure}")
         self.reason = reason
 
 

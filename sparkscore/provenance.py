@@ -31,6 +31,8 @@ _LIBRARIES = (
     "prophet",
     "torch",
     "transformers",
+    "keras",
+    "tensorflow",
     "numba",
 )
 

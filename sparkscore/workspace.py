@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sparkscore.spark.files_engine import FilesEngine
     from sparkscore.spark.jars import JarSource
     from sparkscore.spark.node_cache import NodeLimits
+    from sparkscore.spark.pipeline_engine import PipelineEngine
     from sparkscore.spark.session import SessionSettings
     from sparkscore.stores.sql import SqlStores
 
@@ -350,6 +351,13 @@ class Workspace:
             tree_runtime=self.tree_runtime,
             node_limits=self.node_limits,
         )
+
+    @property
+    def pipeline_engine(self) -> PipelineEngine:
+        """The engine in which Spark itself applies a pipeline of Spark ML."""
+        from sparkscore.spark.pipeline_engine import PipelineEngine
+
+        return PipelineEngine(self.spark, trust=self.trust, limits=self.batch_limits)
 
     def delta_sink(self, uri: str) -> DeltaSink:
         """The score table that Spark writes, at a path or of a catalog name."""

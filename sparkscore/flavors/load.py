@@ -106,7 +106,7 @@ def load_predictor(
             f"{package.folder} has no signature, so no column can be matched; save the model "
             "again with a signature or an input example"
         )
-    name = _choose(package)
+    name = flavor_of(package)
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
     code = package_code(package.folder, conf, f"MLmodel flavors.{name}")
     defaults = resolved_params(description.signature.params, {})
@@ -124,6 +124,26 @@ def load_predictor(
     return LoadedPredictor(predictor, runtime, n_outputs(description.signature), trusted, defaults)
 
 
+def flavor_of(package: Package) -> str:
+    """The flavor that loads a package: the most specific one that is known here.
+
+    Raises:
+        UnknownFlavorError: None is.
+    """
+    flavors = package.description.flavors
+    known = known_flavors()
+    for name in known:
+        if name in flavors and (name != GENERIC or _is_python(flavors[GENERIC])):
+            return name
+    loader = flavors.get(GENERIC, {}).get("loader_module")
+    named = [*flavors, *([f"loader {loader}"] if loader else [])]
+    specific = next((name for name in flavors if name != GENERIC), GENERIC)
+    raise UnknownFlavorError(
+        f"{package.folder} has the flavors {listed(named)}{nearest(specific, known)}; known here "
+        f"are {listed(known)}. Install the plug-in that brings the flavor, or a newer sparkscore"
+    )
+
+
 def _ask_for_code(
     exc: MissingExtraError, code: PackageCode | None, package: Package, trust: TrustPolicy
 ) -> None:
@@ -135,6 +155,8 @@ def _ask_for_code(
 
 
 def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predictor, Runtime]:
+    if isinstance(loaded, NamesRuntime):
+        return loaded, loaded.runtime
     if tree_runtime is TreeRuntime.NATIVE:
         return loaded, Runtime("native", "asked for by scoring.tree_runtime")
     if not isinstance(loaded, Compilable):
@@ -152,22 +174,9 @@ def _choose_runtime(loaded: Predictor, tree_runtime: TreeRuntime) -> tuple[Predi
 def n_outputs(signature: Signature) -> int:
     """How many prediction columns a signature declares."""
     outputs = signature.outputs
-    return len(outputs.columns) if isinstance(outputs, ColumnSchema) else 1
-
-
-def _choose(package: Package) -> str:
-    flavors = package.description.flavors
-    known = known_flavors()
-    for name in known:
-        if name in flavors and (name != GENERIC or _is_python(flavors[GENERIC])):
-            return name
-    loader = flavors.get(GENERIC, {}).get("loader_module")
-    named = [*flavors, *([f"loader {loader}"] if loader else [])]
-    specific = next((name for name in flavors if name != GENERIC), GENERIC)
-    raise UnknownFlavorError(
-        f"{package.folder} has the flavors {listed(named)}{nearest(specific, known)}; known here "
-        f"are {listed(known)}. Install the plug-in that brings the flavor, or a newer sparkscore"
-    )
+    if outputs is None:
+        return 1
+    return len(outputs.columns if isinstance(outputs, ColumnSchema) else outputs.tensors)
 
 
 def _is_python(conf: FlavorConf) -> bool:

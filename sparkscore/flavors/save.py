@@ -16,7 +16,7 @@ from sparkscore.errors import PredictionError, RecordExistsError, UsageError, li
 from sparkscore.flavors.base import FlavorConf
 from sparkscore.flavors.load import load_predictor
 from sparkscore.flavors.python_model import LoaderModule, PythonParts
-from sparkscore.flavors.registered import GENERIC, get_flavor
+from sparkscore.flavors.registered import GENERIC, SPARK, get_flavor
 from sparkscore.flavors.tensors import example_batch, model_arrays
 from sparkscore.package.environment import (
     CONDA_ENV,
@@ -45,11 +45,14 @@ if TYPE_CHECKING:
 
 _BY_LIBRARY = {
     "catboost": "catboost",
+    "keras": "keras",
     "lightgbm": "lightgbm",
     "onnx": "onnx",
     "prophet": "prophet",
+    "pyspark": SPARK,
     "sklearn": "sklearn",
     "statsmodels": "statsmodels",
+    "tensorflow": "tensorflow",
     "torch": "pytorch",
     "transformers": "transformers",
     "xgboost": "xgboost",

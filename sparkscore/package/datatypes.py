@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 32
 _INTEGER_BITS = 32
 _LONG_BITS = 64
-_NESTED = ("array", "object", "map", "any", "sparkml_vector")
+_VECTOR = "sparkml_vector"
+"""A vector of Spark ML, which is a list of doubles everywhere else."""
+_NESTED = ("array", "object", "map", "any", _VECTOR)
 
 
 class ScalarType(StrEnum):
@@ -96,12 +98,14 @@ def parse_type(raw: object, where: str, depth: int = 0) -> DataType:
         return ObjectType(_properties(_part(node, "properties", where), where, depth + 1))
     if name == "any":
         return AnyType()
+    if name == _VECTOR:
+        return ArrayType(ScalarType.DOUBLE)
     if isinstance(name, str) and name in tuple(ScalarType):
         return ScalarType(name)
     known = [*map(str, ScalarType), *_NESTED]
     hint = nearest(name, known) if isinstance(name, str) else ""
     raise PackageFormatError(
-        f"{where}: {shown(name)} is no data type{hint}; known are {', '.join(known[:-1])}"
+        f"{where}: {shown(name)} is no data type{hint}; known are {', '.join(known)}"
     )
 
 

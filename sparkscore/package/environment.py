@@ -35,7 +35,7 @@ INPUT_EXAMPLE = "input_example.json"
 CONSTRAINTS = "constraints.txt"
 
 _MLFLOW = ("mlflow", "mlflow-skinny")
-_SAME_LIBRARY = {"xgboost": ("xgboost-cpu",)}
+_SAME_LIBRARY = {"tensorflow": ("tensorflow-cpu",), "xgboost": ("xgboost-cpu",)}
 """Wheels that bring the same modules under another name."""
 
 

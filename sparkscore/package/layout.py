@@ -25,6 +25,7 @@ _FILE_KEYS = (
     "model_data",
     "model_binary",
     "pr_model",
+    "saved_model_dir",
     "code",
 )
 _TEXT_KEYS = (

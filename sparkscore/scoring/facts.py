@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from sparkscore.errors import SignatureMismatchError
-from sparkscore.package.signature import ColumnSchema, Signature, TensorSchema, arrow_type
+from sparkscore.package.schema import ColumnSchema, TensorSchema, TensorSpec
+from sparkscore.package.signature import Signature, arrow_type
 from sparkscore.package.tensors import tensor_columns, tensor_type
 from sparkscore.scoring.casts import can_hold_missing
 
@@ -123,7 +124,7 @@ def prediction_schema(signature: Signature) -> pa.Schema:
     """The prediction columns that a signature declares, all nullable.
 
     A single unnamed output is called `prediction`. A tensor of shape (-1,) is a scalar column,
-    one of shape (-1, k, ...) a column of (nested) lists.
+    one of shape (-1, k, ...) a column of (nested) lists; several have names.
 
     Raises:
         SignatureMismatchError: The signature declares no output.
@@ -136,16 +137,19 @@ def prediction_schema(signature: Signature) -> pa.Schema:
         return pa.schema(
             [pa.field(n, arrow_type(s.type)) for n, s in zip(names, outputs.columns, strict=True)]
         )
-    if isinstance(outputs, TensorSchema) and len(outputs.tensors) == 1:
-        tensor = outputs.tensors[0]
-        data_type = tensor_type(tensor.dtype)
-        for _ in tensor.shape[1:]:
-            data_type = pa.list_(data_type)
-        return pa.schema([pa.field(tensor.name or "prediction", data_type)])
+    if isinstance(outputs, TensorSchema) and outputs.tensors:
+        return pa.schema([_tensor_field(tensor) for tensor in outputs.tensors])
     raise SignatureMismatchError(
         "the model's signature declares no output, so the score table would have no declared "
         "prediction column; package it with a signature that includes predictions"
     )
+
+
+def _tensor_field(tensor: TensorSpec) -> pa.Field:
+    data_type = tensor_type(tensor.dtype)
+    for _ in tensor.shape[1:]:
+        data_type = pa.list_(data_type)
+    return pa.field(tensor.name or "prediction", data_type)
 
 
 def _default_name(index: int, specs: Sequence[object]) -> str:

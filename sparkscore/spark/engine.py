@@ -114,7 +114,7 @@ class SparkEngine:
             files.check(plan, score_schema(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
         if plan.request.mode is WriteMode.MERGE:
-            _check_unique_keys(source.frame, plan)
+            check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         task = scoring_task(
@@ -151,12 +151,12 @@ class SparkEngine:
     ) -> Outcome:
         read = Observation()
         job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK)
-        score = scored_files(_counted_by(read, source.frame), crossing, job)
+        score = scored_files(counted_by(read, source.frame), crossing, job)
         with session_conf(self.spark, self._conf()):
             outcome = scored_and_committed(self.spark, score, job, plan, sink, facts)
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
-        return replace(outcome, n_read=_count(read.get["n_rows"]))
+        return replace(outcome, n_read=count_of(read))
 
     def _written_by_spark(
         self,
@@ -205,7 +205,7 @@ class SparkEngine:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
 
 
-def _check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
+def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
     """Refuse doubled keys before they are scored.
 
     Delta's MERGE refuses them only where the target has the key; new ones it would insert twice.
@@ -266,7 +266,7 @@ def scored_frame(
     observation carries the workers' reports.
     """
     read, scored = observations
-    answered, answer = _answered(plan, _counted_by(read, source), task, engine)
+    answered, answer = _answered(plan, counted_by(read, source), task, engine)
     observed = answered.observe(
         scored,
         sf.count_if(answer("valid")).alias("n_scored"),
@@ -277,7 +277,8 @@ def scored_frame(
     return valid.select(*_score_columns(plan, facts, answer))
 
 
-def _counted_by(read: Observation, frame: DataFrame) -> DataFrame:
+def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
+    """`frame`, whose rows are counted on their way; see `count_of`."""
     return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
 
 
@@ -303,6 +304,12 @@ def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing
 def _score_columns(
     plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
 ) -> list[Column]:
+    predictions = (answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names))
+    return [*carried_columns(plan), *predictions, *record_columns(plan, facts)]
+
+
+def carried_columns(plan: ScoringPlan) -> list[Column]:
+    """Keys, which are never null, kept columns and constants of the score table."""
     columns = [
         _never_null(column.name)
         if column.name in plan.request.keys
@@ -310,7 +317,11 @@ def _score_columns(
         for column in plan.carried
     ]
     columns += [sf.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
-    columns += [answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names)]
+    return columns
+
+
+def record_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
+    """What each row of the score table says of its origin."""
     version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
         "model_name": plan.model.name,
@@ -320,11 +331,10 @@ def _score_columns(
         "scored_at": facts.scored_at,
     }
     # By the type's name: a Connect client spells out a string's collation, which Delta then keeps.
-    columns += [
+    return [
         sf.lit(record[f.name]).cast(from_arrow_type(f.type, False).simpleString()).alias(f.name)
         for f in RECORD_COLUMNS
     ]
-    return columns
 
 
 def _never_null(name: str) -> Column:
@@ -367,6 +377,11 @@ def _counted(
         n_rejected=n_read - n_scored if rejects else 0,
         batches=(),
     )
+
+
+def count_of(observation: Observation) -> int:
+    """Rows that `counted_by` has counted."""
+    return _count(observation.get["n_rows"])
 
 
 def _observed(observation: Observation) -> dict[str, object]:

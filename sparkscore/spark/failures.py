@@ -9,6 +9,7 @@ from pyspark.errors import PySparkException
 
 from sparkscore import errors
 from sparkscore.errors import (
+    InvalidRowsError,
     KeyColumnError,
     SourceError,
     SparkFailedError,
@@ -26,6 +27,9 @@ Delta's lost commits are among the latter.
 
 NULL_KEY_SIGN = "sparkscore: key column"
 """How `raise_error` of the engine begins; found again in the failure's text."""
+
+INVALID_ROW_SIGN = "sparkscore: column"
+"""How `raise_error` begins for a value that a pipeline cannot be given."""
 
 OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
 """How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
@@ -88,6 +92,9 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
     if NULL_KEY_SIGN in text:
         line = text[text.index(NULL_KEY_SIGN) :].splitlines()[0]
         return KeyColumnError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
+    if INVALID_ROW_SIGN in text:
+        line = text[text.index(INVALID_ROW_SIGN) :].splitlines()[0]
+        return InvalidRowsError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
     unreadable = _UNREADABLE.search(text)
     if unreadable and not unreadable[1].endswith(".parquet"):
         return SourceError(

@@ -11,6 +11,9 @@ from pyspark.sql import functions as sf
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
 from sparkscore.flavors.base import TreeRuntime
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
+from sparkscore.package import open_package
 from sparkscore.package.params import given_params
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
@@ -83,6 +86,8 @@ def with_predictions(
             f"the DataFrame already has the prediction columns {listed(taken)} of model "
             f"{model.name!r}; drop or rename them before scoring"
         )
+    if flavor_of(open_package(model.folder)) == SPARK:
+        return _applied(frame, model, bindings, params, trust)
     batch = _batch_task(model, bindings, params)
     task = _task(frame.sparkSession, model, batch, trust, limits, tree_runtime, node_limits)
     answered = frame.withColumn(_ANSWER, answer_column(task, source_columns(bindings), engine))
@@ -113,6 +118,11 @@ def column_function(
         ConfigError: A param is not one that the model declares.
         UsageError: The pandas engine could change large nullable integers in this session.
     """
+    if flavor_of(open_package(model.folder)) == SPARK:
+        raise UsageError(
+            f"model {model.name!r} is a pipeline of Spark ML, which Spark applies to tables and "
+            "not to columns; take sparkscore.score(frame, model)"
+        )
     inputs = input_columns(model)
     predictions = model.predictions
     if engine == "pandas":
@@ -145,6 +155,39 @@ def column_function(
         return sf.struct(*fields)
 
     return score
+
+
+def _applied(
+    frame: DataFrame,
+    model: ModelFacts,
+    bindings: tuple[Binding, ...],
+    params: Mapping[str, object],
+    trust: TrustPolicy,
+) -> DataFrame:
+    """What Spark itself makes of a frame by a pipeline of its own; see `with_predictions`."""
+    # Spark ML is not imported for models of other kinds.
+    from sparkscore.spark.pipeline_files import read_stages
+    from sparkscore.spark.pipelines import (
+        KEPT,
+        answered,
+        bound_columns,
+        checked,
+        load_pipeline,
+        pipeline_folder,
+    )
+
+    if given_params(model.signature.params, params):
+        raise SignatureMismatchError(
+            f"params {listed(params)} are given, but models of this flavor take none"
+        )
+    folder = pipeline_folder(model)
+    read_stages(folder, trust)
+    pipeline = load_pipeline(frame.sparkSession, folder)
+    inputs, checks = bound_columns(bindings)
+    rows = checked(frame, checks, model, fails=True)
+    scored = answered(rows, pipeline, inputs, sf.struct("*"), model.predictions)
+    fields = (sf.col(f"p{i}").alias(name) for i, name in enumerate(model.predictions.names))
+    return scored.select(f"{KEPT}.*", *fields)
 
 
 def _named(

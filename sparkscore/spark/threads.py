@@ -58,6 +58,11 @@ class TaskThreads:
             self._undo.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(self.n_cores)
             found.append(torch.get_num_threads())
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is not None:
+            # Its flavors set it before the first computation; no later word is heard. 0: all cores.
+            n_threads = tensorflow.config.threading.get_intra_op_parallelism_threads()
+            found.append(n_threads or os.cpu_count() or 1)
         self.n_in_force = max(found, default=self.n_cores)
 
 

@@ -23,12 +23,15 @@ class TestToyFlavor(FlavorContract):
 def test_plugged_flavor_is_unknown_where_it_is_not_installed() -> None:
     assert known_flavors() == (
         "catboost",
+        "keras",
         "lightgbm",
         "onnx",
         "prophet",
         "pytorch",
         "sklearn",
+        "spark",
         "statsmodels",
+        "tensorflow",
         "transformers",
         "xgboost",
         "python_function",

@@ -47,9 +47,9 @@ OURS = {
     "sparkscore.spark.worker",
 }
 FOREIGN = (
-    "alembic", "catboost", "click", "delta", "fastapi", "httpx", "lightgbm", "mlflow", "numba",
-    "onnx", "onnxruntime", "pandas", "prophet", "pydantic", "pyspark", "rich", "sklearn",
-    "sqlalchemy", "starlette", "statsmodels", "torch", "transformers", "xgboost",
+    "alembic", "catboost", "click", "delta", "fastapi", "httpx", "keras", "lightgbm", "mlflow",
+    "numba", "onnx", "onnxruntime", "pandas", "prophet", "pydantic", "pyspark", "rich", "sklearn",
+    "sqlalchemy", "starlette", "statsmodels", "tensorflow", "torch", "transformers", "xgboost",
 )  # fmt: skip
 
 
