@@ -44,6 +44,8 @@ class HowToSave(TypedDict, total=False):
     flavor: str | None
     signature: Signature | None
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None
+    serialization_format: str | None
+    predict_fn: str | None
     extra_requirements: Iterable[str]
     metadata: Mapping[str, object] | None
     artifacts: Mapping[str, Path] | None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import PredictionError, RecordExistsError, UsageError, listed
-from sparkscore.flavors.base import FlavorConf
+from sparkscore.flavors.base import Flavor, FlavorConf, Pickling, SavedFlavor
 from sparkscore.flavors.load import load_predictor
 from sparkscore.flavors.python_model import LoaderModule, PythonParts
 from sparkscore.flavors.registered import GENERIC, get_flavor
@@ -53,6 +53,7 @@ _BY_LIBRARY = {
     "xgboost": "xgboost",
 }
 _PICKLED = (GENERIC, "statsmodels")
+_PICKLE = "cloudpickle"
 _CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 
@@ -64,6 +65,8 @@ def save_model(
     flavor: str | None = None,
     signature: Signature | None = None,
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None = None,
+    serialization_format: str | None = None,
+    predict_fn: str | None = None,
     extra_requirements: Iterable[str] = (),
     metadata: Mapping[str, object] | None = None,
     artifacts: Mapping[str, Path] | None = None,
@@ -85,6 +88,10 @@ def save_model(
         input_example: Rows of input with the dtypes that the model was fitted on: a frame, an
             array, or named arrays. All of them show the signature, the first 10 are kept in the
             package.
+        serialization_format: `cloudpickle` pickles a model that is otherwise kept without code,
+            for readers that know no other form, such as MLflow before 3.14; whoever loads it must
+            trust it. None: the flavor's own form.
+        predict_fn: The method that scores, of models that have several, such as `predict_proba`.
         extra_requirements: Further pip requirements; without a version they are pinned.
         metadata: Free values for MLmodel.
         artifacts: Files or folders by name, which a python_function finds in its context.
@@ -113,12 +120,14 @@ def save_model(
     partial.mkdir(parents=True)
     try:
         has_code = _copy_code(code_paths, partial)
-        saved = get_flavor(name).save(_parts(model, artifacts, model_config, name), partial)
+        parts = _parts(model, artifacts, model_config, name)
+        saved = _saved(get_flavor(name), parts, partial, serialization_format)
         write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
         confs = _with_code(saved.confs) if has_code else saved.confs
+        confs = confs if predict_fn is None else _with_predict_fn(confs, predict_fn)
         description = _description(confs, signature, metadata)
         policy = trust or TrustPolicy()
-        if name in _PICKLED or has_code:
+        if name in _PICKLED or has_code or serialization_format == _PICKLE:
             # Whoever saves code of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_code=True)
         _finish(partial, description, input_example, policy)
@@ -204,6 +213,19 @@ def _parts(
     return PythonParts(model, artifacts or {}, config or {})
 
 
+def _saved(flavor: Flavor, model: object, folder: Path, form: str | None) -> SavedFlavor:
+    """What the flavor wrote, in the form that was asked for."""
+    if form is None or (form == "skops" and isinstance(flavor, Pickling)):
+        return flavor.save(model, folder)
+    if form == _PICKLE and isinstance(flavor, Pickling):
+        return flavor.save_pickled(model, folder)
+    known = f"'skops' and {_PICKLE!r}" if isinstance(flavor, Pickling) else "its own form alone"
+    raise UsageError(
+        f"serialization_format={form!r} is not known to the flavor {flavor.name!r}, which writes "
+        f"{known}"
+    )
+
+
 def _copy_code(paths: Iterable[Path | str], folder: Path) -> bool:
     """Copy Python files and folders into the package; whether there are any."""
     code = folder / _CODE
@@ -223,6 +245,15 @@ def _copy_code(paths: Iterable[Path | str], folder: Path) -> bool:
 
 def _with_code(confs: Mapping[str, FlavorConf]) -> dict[str, FlavorConf]:
     return {name: {**conf, "code": _CODE} for name, conf in confs.items()}
+
+
+def _with_predict_fn(confs: Mapping[str, FlavorConf], name: str) -> dict[str, FlavorConf]:
+    generic = confs.get(GENERIC, {})
+    if "predict_fn" not in generic:
+        raise UsageError(
+            f"predict_fn={name!r} is for models of scikit-learn, and this one is {listed(confs)}"
+        )
+    return {**confs, GENERIC: {**generic, "predict_fn": name}}
 
 
 def _description(

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
-from sklearn.linear_model import LinearRegression
+from lightgbm import LGBMRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from sparkscore.errors import (
     PredictionError,
     RecordExistsError,
     SignatureMismatchError,
     UnknownFlavorError,
+    UntrustedCodeError,
     UsageError,
 )
 from sparkscore.flavors import get_flavor, load_predictor, save_model
@@ -20,6 +24,12 @@ from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.signature import infer_signature
 
 ROWS = pd.DataFrame({"x": np.arange(20.0)})
+
+
+class Fitting(Protocol):
+    def fit(self, rows: pd.DataFrame, target: pd.Series[float]) -> object: ...
+
+    def predict(self, rows: pd.DataFrame) -> np.ndarray: ...
 
 
 class Silent:
@@ -89,6 +99,52 @@ def test_model_that_answers_too_few_rows_leaves_nothing(tmp_path: Path) -> None:
 def test_object_of_no_library_names_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="flavor="):
         save_model(object(), tmp_path / "p", input_example=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        (LinearRegression(), "model.pkl"),
+        (LGBMRegressor(n_estimators=2, min_child_samples=2, n_jobs=1, verbose=-1), "model.pkl"),
+    ],
+)
+def test_pickle_is_written_on_request_and_read_with_trust_alone(
+    model: Fitting, file: str, tmp_path: Path
+) -> None:
+    model.fit(ROWS, 2 * ROWS["x"])
+    how = "cloudpickle"
+    package = save_model(model, tmp_path / "p", input_example=ROWS, serialization_format=how)
+    assert (package.folder / file).is_file()
+    with pytest.raises(UntrustedCodeError, match=r"model\.pkl is a pickle"):
+        load_predictor(package, TrustPolicy())
+    rows = pa.RecordBatch.from_pandas(ROWS)
+    got = load_predictor(package, TrustPolicy(allow_code=True)).predict(rows)
+    assert np.asarray(got).tolist() == model.predict(ROWS).tolist()
+
+
+@pytest.mark.parametrize(("flavor", "form"), [("sklearn", "joblib"), ("python_function", "skops")])
+def test_form_that_a_flavor_does_not_write_is_refused(
+    flavor: str, form: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"{form}.* is not known to the flavor {flavor!r}"):
+        save_model(
+            fitted(), tmp_path / "p", input_example=ROWS, flavor=flavor, serialization_format=form
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_fn_is_the_method_that_scores(tmp_path: Path) -> None:
+    model = LogisticRegression().fit(ROWS, ROWS["x"] > 9)
+    package = save_model(model, tmp_path / "p", input_example=ROWS, predict_fn="predict_proba")
+    got = load_predictor(package, TrustPolicy()).predict(pa.RecordBatch.from_pandas(ROWS))
+    assert np.asarray(got).tolist() == model.predict_proba(ROWS).tolist()
+    signature = package.description.signature
+    assert signature == infer_signature(ROWS, model.predict_proba(ROWS))
+
+
+def test_predict_fn_is_for_models_that_have_several(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"predict_fn='score' is for models of scikit-learn"):
+        save_model(Silent(), tmp_path / "p", input_example=ROWS, predict_fn="score")
 
 
 def test_artifacts_belong_to_python_function(tmp_path: Path) -> None:
