@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.fused.levels import note_text
 from sparkscore.package.datatypes import (
     AnyType,
     DataType,
@@ -101,13 +102,12 @@ def numeric_matrix(
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float64, order="F")
     for i, (column, spec) in enumerate(zip(batch.columns, schema.columns, strict=True)):
         values = column
         if i in categories:
-            values = pc.index_in(column, value_set=pa.array(categories[i], pa.string()))
+            values = note_text(batch, i, categories[i])
         elif spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
             check_required(column, spec)
         # Not safe: a long above 2**53 becomes the nearest double, as in NumPy.
@@ -147,6 +147,22 @@ def text_as_categories(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with its text as categories, which boosters map to those that they were fitted on."""
     text = list(frame.select_dtypes(object).columns)
     return frame.astype(dict.fromkeys(text, "category"))
+
+
+def text_categories(
+    schema: ColumnSchema, pandas_categorical: list[list[object]] | None
+) -> dict[int, Sequence[str]] | None:
+    """For each text column, by its index, the categories that a booster was fitted on.
+
+    None: its categories are those of other columns, or of other types.
+    """
+    lists = pandas_categorical or []
+    texts = [i for i, column in enumerate(schema.columns) if column.type == ScalarType.STRING]
+    if len(lists) != len(texts) or not all(
+        isinstance(name, str) for names in lists for name in names
+    ):
+        return None
+    return {i: [str(name) for name in names] for i, names in zip(texts, lists, strict=True)}
 
 
 def record_batch(frame: pd.DataFrame, schema: ColumnSchema) -> pa.RecordBatch:

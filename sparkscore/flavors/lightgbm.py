@@ -14,9 +14,11 @@ from sparkscore.flavors.frames import (
     is_float_matrix,
     pandas_frame,
     text_as_categories,
+    text_categories,
 )
 from sparkscore.flavors.sklearn import dump_cloudpickle, dump_skops, load_estimator
 from sparkscore.flavors.threads import threads_of_task
+from sparkscore.fused.levels import note_text
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
@@ -135,6 +137,9 @@ class _LightgbmPredictor:
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
             frame = text_as_categories(frame)
+            known = text_categories(self._schema, self._booster.pandas_categorical) or {}
+            for i, categories in known.items():
+                note_text(batch, i, categories)
         return self._model.predict(frame, num_threads=n_threads)
 
 

@@ -138,8 +138,9 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
     inner = _innermost(declared)
     # Told the type, PyArrow would cut 0.5 to the integer 0; found out by itself, the cast refuses.
     wanted = None if pa.types.is_integer(inner) else declared
-    # pandas writes NaN for a missing label; among floats it is a value of its own.
-    return pa.array(values, type=wanted, from_pandas=not pa.types.is_floating(inner))
+    # pandas writes NaN for a missing label; among floats, and in objects, it is a value of its own.
+    has_nan = pa.types.is_floating(inner) or pa.types.is_struct(inner)
+    return pa.array(values, type=wanted, from_pandas=not has_nan)
 
 
 def _innermost(data_type: pa.DataType) -> pa.DataType:

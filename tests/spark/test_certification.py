@@ -218,7 +218,7 @@ def test_model_fitted_on_an_array_is_certified_over_all_ways_and_mlflow(bench: B
         "a IS NOT NULL",
         columns=columns,
         n_rows=100,
-        mlflow_python=Path(os.environ["SPARKSCORE_MLFLOW2_PYTHON"]),
+        mlflow_python=Path(os.environ["SPARKSCORE_MLFLOW_PYTHON"]),
     )
     assert certificate.failed == ()
     assert certificate.checks[-1].name == "mlflow.pyfunc"

@@ -20,6 +20,8 @@ OURS = {
     "sparkscore.flavors.python_model",
     "sparkscore.flavors.registered",
     "sparkscore.flavors.save",
+    "sparkscore.fused",
+    "sparkscore.fused.levels",
     "sparkscore.package",
     "sparkscore.package.archive",
     "sparkscore.package.code_folder",
