@@ -278,6 +278,7 @@ def _pinned_path(path: Path, into: Path) -> PinnedModel:
     digest = (verify(path) if read_seal(path) else compute_seal(path)).digest
     folder = into / digest
     if not _is_intact(folder, digest):
+        open_package(path)  # So that what is wrong is said of the folder that was named.
         with _staged(folder) as staged:
             found = copy_sealed(path, staged).digest
             if found != digest:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.errors import (
+    InvalidRowsError,
+    SignatureMismatchError,
+    UsageError,
+    listed,
+    shown,
+)
 from sparkscore.fused.levels import note_text
 from sparkscore.package.datatypes import (
     AnyType,
@@ -201,7 +207,7 @@ def _column(values: pa.Array, spec: ColumnSpec) -> object:
         return values.to_numpy(zero_copy_only=False)
     if kind is ScalarType.DATETIME:
         return values.cast("timestamp[us]").to_numpy(zero_copy_only=False)
-    return _objects(values)
+    return _objects(values, spec.name)
 
 
 def _own_type(values: pa.Array) -> DataType:
@@ -241,10 +247,25 @@ def check_required(values: pa.Array, spec: ColumnSpec) -> None:
         )
 
 
-def _objects(values: pa.Array) -> np.ndarray:
+def _objects(values: pa.Array, name: str | None) -> np.ndarray:
     """Nested values as Python lists and dicts, one a row."""
     import numpy as np
 
     objects = np.empty(len(values), dtype=object)
-    objects[:] = values.to_pylist(maps_as_pydicts="strict")
+    try:
+        objects[:] = values.to_pylist(maps_as_pydicts="strict")
+    except KeyError as exc:
+        row = next(i for i, value in enumerate(values) if _has_doubled_key(value))
+        raise InvalidRowsError(
+            f"column {name!r} holds a map with a key that stands twice, in row {row} of a batch of "
+            f"{len(values)}: {shown(str(values[row]))}; leave one of them in a view"
+        ) from exc
     return objects
+
+
+def _has_doubled_key(value: pa.Scalar) -> bool:
+    try:
+        value.as_py(maps_as_pydicts="strict")
+    except KeyError:
+        return True
+    return False
