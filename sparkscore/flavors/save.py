@@ -126,7 +126,7 @@ def save_model(
         confs = _with_code(saved.confs) if has_code else saved.confs
         confs = confs if predict_fn is None else _with_predict_fn(confs, predict_fn)
         description = _description(confs, signature, metadata)
-        policy = trust or TrustPolicy()
+        policy = replace(trust or TrustPolicy(), require_signature=False)  # It is signed later.
         if name in _PICKLED or has_code or serialization_format == _PICKLE:
             # Whoever saves code of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_code=True)

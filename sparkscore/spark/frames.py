@@ -12,6 +12,7 @@ from pyspark.sql import functions as sf
 from sparkscore.errors import SignatureMismatchError, UsageError, listed
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.params import given_params
+from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import (
@@ -193,7 +194,7 @@ def _task(
     task = ScoringTask(
         digest=model.digest,
         packed=ship(spark, model.folder, model.digest),
-        trust=trust,
+        trust=with_signatures(trust, model.folder),
         batch=batch,
         limits=limits,
         tree_runtime=tree_runtime,

@@ -35,6 +35,7 @@ OURS = {
     "sparkscore.package.safe_yaml",
     "sparkscore.package.schema",
     "sparkscore.package.signature",
+    "sparkscore.package.signing",
     "sparkscore.package.tensors",
     "sparkscore.package.trust",
     "sparkscore.scoring",
