@@ -481,9 +481,9 @@ def _message(outcome: Outcome) -> str:
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:
-        said.append(f"{outcome.n_not_finite} predictions are NaN or infinite")
+        said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
-        said.append(f"{n_rows} values of {name!r} are unknown to the model, such as {first}")
+        said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
     return ", ".join(said)
 
 

@@ -54,7 +54,9 @@ class HowToSave(TypedDict, total=False):
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None
     serialization_format: str | None
     predict_fn: str | None
+    pip_requirements: Iterable[str] | None
     extra_requirements: Iterable[str]
+    conda_env: Mapping[str, object] | Path | None
     metadata: Mapping[str, object] | None
     artifacts: Mapping[str, Path] | None
     model_config: Mapping[str, object] | None

@@ -251,7 +251,7 @@ class Workspace:
         if signature is None:
             raise SignatureMismatchError(
                 f"model {uri!r} has no signature, so its columns cannot be compared with a table; "
-                "package it again with a signature or an input example"
+                "give its folder one (sparkscore.set_signature), or package it again"
             )
         return ModelFacts(
             name=pinned.name,

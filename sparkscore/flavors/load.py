@@ -107,8 +107,8 @@ def load_predictor(
     description = package.description
     if description.signature is None:
         raise SignatureMismatchError(
-            f"{package.folder} has no signature, so no column can be matched; save the model "
-            "again with a signature or an input example"
+            f"{package.folder} has no signature, so no column can be matched; give it "
+            "one (sparkscore.set_signature), or save the model again with an input example"
         )
     name = _choose(package)
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}

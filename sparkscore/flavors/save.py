@@ -22,10 +22,12 @@ from sparkscore.package.environment import (
     CONDA_ENV,
     PYTHON_ENV,
     pin_requirements,
+    write_conda_environment,
     write_environment,
     write_example,
     write_tensors,
 )
+from sparkscore.package.imported import libraries_of_sources
 from sparkscore.package.layout import (
     MLMODEL,
     Description,
@@ -33,7 +35,7 @@ from sparkscore.package.layout import (
     open_package,
     write_description,
 )
-from sparkscore.package.manifest import seal
+from sparkscore.package.manifest import read_seal, seal, verify
 from sparkscore.package.schema import ColumnSchema, Schema
 from sparkscore.package.signature import Signature, infer_signature
 from sparkscore.package.trust import TrustPolicy
@@ -67,7 +69,9 @@ def save_model(
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None = None,
     serialization_format: str | None = None,
     predict_fn: str | None = None,
+    pip_requirements: Iterable[str] | None = None,
     extra_requirements: Iterable[str] = (),
+    conda_env: Mapping[str, object] | Path | None = None,
     metadata: Mapping[str, object] | None = None,
     artifacts: Mapping[str, Path] | None = None,
     model_config: Mapping[str, object] | None = None,
@@ -92,7 +96,11 @@ def save_model(
             for readers that know no other form, such as MLflow before 3.14; whoever loads it must
             trust it. None: the flavor's own form.
         predict_fn: The method that scores, of models that have several, such as `predict_proba`.
+        pip_requirements: What the package needs, in the place of the libraries that its model was
+            seen to import; without a version they are pinned.
         extra_requirements: Further pip requirements; without a version they are pinned.
+        conda_env: A conda environment, as a mapping or the path of its YAML, in the place of all
+            requirements: its pip packages become `requirements.txt` as they are.
         metadata: Free values for MLmodel.
         artifacts: Files or folders by name, which a python_function finds in its context.
         model_config: Plain values, which a python_function finds in its context.
@@ -112,6 +120,12 @@ def save_model(
             "a package needs a signature: pass input_example=, some rows of input, or signature=, "
             "from sparkscore.infer_signature(inputs, predictions)"
         )
+    code_paths = list(code_paths)
+    if conda_env is not None and (pip_requirements is not None or extra_requirements):
+        raise UsageError(
+            "conda_env= names all that the package needs: put the pip requirements in it, or leave "
+            "it out"
+        )
     if folder.exists():
         raise RecordExistsError(f"{folder} exists; remove it, or save to another folder")
     name = flavor or _find_flavor(model)
@@ -122,7 +136,12 @@ def save_model(
         has_code = _copy_code(code_paths, partial)
         parts = _parts(model, artifacts, model_config, name)
         saved = _saved(get_flavor(name), parts, partial, serialization_format)
-        write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
+        needed = [*saved.requirements, *libraries_of_sources(map(Path, code_paths))]
+        needed = needed if pip_requirements is None else list(pip_requirements)
+        if conda_env is None:
+            write_environment(partial, pin_requirements([*needed, *extra_requirements]))
+        else:
+            write_conda_environment(partial, conda_env)
         confs = _with_code(saved.confs) if has_code else saved.confs
         confs = confs if predict_fn is None else _with_predict_fn(confs, predict_fn)
         description = _description(confs, signature, metadata)
@@ -135,6 +154,21 @@ def save_model(
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return open_package(folder)
+
+
+def set_signature(folder: Path, signature: Signature) -> Package:
+    """Give a package in a folder of one's own another signature, or its first; seals it anew.
+
+    Raises:
+        PackageFormatError: The folder is no package.
+        PackageDigestError: Its bytes are not the sealed ones.
+    """
+    if read_seal(folder) is not None:
+        verify(folder)
+    package = open_package(folder)
+    write_description(replace(package.description, signature=signature), folder / MLMODEL)
+    seal(folder)
     return open_package(folder)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import sparkscore
-from sparkscore.errors import UntrustedCodeError
-from sparkscore.flavors import load_predictor
+from sparkscore.errors import SignatureMismatchError, UntrustedCodeError
+from sparkscore.flavors import load_predictor, set_signature
 from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.package import TrustPolicy, copy_sealed, open_package, verify
 from sparkscore.package.environment import check_environment
@@ -173,3 +175,24 @@ def test_package_of_mlflow_can_be_copied_sealed_and_compared(
     assert str(package.description.mlflow_version).startswith(written.release)
     # Both environments may hold other releases of a library; the text must be a plain line.
     assert all("\n" not in str(found) for found in check_environment(package))
+
+
+def test_package_of_another_mlflow_with_bare_env_unknown_keys_and_no_signature_scores(
+    written: Written, tmp_path: Path
+) -> None:
+    folder = tmp_path / "booster"
+    shutil.copytree(written.folder / "booster", folder)
+    raw = yaml.safe_load((folder / "MLmodel").read_text("utf-8"))
+    signature = open_package(folder).description.signature
+    assert signature is not None
+    del raw["signature"]
+    raw |= {"mlflow_version": "1.30.1", "made_later": {"by": ["someone"]}}
+    raw["flavors"]["python_function"] |= {"env": "conda.yaml", "unheard_of": 1}
+    (folder / "MLmodel").write_text(yaml.safe_dump(raw), "utf-8")
+    with pytest.raises(SignatureMismatchError, match=r"no signature.*sparkscore\.set_signature"):
+        load_predictor(open_package(folder), TrustPolicy())
+    package = set_signature(folder, signature)
+    assert package.description.extra["made_later"] == {"by": ["someone"]}
+    shutil.copy(written.folder / "booster.parquet", tmp_path)
+    expected = np.load(written.folder / "booster.npy")
+    assert_same(ours(tmp_path, "booster", TrustPolicy()), expected)
