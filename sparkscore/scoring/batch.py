@@ -285,7 +285,7 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
         return predictor.predict(inputs)
     except SparkscoreError:
         raise
-    except Exception as exc:  # the edge to foreign model code: it may raise anything
+    except (Exception, SystemExit) as exc:  # the edge to foreign model code: it may raise anything
         if is_out_of_memory(exc):
             raise MemoryError(str(exc)) from exc
         raise PredictionError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -281,6 +282,11 @@ def test_model_that_raises_is_named_with_its_error() -> None:
     ) as caught:
         score_batch(Predict(fail), ROWS, X)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_model_that_would_end_the_worker_is_named() -> None:
+    with pytest.raises(PredictionError, match="'m' version 1 raised SystemExit on a batch of 7"):
+        score_batch(Predict(lambda _: sys.exit(3)), ROWS, X)
 
 
 def test_error_of_ours_in_the_model_keeps_its_class() -> None:
