@@ -10,6 +10,7 @@ PYTHON ?= python3
 
 VENV   := .venv
 PEER   := .venv-mlflow
+PEER2  := .venv-mlflow2
 RIVALS := .venv-bench
 HEAVY  := .venv-flavors
 BIN    := $(VENV)/bin
@@ -41,8 +42,9 @@ SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|p
 demo: $(VENV)/local.stamp
 	$(BIN)/sparkscore demo
 
-test: lint types contracts setup $(PEER)/stamp
-	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python $(BIN)/python -m pytest \
+test: lint types contracts setup $(PEER)/stamp $(PEER2)/stamp
+	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python \
+	SPARKSCORE_MLFLOW2_PYTHON=$(CURDIR)/$(PEER2)/bin/python $(BIN)/python -m pytest \
 		--numprocesses=$(PROCESSES) --dist=loadfile $(TESTS)
 
 # Watching each line costs a third of the time again.
@@ -72,7 +74,7 @@ bench: setup $(RIVALS)/stamp
 	$(BIN)/python -m benchmarks.main_job --peers-python $(RIVALS)/bin/python $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(PEER) $(RIVALS) $(HEAVY) .cache demo dist build spark-warehouse metastore_db derby.log \
+	rm -rf $(VENV) $(PEER) $(PEER2) $(RIVALS) $(HEAVY) .cache demo dist build spark-warehouse metastore_db derby.log \
 		.coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -92,10 +94,13 @@ $(VENV)/test.stamp: $(VENV)/stamp pyproject.toml
 	$(call install,$(VENV),-e '.[test]')
 	touch $@
 
-$(PEER)/stamp: tests/interop/mlflow-requirements.txt $(VENV)/test.stamp
-	$(PYTHON) -m venv --clear $(PEER)
-	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(PEER)/shared.txt
-	$(call install,$(PEER),-r $< -c $(PEER)/shared.txt)
+$(PEER)/stamp: tests/interop/mlflow-requirements.txt tests/interop/peer-libraries.txt
+$(PEER2)/stamp: tests/interop/mlflow2-requirements.txt tests/interop/peer-libraries.txt
+$(RIVALS)/stamp: benchmarks/peers-requirements.txt
+$(PEER)/stamp $(PEER2)/stamp $(RIVALS)/stamp: %/stamp: $(VENV)/test.stamp
+	$(PYTHON) -m venv --clear $*
+	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $*/shared.txt
+	$(call install,$*,-r $(filter %-requirements.txt,$^) -c $*/shared.txt)
 	touch $@
 
 $(HEAVY)/stamp: $(VENV)/stamp pyproject.toml
@@ -107,10 +112,4 @@ $(PEER)/heavy.stamp: $(PEER)/stamp $(HEAVY)/stamp
 	$(HEAVY)/bin/python -m pip freeze --exclude-editable | \
 		grep -E '^(keras|prophet|tensorflow-cpu|torch|transformers)==' > $(PEER)/heavy.txt
 	$(call install,$(PEER),-r $(PEER)/heavy.txt -c $(PEER)/shared.txt)
-	touch $@
-
-$(RIVALS)/stamp: benchmarks/peers-requirements.txt $(VENV)/test.stamp
-	$(PYTHON) -m venv --clear $(RIVALS)
-	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $(RIVALS)/shared.txt
-	$(call install,$(RIVALS),-r $< -c $(RIVALS)/shared.txt)
 	touch $@

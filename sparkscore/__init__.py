@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load_predictor,
         save_model,
         set_model,
+        set_signature,
     )
     from sparkscore.package.signature import infer_signature
     from sparkscore.workspace import Workspace
@@ -42,6 +43,7 @@ __all__ = [
     "save_model",
     "score",
     "set_model",
+    "set_signature",
     "spark_udf",
     "start_run",
 ]
@@ -59,6 +61,7 @@ _ROOMS = {
     "save_model": "sparkscore.flavors",
     "score": "sparkscore.api",
     "set_model": "sparkscore.flavors",
+    "set_signature": "sparkscore.flavors",
     "spark_udf": "sparkscore.api",
     "start_run": "sparkscore.current_run",
 }

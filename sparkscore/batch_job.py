@@ -57,6 +57,7 @@ _WHY_FILES = "auto: Python reads and writes the files itself, so that no row cro
 _WHY_PIPELINE = "Spark itself applies pipelines of Spark ML"
 _INFERRED = ("csv", "json")
 _MAX_SERIES_POINTS = 1000
+_MAX_LEVELS_TOLD = 5
 """Points of the per-batch series that are logged; a longer series is thinned evenly."""
 
 
@@ -412,6 +413,7 @@ def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
         "status": outcome.status.value,
         "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
         "metrics": metrics,
+        "unknown_levels": _level_facts(outcome),
     }
     run.log_json(plan_facts(prepared), "plan.json")
     run.log_json(facts, "outcome.json")
@@ -494,6 +496,8 @@ def _result(
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "not_finite": outcome.n_not_finite,
+            "unknown_levels": _level_facts(outcome),
         },
         metrics=outcome.as_metrics(),
         attempt=attempt,
@@ -503,8 +507,18 @@ def _result(
 def _message(outcome: Outcome) -> str:
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
         return f"already scored at table version {outcome.commit.version}"
-    rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
-    return f"scored {outcome.n_scored} rows at table version {outcome.commit.version}{rejected}"
+    said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
+    if outcome.n_rejected:
+        said.append(f"{outcome.n_rejected} rejected")
+    if outcome.n_not_finite:
+        said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
+    for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
+        said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
+    return ", ".join(said)
+
+
+def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {name: levels._asdict() for name, levels in outcome.unknown_levels.items()}
 
 
 def _now_ms() -> int:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +35,7 @@ from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.names import ModelName
 from sparkscore.package import open_package
+from sparkscore.package.params import plain_params
 from sparkscore.provenance import environment, run_origin
 from sparkscore.scoring.batch import BatchTask, bind_columns, score_batch
 from sparkscore.scoring.casts import can_hold_missing
@@ -61,8 +62,9 @@ _MLFLOW_SCRIPT = """
 import json, sys
 import numpy as np, pandas as pd
 import mlflow.pyfunc
-folder, rows, answers, names, has_lists = sys.argv[1:]
-answer = mlflow.pyfunc.load_model(folder).predict(pd.read_parquet(rows))
+folder, rows, answers, names, has_lists, params = sys.argv[1:]
+given = {"params": json.loads(params)} if json.loads(params) else {}
+answer = mlflow.pyfunc.load_model(folder).predict(pd.read_parquet(rows), **given)
 names = json.loads(names)
 if not isinstance(answer, pd.DataFrame):
     answer = np.asarray(answer)
@@ -84,6 +86,7 @@ class SampleRequest:
     Attributes:
         spec: The table, its version and a filter.
         columns: Model column -> source column, where the names differ.
+        params: What the model is given beside rows, in the place of its defaults.
         n_rows: At most so many rows; which ones is Spark's choice.
         must_be_equal: Whether floats that differ in their last digits deny the certificate.
         scratch: Folder that driver and executors share, for copies of the sample; None: a
@@ -93,6 +96,7 @@ class SampleRequest:
 
     spec: SourceSpec
     columns: Mapping[str, str]
+    params: Mapping[str, object] = field(default_factory=dict)
     n_rows: int = 10_000
     must_be_equal: bool = False
     scratch: Path | None = None
@@ -169,7 +173,9 @@ class _Sampled:
         model = workspace.model(uri)
         engine = workspace.spark_engine("arrow")
         source = engine.open(request.spec)
-        asked = ScoringRequest("certify", target="certificate", columns=request.columns)
+        asked = ScoringRequest(
+            "certify", target="certificate", columns=request.columns, params=request.params
+        )
         plan = plan_scoring(model, source.table, asked)
         names = list(dict.fromkeys(b.source.name for b in plan.bindings if b.source is not None))
         row = "row"
@@ -190,6 +196,7 @@ class _Sampled:
             plan.bindings,
             plan.predictions,
             InvalidRows(workspace.settings.scoring.on_invalid),
+            params=plan.params,
         )
         announce(f"Calling {model.label} directly on {rows.num_rows} rows")
         package = open_package(model.folder)
@@ -286,7 +293,7 @@ def _job(
     from sparkscore.spark.sampling import rows_of
 
     target = str(rows.folder / f"{engine}-{layout}")
-    described = {
+    described: dict[str, object] = {
         "name": "certify",
         "model": rows.uri,
         "source.uri": str(rows.folder / layout),
@@ -296,6 +303,7 @@ def _job(
         "engine": "auto" if engine == SPARK else engine,
     }
     described |= {f"columns.{name}": source for name, source in request.columns.items()}
+    described |= {f"params.{name}": value for name, value in request.params.items()}
     prepared = prepare(workspace, workspace.job(None, described).values, None, lambda _: None)
     outcome = prepared.run(RunFacts(uuid.uuid4().hex, dt.datetime.now(dt.UTC)))
     outcome.check_books()
@@ -333,6 +341,7 @@ def _mlflow(rows: _Sampled, taken: pa.RecordBatch, python: Path) -> pa.Table:
                 *(str(rows.plan.model.folder), str(given), str(answers)),
                 json.dumps(declared.names),
                 json.dumps(any(pa.types.is_list(field.type) for field in declared)),
+                json.dumps(plain_params(rows.task.params)),
             ],
             capture_output=True,
             text=True,
@@ -355,6 +364,7 @@ def _sample_facts(rows: _Sampled) -> dict[str, object]:
         "uri": source.uri,
         "version": source.version,
         "where": source.where,
+        "params": plain_params(rows.task.params),
         "rows": rows.batch.num_rows,
         "rows_rejected": rows.batch.num_rows - rows.expected.num_rows,
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from sparkscore.current_run import active_run, start_run
-from sparkscore.errors import SignatureMismatchError, UsageError, listed, nearest, shown
+from sparkscore.errors import (
+    InvalidRowsError,
+    SignatureMismatchError,
+    UsageError,
+    listed,
+    nearest,
+    shown,
+)
 from sparkscore.flavors import load_predictor, save_model
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
@@ -46,7 +54,11 @@ class HowToSave(TypedDict, total=False):
     flavor: str | None
     signature: Signature | None
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None
+    serialization_format: str | None
+    predict_fn: str | None
+    pip_requirements: Iterable[str] | None
     extra_requirements: Iterable[str]
+    conda_env: Mapping[str, object] | Path | None
     metadata: Mapping[str, object] | None
     artifacts: Mapping[str, Path] | None
     model_config: Mapping[str, object] | None
@@ -189,9 +201,12 @@ def _columns(
     import pandas as pd
 
     if isinstance(data, pa.Table | pa.RecordBatch):
+        _check_single(data.schema.names, inputs)
         return dict(zip(data.schema.names, data.columns, strict=True))
     if isinstance(data, pd.DataFrame):
-        return {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
+        names = [str(name) for name in data.columns]
+        _check_single(names, inputs)
+        return {name: data.iloc[:, i] for i, name in enumerate(names)}
     if isinstance(data, np.ndarray):
         return _array_columns(data, schema, inputs)
     if isinstance(data, Mapping):
@@ -200,6 +215,15 @@ def _columns(
         f"a {type(data).__name__} was given; take a pandas DataFrame, an Arrow table, a NumPy "
         "array, or a mapping of columns to values"
     )
+
+
+def _check_single(names: Sequence[str], inputs: Collection[str]) -> None:
+    doubled = [name for name, n in Counter(names).items() if n > 1 and name in inputs]
+    if doubled:
+        raise SignatureMismatchError(
+            f"the data has several columns {listed(doubled)}, of which the model reads one; "
+            "rename or drop the others"
+        )
 
 
 def _array_columns(
@@ -256,12 +280,19 @@ def _as_array(values: object, name: str, wanted: pa.DataType) -> pa.Array:
     try:
         if isinstance(values, pa.ChunkedArray):
             return values.combine_chunks()
+        if not isinstance(values, pa.Array) and hasattr(values, "__len__") and not len(values):
+            return pa.array([], wanted)  # Without values, pandas guesses their type.
         if isinstance(values, np.ndarray) and values.ndim > 1:
             return nested_lists(values)
         array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as exc:
-        text = f"column {name!r} is {shown(values)}, which is no column: {exc}"
+        text = f"column {name!r} is a {type(values).__name__} that makes no column: {exc}"
         raise UsageError(text) from exc
+    except UnicodeEncodeError as exc:  # UTF-8, which Arrow keeps text in, has no lone surrogates.
+        raise InvalidRowsError(
+            f"column {name!r} holds text that is no Unicode: U+{ord(exc.object[exc.start]):04X} at "
+            f"character {exc.start} of {shown(exc.object)}; decode it rightly, or replace it"
+        ) from exc
     # Nothing but nulls has no type of its own.
     return array.cast(wanted) if pa.types.is_null(array.type) else array
 

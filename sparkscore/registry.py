@@ -32,7 +32,8 @@ from sparkscore.names import (
     parse_artifact_path,
 )
 from sparkscore.package import Package, compute_seal, copy_sealed, open_package, verify
-from sparkscore.package.manifest import read_seal
+from sparkscore.package.manifest import SIGNING, read_seal
+from sparkscore.package.signing import sign_package
 from sparkscore.records import ModelVersion, RegisteredModel, VersionStatus
 from sparkscore.stores.base import ArtifactStore, ModelStore
 
@@ -130,9 +131,33 @@ class Registry:
         folder = into / version.digest
         if not _is_intact(folder, version.digest):
             self._fetch(version, folder)
+        else:
+            self._fetch_signatures(version, folder)
         uri = f"models:/{version.name}/{version.version}"
         package = open_package(folder)
         return PinnedModel(version.name, version.version, version.digest, uri, folder, package)
+
+    def sign(self, ref: ModelRef, key_file: Path) -> tuple[str, str]:
+        """Sign a model's verified bytes where they lie; returns the digest and the public key.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version, alias or READY version.
+            PackageDigestError: The bytes are not the sealed ones.
+            PackageFormatError: A folder has no seal.
+            UsageError: The file holds no private key of Ed25519.
+            StoreUnavailableError: A store did not answer.
+        """
+        if isinstance(ref, PathRef):
+            key = sign_package(ref.path, key_file)
+            return verify(ref.path).digest, key
+        version = self._found(ref)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "package"
+            self._fetch(version, folder)
+            key = sign_package(folder, key_file)
+            place = f"{self._place_of(version)}/{SIGNING}"
+            self._artifacts.put(folder / SIGNING, parse_artifact_path(place))
+        return version.digest, key
 
     def list_models(self) -> Sequence[RegisteredModel]:
         """All registered models by name."""
@@ -231,15 +256,31 @@ class Registry:
                 return version
         raise ModelNotFoundError(f"model {ref.name!r} has no READY version: register one")
 
-    def _fetch(self, version: ModelVersion, folder: Path) -> None:
-        what = f"version {version.version} of model {version.name!r}"
+    def _place_of(self, version: ModelVersion) -> str:
         root, separator, place = version.source.partition(f"{self._artifacts.root_uri}/")
         if root or not separator:
             raise ModelNotFoundError(
-                f"{what} lies at {shown(version.source)}, which is not below the artifact store "
+                f"version {version.version} of model {version.name!r} lies at "
+                f"{shown(version.source)}, which is not below the artifact store "
                 f"{self._artifacts.root_uri}: set artifacts.uri to the store that it was "
                 "registered in"
             )
+        return place
+
+    def _fetch_signatures(self, version: ModelVersion, folder: Path) -> None:
+        """Bring the signatures of a copy from before to what they are now."""
+        fresh = folder.with_name(f".{uuid.uuid4().hex}")
+        try:
+            place = parse_artifact_path(f"{self._place_of(version)}/{SIGNING}")
+            self._artifacts.get(place, fresh).replace(folder / SIGNING)
+        except RecordNotFoundError:
+            (folder / SIGNING).unlink(missing_ok=True)
+        except (ModelNotFoundError, StoreUnavailableError):
+            return  # The copy does without the store, and a signature is right or wrong by itself.
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> None:
+        what = f"version {version.version} of model {version.name!r}"
+        place = self._place_of(version)
         with _staged(folder) as staged:
             try:
                 self._artifacts.get(parse_artifact_path(place), staged)
@@ -278,6 +319,7 @@ def _pinned_path(path: Path, into: Path) -> PinnedModel:
     digest = (verify(path) if read_seal(path) else compute_seal(path)).digest
     folder = into / digest
     if not _is_intact(folder, digest):
+        open_package(path)  # So that what is wrong is said of the folder that was named.
         with _staged(folder) as staged:
             found = copy_sealed(path, staged).digest
             if found != digest:
@@ -285,8 +327,19 @@ def _pinned_path(path: Path, into: Path) -> PinnedModel:
                     f"the package {str(path)!r} changed while it was read: try again when "
                     "nothing writes to it"
                 )
+    _copy_signatures(path, folder)
     name = path.resolve().name
     return PinnedModel(name, None, digest, path.resolve().as_uri(), folder, open_package(folder))
+
+
+def _copy_signatures(path: Path, folder: Path) -> None:
+    """Bring the signatures of a copy from before to what they are now."""
+    if not (path / SIGNING).is_file():
+        (folder / SIGNING).unlink(missing_ok=True)
+        return
+    fresh = folder.with_name(f".{uuid.uuid4().hex}")
+    shutil.copyfile(path / SIGNING, fresh)
+    fresh.replace(folder / SIGNING)
 
 
 def _is_intact(folder: Path, digest: str) -> bool:

@@ -20,6 +20,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.names import parse_model_uri
+from sparkscore.package.signing import check_signed, parse_public_key
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
@@ -137,9 +138,25 @@ class Workspace:
 
     @property
     def trust(self) -> TrustPolicy:
-        """Which code a package may bring along."""
+        """Which code a package may bring along, and who must have signed it.
+
+        Raises:
+            UsageError: trust.signing_keys names what is no public key.
+            ConfigError: Signatures are demanded, and there is no key.
+        """
         trust = self.settings.trust
-        return TrustPolicy(allow_code=trust.allow_code, types=trust.types)
+        if trust.require_signature and not trust.signing_keys:
+            raise ConfigError(
+                "trust.require_signature demands signatures, but trust.signing_keys names no key; "
+                "add the public keys of those whose packages you trust"
+            )
+        return TrustPolicy(
+            allow_code=trust.allow_code,
+            types=trust.types,
+            digests=trust.digests,
+            require_signature=trust.require_signature,
+            signing_keys=tuple(map(parse_public_key, trust.signing_keys)),
+        )
 
     @property
     def batch_limits(self) -> BatchLimits:
@@ -224,16 +241,18 @@ class Workspace:
         Raises:
             InvalidNameError: The URI does not parse.
             ModelError: There is no such model, or its package is not intact.
+            UnsignedPackageError: The settings demand a signature that it does not have.
             SignatureMismatchError: The package has no signature.
         """
         from sparkscore.scoring.facts import ModelFacts
 
         pinned = self.pinned(uri)
+        check_signed(pinned.folder, self.trust)
         signature = pinned.package.description.signature
         if signature is None:
             raise SignatureMismatchError(
                 f"model {uri!r} has no signature, so its columns cannot be compared with a table; "
-                "package it again with a signature or an input example"
+                "give its folder one (sparkscore.set_signature), or package it again"
             )
         return ModelFacts(
             name=pinned.name,

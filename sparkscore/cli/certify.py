@@ -12,6 +12,7 @@ from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
     column_names,
+    param_texts,
     reader_options,
     scoring_settings,
     trust_options,
@@ -38,6 +39,12 @@ _CHECK_COLUMNS = ("check", "agreement", "rows", "differing", "largest_difference
 @click.option("--where", help="Spark SQL filter on the sample.")
 @click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column.")
 @click.option(
+    "--param",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What the model is given beside rows, in the place of its default; repeatable.",
+)
+@click.option(
     "--rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="At most so many."
 )
 @click.option("--exact", is_flag=True, help="Floats must be equal to the bit, not only close.")
@@ -63,6 +70,7 @@ def command(
     sample_schema: str | None,
     where: str | None,
     column: tuple[str, ...],
+    param: tuple[str, ...],
     rows: int,
     exact: bool,
     scratch: Path | None,
@@ -85,6 +93,7 @@ def command(
             schema=sample_schema,
         ),
         columns=column_names(column),
+        params=param_texts(param),
         n_rows=rows,
         must_be_equal=exact,
         scratch=scratch,

@@ -13,6 +13,8 @@ from sparkscore.cli.output import Output, output_option, show, show_record, utc
 from sparkscore.cli.scoring_options import column_names, scoring_settings, trust_options
 from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
+from sparkscore.package import TrustPolicy
+from sparkscore.package.signing import check_signed, parse_public_key, signers
 from sparkscore.records import ModelVersion
 
 _VERSION_COLUMNS = (
@@ -153,21 +155,46 @@ def convert_model(
     show_record(record | {"converted_from": done.converted_from} | dict(done.facts), output)
 
 
+@command.command("sign")
+@click.argument("uri")
+@click.option(
+    "--key",
+    "key_file",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Ed25519 private key as PEM: openssl genpkey -algorithm ed25519 -out FILE.",
+)
+@output_option
+def sign(uri: str, key_file: Path, output: Output) -> None:
+    """Vouch for the bytes of a model: URI as models:/NAME@ALIAS or a folder.
+
+    The public key that it prints is what trust.signing_keys takes.
+    """
+    digest, key = open_workspace().registry.sign(parse_model_uri(uri), key_file)
+    show_record({"uri": uri, "digest": digest, "key": key}, output)
+
+
 @command.command("verify")
 @click.argument("uri")
+@click.option("--key", help="Public key that must have signed it: hex, or the path of a PEM file.")
 @output_option
-def verify(uri: str, output: Output) -> None:
+def verify(uri: str, key: str | None, output: Output) -> None:
     """Compare every byte of a model with its seal; URI as models:/NAME@ALIAS or a folder."""
+    wanted = None if key is None else parse_public_key(key)
     ref = parse_model_uri(uri)
     with tempfile.TemporaryDirectory(prefix="sparkscore-verify-") as folder:
         # Into an empty folder: a copy in the cache would say nothing about the stored bytes.
         pinned = open_workspace().registry.resolve(ref, Path(folder))
+        signed_by = signers(pinned.folder)
+        if wanted is not None:
+            check_signed(pinned.folder, TrustPolicy(require_signature=True, signing_keys=(wanted,)))
     record = {
         "uri": uri,
         "name": pinned.name,
         "version": pinned.version,
         "digest": pinned.digest,
         "verified": True,
+        "signed_by": list(signed_by),
     }
     show_record(record, output)
 

@@ -148,6 +148,12 @@ class TrustSettings(Frozen):
     """Pickles, scripts and modules of a package can do whatever the job may do."""
     types: tuple[str, ...] = ()
     """Types to admit beside those of the known libraries, as `module.Type` or `module.*`."""
+    digests: tuple[str, ...] = ()
+    """Packages whose code may run all the same, by the digests that `models verify` tells."""
+    require_signature: bool = False
+    """Whether only packages that one of `signing_keys` has signed are loaded."""
+    signing_keys: tuple[str, ...] = ()
+    """Ed25519 public keys: 64 hex digits each, or paths of PEM files."""
 
 
 class CacheSettings(Frozen):

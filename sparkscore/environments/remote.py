@@ -21,6 +21,7 @@ from sparkscore.flavors.load import LoadedPredictor, n_outputs
 from sparkscore.package.layout import Package
 from sparkscore.package.params import plain_params
 from sparkscore.package.signature import Signature
+from sparkscore.package.signing import check_signed
 from sparkscore.package.trust import TrustPolicy
 
 _START = (
@@ -147,9 +148,12 @@ def load_remotely(
         tree: Whether compiled trees may stand in for the library, if the environment can.
 
     Raises:
+        UnsignedPackageError: `trust` demands a signature that the package does not have.
         EnvironmentBuildError: The interpreter does not start, or lacks what sparkscore needs.
         SparkscoreError: What loading raised there.
     """
+    check_signed(package.folder, trust)  # Here, where the library for it is.
+    trust = trust.for_package(package.folder)
     remote = RemotePredictor(python, source, package, trust, tree)
     assert isinstance(package.description.signature, Signature)  # As the child has seen.
     return LoadedPredictor(remote, remote.runtime, n_outputs(package.description.signature))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sparkscore.flavors.load import load_predictor
 from sparkscore.flavors.python_model import LoaderModule, PythonModel, set_model
 from sparkscore.flavors.registered import get_flavor, known_flavors
-from sparkscore.flavors.save import save_model
+from sparkscore.flavors.save import save_model, set_signature
 
 __all__ = [
     "LoaderModule",
@@ -19,4 +19,5 @@ __all__ = [
     "load_predictor",
     "save_model",
     "set_model",
+    "set_signature",
 ]

@@ -89,6 +89,19 @@ class Parametric(Protocol):
         ...
 
 
+@runtime_checkable
+class Pickling(Protocol):
+    """A flavor that writes a form without code, and a pickle for readers that know no other."""
+
+    def save_pickled(self, model: object, folder: Path) -> SavedFlavor:
+        """As `Flavor.save`, as a pickle, which is loaded only with trust.
+
+        Raises:
+            UsageError: The object is not a model of this library, or is not saved as a pickle.
+        """
+        ...
+
+
 class TreeRuntime(StrEnum):
     """Who may score trees, and do the steps before them."""
 

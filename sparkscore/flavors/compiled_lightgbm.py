@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from sparkscore.errors import shown
 from sparkscore.flavors.compiled_trees import check_equal
-from sparkscore.flavors.frames import numeric_matrix
-from sparkscore.package.datatypes import ScalarType
+from sparkscore.flavors.frames import numeric_matrix, text_categories
 from sparkscore.trees.forest import FloatMatrix, NotCompiledError
 from sparkscore.trees.lightgbm_text import read_lightgbm
 from sparkscore.trees.links import lightgbm_link
@@ -63,7 +61,14 @@ class CompiledLightgbm:
                 f"{len(schema.columns)} columns"
             )
         self._schema = schema
-        self._categories = _text_categories(schema, booster.pandas_categorical)
+        lists = booster.pandas_categorical
+        categories = text_categories(schema, lists)
+        if categories is None:
+            raise NotCompiledError(
+                f"its {len(lists or [])} categorical columns {shown(json.dumps(lists))} are not "
+                "the text columns of its signature"
+            )
+        self._categories = categories
         self._classes = classes
         self._link = lightgbm_link(model.objective)
         self._n_averaged = model.n_averaged
@@ -94,19 +99,3 @@ def _best_class(scores: FloatMatrix) -> np.ndarray:
     probabilities = np.concatenate([1.0 - scores, scores]) if len(scores) == 1 else scores
     best: np.ndarray = np.argmax(probabilities, axis=0)
     return best
-
-
-def _text_categories(
-    schema: ColumnSchema, pandas_categorical: list[list[object]] | None
-) -> dict[int, Sequence[str]]:
-    """For each text column its categories, whose positions are the numbers that trees know."""
-    lists = pandas_categorical or []
-    texts = [i for i, column in enumerate(schema.columns) if column.type == ScalarType.STRING]
-    if len(lists) != len(texts) or not all(
-        isinstance(name, str) for names in lists for name in names
-    ):
-        raise NotCompiledError(
-            f"its {len(lists)} categorical columns {shown(json.dumps(lists))} are not the "
-            f"{len(texts)} text columns of its signature"
-        )
-    return {i: [str(name) for name in names] for i, names in zip(texts, lists, strict=True)}

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SignatureMismatchError, UsageError, listed
+from sparkscore.errors import (
+    InvalidRowsError,
+    SignatureMismatchError,
+    UsageError,
+    listed,
+    shown,
+)
+from sparkscore.fused.levels import note_text
 from sparkscore.package.datatypes import (
     AnyType,
     DataType,
@@ -101,13 +108,12 @@ def numeric_matrix(
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     matrix = np.empty((batch.num_rows, batch.num_columns), dtype=np.float64, order="F")
     for i, (column, spec) in enumerate(zip(batch.columns, schema.columns, strict=True)):
         values = column
         if i in categories:
-            values = pc.index_in(column, value_set=pa.array(categories[i], pa.string()))
+            values = note_text(batch, i, categories[i])
         elif spec.type in (*_INTEGERS, ScalarType.BOOLEAN):
             check_required(column, spec)
         # Not safe: a long above 2**53 becomes the nearest double, as in NumPy.
@@ -149,6 +155,22 @@ def text_as_categories(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(text, "category"))
 
 
+def text_categories(
+    schema: ColumnSchema, pandas_categorical: list[list[object]] | None
+) -> dict[int, Sequence[str]] | None:
+    """For each text column, by its index, the categories that a booster was fitted on.
+
+    None: its categories are those of other columns, or of other types.
+    """
+    lists = pandas_categorical or []
+    texts = [i for i, column in enumerate(schema.columns) if column.type == ScalarType.STRING]
+    if len(lists) != len(texts) or not all(
+        isinstance(name, str) for names in lists for name in names
+    ):
+        return None
+    return {i: [str(name) for name in names] for i, names in zip(texts, lists, strict=True)}
+
+
 def record_batch(frame: pd.DataFrame, schema: ColumnSchema) -> pa.RecordBatch:
     """The schema's columns of `frame` as a batch, the way back from `pandas_frame`.
 
@@ -185,7 +207,7 @@ def _column(values: pa.Array, spec: ColumnSpec) -> object:
         return values.to_numpy(zero_copy_only=False)
     if kind is ScalarType.DATETIME:
         return values.cast("timestamp[us]").to_numpy(zero_copy_only=False)
-    return _objects(values)
+    return _objects(values, spec.name)
 
 
 def _own_type(values: pa.Array) -> DataType:
@@ -225,10 +247,25 @@ def check_required(values: pa.Array, spec: ColumnSpec) -> None:
         )
 
 
-def _objects(values: pa.Array) -> np.ndarray:
+def _objects(values: pa.Array, name: str | None) -> np.ndarray:
     """Nested values as Python lists and dicts, one a row."""
     import numpy as np
 
     objects = np.empty(len(values), dtype=object)
-    objects[:] = values.to_pylist(maps_as_pydicts="strict")
+    try:
+        objects[:] = values.to_pylist(maps_as_pydicts="strict")
+    except KeyError as exc:
+        row = next(i for i, value in enumerate(values) if _has_doubled_key(value))
+        raise InvalidRowsError(
+            f"column {name!r} holds a map with a key that stands twice, in row {row} of a batch of "
+            f"{len(values)}: {shown(str(values[row]))}; leave one of them in a view"
+        ) from exc
     return objects
+
+
+def _has_doubled_key(value: pa.Scalar) -> bool:
+    try:
+        value.as_py(maps_as_pydicts="strict")
+    except KeyError:
+        return True
+    return False

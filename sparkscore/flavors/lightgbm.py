@@ -14,9 +14,11 @@ from sparkscore.flavors.frames import (
     is_float_matrix,
     pandas_frame,
     text_as_categories,
+    text_categories,
 )
-from sparkscore.flavors.sklearn import dump_skops, load_estimator
+from sparkscore.flavors.sklearn import dump_cloudpickle, dump_skops, load_estimator
 from sparkscore.flavors.threads import threads_of_task
+from sparkscore.fused.levels import note_text
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
@@ -47,26 +49,35 @@ class LightgbmFlavor:
     def save(self, model: object, folder: Path) -> SavedFlavor:
         """Write `model.lgb` or `model.skops`; see `Flavor.save`."""
         lightgbm = _import_lightgbm()
-        if not isinstance(model, lightgbm.Booster | lightgbm.LGBMModel):
-            raise UsageError(f"a {type(model).__name__} is no model of LightGBM")
-        own: dict[str, object] = {
-            "lgb_version": lightgbm.__version__,
-            "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
-            "code": None,
-        }
-        requirements = ["lightgbm", "numpy", "pandas"]
         if isinstance(model, lightgbm.Booster):
-            own["data"] = "model.lgb"
-            own["model_class"] = _BOOSTER
             model.save_model(str(folder / "model.lgb"))
-        else:
-            own["data"] = "model.skops"
-            own["serialization_format"] = "skops"
-            # For MLflow, which trusts what a package says of itself; never read here.
-            own["skops_trusted_types"] = dump_skops(model, folder / "model.skops")
-            requirements += ["scikit-learn", "skops"]
+            return self._saved({"data": "model.lgb", "model_class": _BOOSTER})
+        own = _estimator_conf(model, lightgbm)
+        # For MLflow, which trusts what a package says of itself; never read here.
+        own["skops_trusted_types"] = dump_skops(model, folder / "model.skops")
+        own |= {"data": "model.skops", "serialization_format": "skops"}
+        return self._saved(own, "scikit-learn", "skops")
+
+    def save_pickled(self, model: object, folder: Path) -> SavedFlavor:
+        """Write `model.pkl`, for MLflow before 3.14; see `Pickling`."""
+        lightgbm = _import_lightgbm()
+        if isinstance(model, lightgbm.Booster):
+            raise UsageError(
+                "a Booster is saved as LightGBM's own text, which every reader knows; leave out "
+                "serialization_format="
+            )
+        own = _estimator_conf(model, lightgbm)
+        dump_cloudpickle(model, folder / "model.pkl")
+        own |= {"data": "model.pkl", "serialization_format": "cloudpickle"}
+        return self._saved(own, "scikit-learn", "cloudpickle")
+
+    def _saved(self, own: dict[str, object], *requirements: str) -> SavedFlavor:
+        own |= {"lgb_version": _import_lightgbm().__version__, "code": None}
         generic = {"loader_module": "mlflow.lightgbm", "data": own["data"]}
-        return SavedFlavor({self.name: own, "python_function": generic}, tuple(requirements))
+        return SavedFlavor(
+            {self.name: own, "python_function": generic},
+            ("lightgbm", "numpy", "pandas", *requirements),
+        )
 
     def load(
         self, folder: Path, conf: FlavorConf, signature: Signature, trust: TrustPolicy
@@ -87,6 +98,12 @@ class LightgbmFlavor:
         # A matrix has no place for categories, which the booster knows by pandas' codes.
         as_matrix = is_float_matrix(schema) and not booster.pandas_categorical
         return _LightgbmPredictor(booster, schema, as_matrix=as_matrix)
+
+
+def _estimator_conf(model: object, lightgbm: ModuleType) -> dict[str, object]:
+    if not isinstance(model, lightgbm.LGBMModel):
+        raise UsageError(f"a {type(model).__name__} is no model of LightGBM")
+    return {"model_class": f"{type(model).__module__}.{type(model).__qualname__}"}
 
 
 class _LightgbmModel(Protocol):
@@ -120,6 +137,9 @@ class _LightgbmPredictor:
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
             frame = text_as_categories(frame)
+            known = text_categories(self._schema, self._booster.pandas_categorical) or {}
+            for i, categories in known.items():
+                note_text(batch, i, categories)
         return self._model.predict(frame, num_threads=n_threads)
 
 

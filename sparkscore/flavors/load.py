@@ -29,6 +29,7 @@ from sparkscore.package.layout import Package
 from sparkscore.package.params import resolved_params
 from sparkscore.package.schema import ColumnSchema
 from sparkscore.package.signature import Signature
+from sparkscore.package.signing import check_signed
 from sparkscore.package.trust import TrustPolicy, admit_code
 
 if TYPE_CHECKING:
@@ -94,17 +95,20 @@ def load_predictor(
         tree_runtime: Whether our fused steps and compiled trees may stand in for the library.
 
     Raises:
+        UnsignedPackageError: `trust` demands a signature that the package does not have.
         UnknownFlavorError: No flavor known here fits.
         SignatureMismatchError: The package has no signature.
         UntrustedCodeError: Loading needs what `trust` does not admit.
         PackageFormatError: A flavor's entry or file is broken.
         MissingExtraError: A library is not installed.
     """
+    check_signed(package.folder, trust)
+    trust = trust.for_package(package.folder)
     description = package.description
     if description.signature is None:
         raise SignatureMismatchError(
-            f"{package.folder} has no signature, so no column can be matched; save the model "
-            "again with a signature or an input example"
+            f"{package.folder} has no signature, so no column can be matched; give it "
+            "one (sparkscore.set_signature), or save the model again with an input example"
         )
     name = flavor_of(package)
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}

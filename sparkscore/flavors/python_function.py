@@ -27,6 +27,7 @@ from sparkscore.flavors.python_model import (
     ScriptRun,
 )
 from sparkscore.flavors.tensors import model_input
+from sparkscore.package.imported import libraries_of_pickle, libraries_of_sources
 from sparkscore.package.layout import resolve_inside
 from sparkscore.package.trust import admit_code, load_cloudpickle, running_code
 
@@ -64,11 +65,13 @@ class PythonFunctionFlavor:
         requirements: tuple[str, ...] = ("pandas",)
         if isinstance(parts.model, str | Path):
             conf = _save_script(Path(parts.model), folder)
+            requirements += libraries_of_sources([Path(parts.model)])
         elif isinstance(parts.model, LoaderModule):
             conf = _save_loader(parts.model, folder)
         else:
             conf = _save_object(parts.model, folder)
-            requirements = ("cloudpickle", "pandas")
+            imported = libraries_of_pickle((folder / _FILE).read_bytes())
+            requirements = ("cloudpickle", "pandas", *imported)
         conf["streamable"] = False
         if parts.artifacts:
             conf["artifacts"] = {

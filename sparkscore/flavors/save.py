@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import PredictionError, RecordExistsError, UsageError, listed
-from sparkscore.flavors.base import FlavorConf
+from sparkscore.flavors.base import Flavor, FlavorConf, Pickling, SavedFlavor
 from sparkscore.flavors.load import load_predictor
 from sparkscore.flavors.python_model import LoaderModule, PythonParts
 from sparkscore.flavors.registered import GENERIC, SPARK, get_flavor
@@ -22,10 +22,12 @@ from sparkscore.package.environment import (
     CONDA_ENV,
     PYTHON_ENV,
     pin_requirements,
+    write_conda_environment,
     write_environment,
     write_example,
     write_tensors,
 )
+from sparkscore.package.imported import libraries_of_sources
 from sparkscore.package.layout import (
     MLMODEL,
     Description,
@@ -33,7 +35,7 @@ from sparkscore.package.layout import (
     open_package,
     write_description,
 )
-from sparkscore.package.manifest import seal
+from sparkscore.package.manifest import read_seal, seal, verify
 from sparkscore.package.schema import ColumnSchema, Schema
 from sparkscore.package.signature import Signature, infer_signature
 from sparkscore.package.trust import TrustPolicy
@@ -58,6 +60,7 @@ _BY_LIBRARY = {
     "xgboost": "xgboost",
 }
 _PICKLED = (GENERIC, "pytorch", "statsmodels")
+_PICKLE = "cloudpickle"
 _CODE = "code"
 _MAX_EXAMPLE_ROWS = 10
 
@@ -69,7 +72,11 @@ def save_model(
     flavor: str | None = None,
     signature: Signature | None = None,
     input_example: pd.DataFrame | np.ndarray | Mapping[str, np.ndarray] | None = None,
+    serialization_format: str | None = None,
+    predict_fn: str | None = None,
+    pip_requirements: Iterable[str] | None = None,
     extra_requirements: Iterable[str] = (),
+    conda_env: Mapping[str, object] | Path | None = None,
     metadata: Mapping[str, object] | None = None,
     artifacts: Mapping[str, Path] | None = None,
     model_config: Mapping[str, object] | None = None,
@@ -90,7 +97,15 @@ def save_model(
         input_example: Rows of input with the dtypes that the model was fitted on: a frame, an
             array, or named arrays. All of them show the signature, the first 10 are kept in the
             package.
+        serialization_format: `cloudpickle` pickles a model that is otherwise kept without code,
+            for readers that know no other form, such as MLflow before 3.14; whoever loads it must
+            trust it. None: the flavor's own form.
+        predict_fn: The method that scores, of models that have several, such as `predict_proba`.
+        pip_requirements: What the package needs, in the place of the libraries that its model was
+            seen to import; without a version they are pinned.
         extra_requirements: Further pip requirements; without a version they are pinned.
+        conda_env: A conda environment, as a mapping or the path of its YAML, in the place of all
+            requirements: its pip packages become `requirements.txt` as they are.
         metadata: Free values for MLmodel.
         artifacts: Files or folders by name, which a python_function finds in its context.
         model_config: Plain values, which a python_function finds in its context.
@@ -110,6 +125,12 @@ def save_model(
             "a package needs a signature: pass input_example=, some rows of input, or signature=, "
             "from sparkscore.infer_signature(inputs, predictions)"
         )
+    code_paths = list(code_paths)
+    if conda_env is not None and (pip_requirements is not None or extra_requirements):
+        raise UsageError(
+            "conda_env= names all that the package needs: put the pip requirements in it, or leave "
+            "it out"
+        )
     if folder.exists():
         raise RecordExistsError(f"{folder} exists; remove it, or save to another folder")
     name = flavor or _find_flavor(model)
@@ -118,12 +139,19 @@ def save_model(
     partial.mkdir(parents=True)
     try:
         has_code = _copy_code(code_paths, partial)
-        saved = get_flavor(name).save(_parts(model, artifacts, model_config, name), partial)
-        write_environment(partial, pin_requirements([*saved.requirements, *extra_requirements]))
+        parts = _parts(model, artifacts, model_config, name)
+        saved = _saved(get_flavor(name), parts, partial, serialization_format)
+        needed = [*saved.requirements, *libraries_of_sources(map(Path, code_paths))]
+        needed = needed if pip_requirements is None else list(pip_requirements)
+        if conda_env is None:
+            write_environment(partial, pin_requirements([*needed, *extra_requirements]))
+        else:
+            write_conda_environment(partial, conda_env)
         confs = _with_code(saved.confs) if has_code else saved.confs
+        confs = confs if predict_fn is None else _with_predict_fn(confs, predict_fn)
         description = _description(confs, signature, metadata)
-        policy = trust or TrustPolicy()
-        if name in _PICKLED or has_code:
+        policy = replace(trust or TrustPolicy(), require_signature=False)  # It is signed later.
+        if name in _PICKLED or has_code or serialization_format == _PICKLE:
             # Whoever saves code of their own trusts it; whoever loads it is asked again.
             policy = replace(policy, allow_code=True)
         _finish(partial, description, input_example, policy)
@@ -131,6 +159,21 @@ def save_model(
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return open_package(folder)
+
+
+def set_signature(folder: Path, signature: Signature) -> Package:
+    """Give a package in a folder of one's own another signature, or its first; seals it anew.
+
+    Raises:
+        PackageFormatError: The folder is no package.
+        PackageDigestError: Its bytes are not the sealed ones.
+    """
+    if read_seal(folder) is not None:
+        verify(folder)
+    package = open_package(folder)
+    write_description(replace(package.description, signature=signature), folder / MLMODEL)
+    seal(folder)
     return open_package(folder)
 
 
@@ -209,6 +252,19 @@ def _parts(
     return PythonParts(model, artifacts or {}, config or {})
 
 
+def _saved(flavor: Flavor, model: object, folder: Path, form: str | None) -> SavedFlavor:
+    """What the flavor wrote, in the form that was asked for."""
+    if form is None or (form == "skops" and isinstance(flavor, Pickling)):
+        return flavor.save(model, folder)
+    if form == _PICKLE and isinstance(flavor, Pickling):
+        return flavor.save_pickled(model, folder)
+    known = f"'skops' and {_PICKLE!r}" if isinstance(flavor, Pickling) else "its own form alone"
+    raise UsageError(
+        f"serialization_format={form!r} is not known to the flavor {flavor.name!r}, which writes "
+        f"{known}"
+    )
+
+
 def _copy_code(paths: Iterable[Path | str], folder: Path) -> bool:
     """Copy Python files and folders into the package; whether there are any."""
     code = folder / _CODE
@@ -228,6 +284,15 @@ def _copy_code(paths: Iterable[Path | str], folder: Path) -> bool:
 
 def _with_code(confs: Mapping[str, FlavorConf]) -> dict[str, FlavorConf]:
     return {name: {**conf, "code": _CODE} for name, conf in confs.items()}
+
+
+def _with_predict_fn(confs: Mapping[str, FlavorConf], name: str) -> dict[str, FlavorConf]:
+    generic = confs.get(GENERIC, {})
+    if "predict_fn" not in generic:
+        raise UsageError(
+            f"predict_fn={name!r} is for models of scikit-learn, and this one is {listed(confs)}"
+        )
+    return {**confs, GENERIC: {**generic, "predict_fn": name}}
 
 
 def _description(

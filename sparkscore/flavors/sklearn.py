@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparkscore.package.trust import TrustPolicy
 
 _FILE = "model.skops"
+_PICKLE = "model.pkl"
 _PREDICT_FNS = (
     "predict",
     "predict_proba",
@@ -40,25 +41,28 @@ class SklearnFlavor:
 
     def save(self, model: object, folder: Path) -> SavedFlavor:
         """Write `model.skops`; see `Flavor.save`."""
-        if not callable(getattr(model, "predict", None)):
-            raise UsageError(f"a {type(model).__name__} has no predict; fit a model that has it")
-        try:
-            import sklearn
-        except ImportError as exc:
-            raise missing_sklearn(exc) from exc
-        trusted = dump_skops(model, folder / _FILE)
+        version = _version_for(model)
+        # For MLflow, which trusts what a package says of itself; never read here.
+        trusted = {"skops_trusted_types": dump_skops(model, folder / _FILE)}
+        return self._saved(version, _FILE, "skops", trusted)
+
+    def save_pickled(self, model: object, folder: Path) -> SavedFlavor:
+        """Write `model.pkl`, which MLflow reads in every release; see `Pickling`."""
+        version = _version_for(model)
+        dump_cloudpickle(model, folder / _PICKLE)
+        return self._saved(version, _PICKLE, "cloudpickle", {})
+
+    def _saved(self, version: str, file: str, how: str, more: FlavorConf) -> SavedFlavor:
         own = {
-            "pickled_model": _FILE,
-            "sklearn_version": sklearn.__version__,
-            "serialization_format": "skops",
-            # For MLflow, which trusts what a package says of itself; never read here.
-            "skops_trusted_types": trusted,
+            "pickled_model": file,
+            "sklearn_version": version,
+            "serialization_format": how,
             "code": None,
+            **more,
         }
-        generic = {"loader_module": "mlflow.sklearn", "model_path": _FILE, "predict_fn": "predict"}
+        generic = {"loader_module": "mlflow.sklearn", "model_path": file, "predict_fn": "predict"}
         return SavedFlavor(
-            {self.name: own, "python_function": generic},
-            ("scikit-learn", "skops", "numpy", "pandas"),
+            {self.name: own, "python_function": generic}, ("scikit-learn", how, "numpy", "pandas")
         )
 
     def load(
@@ -145,6 +149,34 @@ def dump_skops(model: object, path: Path) -> list[str]:
             f"skops cannot save this {type(model).__name__} ({exc}); give its custom parts a "
             "module of their own, or save it with flavor='python_function'"
         ) from exc
+
+
+def dump_cloudpickle(model: object, path: Path) -> None:
+    """Write an estimator as a pickle.
+
+    Raises:
+        UsageError: It holds what cannot be pickled.
+    """
+    import cloudpickle
+
+    try:
+        path.write_bytes(cloudpickle.dumps(model))
+    except Exception as exc:  # pickling runs foreign code: it may raise anything
+        raise UsageError(
+            f"a {type(model).__name__} cannot be pickled ({exc}); leave out of it what is open, "
+            "such as files and connections"
+        ) from exc
+
+
+def _version_for(model: object) -> str:
+    """The version of scikit-learn, which is here and has fitted `model`."""
+    if not callable(getattr(model, "predict", None)):
+        raise UsageError(f"a {type(model).__name__} has no predict; fit a model that has it")
+    try:
+        import sklearn
+    except ImportError as exc:
+        raise missing_sklearn(exc) from exc
+    return str(sklearn.__version__)
 
 
 def missing_sklearn(exc: ImportError) -> MissingExtraError:

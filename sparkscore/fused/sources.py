@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sparkscore.fused.levels import note_rows
 from sparkscore.fused.refusals import LeftToPipelineError
 
 if TYPE_CHECKING:
@@ -80,9 +81,16 @@ class Codes:
         codes = self._codes(batch)
         if self.refuses_missing and (codes == self.missing).any():
             raise LeftToPipelineError("a value is missing")
-        if self.refuses_other and (codes == self.other).any():
-            raise LeftToPipelineError("a value is no known category")
+        if len(codes) and codes.max() == self.other:  # The highest of all.
+            if self.refuses_other:
+                raise LeftToPipelineError("a value is no known category")
+            note_rows(batch, self._place, codes == self.other)
         return codes
+
+    @property
+    def _place(self) -> int:
+        """The place of its column in the batch."""
+        raise NotImplementedError
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
         raise NotImplementedError
@@ -93,6 +101,10 @@ class TextCodes(Codes):
     """Categories of a text column, by its index."""
 
     index: int
+
+    @property
+    def _place(self) -> int:
+        return self.index
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
         found = pc.index_in(batch.column(self.index), value_set=self._known)
@@ -108,6 +120,10 @@ class NumberCodes(Codes):
     """Categories of numbers, after the steps of `column`."""
 
     column: NumberColumn
+
+    @property
+    def _place(self) -> int:
+        return self.column.source.index
 
     def _codes(self, batch: pa.RecordBatch) -> Array:
         numbers = self.column.source.read(batch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +35,7 @@ INPUT_EXAMPLE = "input_example.json"
 
 CONSTRAINTS = "constraints.txt"
 
+_CONDA_PYTHON = re.compile(r"python\s*={1,2}\s*(\d[\w.]*)")
 _MLFLOW = ("mlflow", "mlflow-skinny")
 _SAME_LIBRARY = {"tensorflow": ("tensorflow-cpu",), "xgboost": ("xgboost-cpu",)}
 """Wheels that bring the same modules under another name."""
@@ -107,6 +109,12 @@ def write_environment(folder: Path, pinned: Iterable[str]) -> None:
         "dependencies": [f"python={python}", "pip", {"pip": lines}],
         "name": "mlflow-env",
     }
+    _write_files(folder, lines, python, conda)
+
+
+def _write_files(
+    folder: Path, lines: Iterable[str], python: str, conda: Mapping[str, object]
+) -> None:
     python_env = {
         "python": python,
         "build_dependencies": ["pip", "setuptools", "wheel"],
@@ -116,6 +124,34 @@ def write_environment(folder: Path, pinned: Iterable[str]) -> None:
     for name, content in ((CONDA_ENV, conda), (PYTHON_ENV, python_env)):
         text = yaml.safe_dump(content, default_flow_style=False, sort_keys=False)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_conda_environment(folder: Path, conda: Mapping[str, object] | Path) -> None:
+    """Write the three environment files of a package as a conda environment says.
+
+    Args:
+        folder: The package.
+        conda: The environment, or the path of its YAML. Its pip packages are written as they are;
+            its other packages are for conda alone.
+
+    Raises:
+        UsageError: It is no conda environment, or one of its pip packages is no requirement.
+        PackageFormatError: The file does not parse.
+    """
+    content = dict(read_yaml(conda) if isinstance(conda, Path) else conda)
+    listed_there = content.get("dependencies")
+    if not isinstance(listed_there, list):
+        raise UsageError(f"conda_env= has no list 'dependencies': {shown(content)}")
+    pip = [node["pip"] for node in listed_there if isinstance(node, dict) and "pip" in node]
+    lines = [str(line) for each in pip for line in each]
+    for line in lines:
+        try:
+            Requirement(line)
+        except InvalidRequirement as exc:
+            raise UsageError(f"conda_env= names {shown(line)} for pip: {exc}") from exc
+    named = (_CONDA_PYTHON.fullmatch(str(node)) for node in listed_there)
+    python = next((match[1] for match in named if match), platform.python_version())
+    _write_files(folder, lines, python, content)
 
 
 @dataclass(frozen=True)

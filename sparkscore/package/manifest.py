@@ -19,8 +19,11 @@ from pathlib import Path
 from sparkscore.errors import PackageDigestError, PackageFormatError, listed, shown
 
 MANIFEST = "sparkscore.manifest.json"
-# MLflow adds this file when it downloads a registered version.
-_UNSEALED = (MANIFEST, "registered_model_meta")
+SIGNING = "sparkscore.signing.json"
+"""Who vouches for the digest; see `package.signing`."""
+
+# MLflow adds the last file when it downloads a registered version.
+_UNSEALED = (MANIFEST, SIGNING, "registered_model_meta")
 _FORMAT = 1
 _CHUNK_BYTES = 1024 * 1024
 
@@ -133,8 +136,10 @@ def copy_sealed(folder: Path, into: Path) -> Seal:
         raise PackageFormatError(f"{into} exists; a package is copied to a new folder only")
     paths = list(_walk(folder))
     is_sealed = (folder / MANIFEST).exists()
+    if is_sealed:
+        paths += [name for name in (MANIFEST, SIGNING) if (folder / name).exists()]
     try:
-        for path in [*paths, MANIFEST] if is_sealed else paths:
+        for path in paths:
             target = into / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, target, follow_symlinks=False)

@@ -35,6 +35,11 @@ def read_yaml(path: Path) -> dict[str, object]:
         mark = exc.problem_mark or exc.context_mark
         line = f" line {mark.line + 1}" if mark else ""
         raise PackageFormatError(f"{path}{line}: {exc.problem or exc.context}") from exc
+    except yaml.reader.ReaderError as exc:  # It knows places, and no lines.
+        number = text[: exc.position].count("\n") + 1
+        raise PackageFormatError(
+            f"{path} line {number}: the character U+{ord(text[exc.position]):04X} is not allowed"
+        ) from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise PackageFormatError(f"{path}: no readable YAML: {exc}") from exc
     if not isinstance(raw, dict):

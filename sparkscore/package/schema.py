@@ -17,6 +17,8 @@ from sparkscore.package.datatypes import (
     parse_type,
 )
 
+_MAX_LENGTH = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class ColumnSpec:
@@ -192,6 +194,10 @@ def _shape(raw: object, where: str) -> tuple[int, ...]:
     if not isinstance(raw, list) or not all(type(n) is int and n >= -1 for n in raw):
         raise PackageFormatError(
             f"{where}: a shape is a list of lengths, -1 for any length, not {shown(raw)}"
+        )
+    if max(raw, default=0) > _MAX_LENGTH:
+        raise PackageFormatError(
+            f"{where}: a shape has lengths up to {_MAX_LENGTH}, as Arrow's lists, not {shown(raw)}"
         )
     return tuple(raw)
 

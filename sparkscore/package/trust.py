@@ -10,10 +10,11 @@ import gzip
 import importlib
 import lzma
 import pickletools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from sparkscore.errors import (
     MissingExtraError,
@@ -23,6 +24,7 @@ from sparkscore.errors import (
     listed,
     shown,
 )
+from sparkscore.package.manifest import read_seal
 
 # Classes of these libraries hold numbers and settings: restoring one runs the library's code,
 # never the package's. Functions are another matter (a FunctionTransformer around numpy.save
@@ -58,10 +60,37 @@ class TrustPolicy:
         allow_code: Whether code that a package brings is run at all: pickles, which can run any,
             scripts, modules.
         types: Further type names, or `prefix.*`, that skops files may hold.
+        digests: Packages whose code is run although `allow_code` is not set, by their digests.
+        require_signature: Whether a package must be signed by one of `signing_keys`.
+        signing_keys: Public keys in hex, of those whose packages are loaded.
+        signatures: Public key and signature of the package at hand, beside those in its folder.
     """
 
     allow_code: bool = False
     types: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    require_signature: bool = False
+    signing_keys: tuple[str, ...] = ()
+    signatures: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The policy that was turned into plain values by `dataclasses.asdict`, JSON between."""
+        tuples = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+        signatures = tuple((key, value) for key, value in plain["signatures"])
+        return cls(**{**plain, **tuples, "signatures": signatures})
+
+    def for_package(self, folder: Path) -> TrustPolicy:
+        """This policy, with code allowed if the package's digest is one of `digests`.
+
+        Args:
+            folder: The package, whose bytes were compared with its seal before.
+        """
+        if self.allow_code or not self.digests:
+            return self
+        sealed = read_seal(folder)
+        is_named = sealed is not None and sealed.digest in self.digests
+        return replace(self, allow_code=is_named)
 
     def allows(self, type_name: str) -> bool:
         """Whether the operator named the type, or a prefix of it, in `types`."""
@@ -212,7 +241,7 @@ def running_code(path: Path) -> Iterator[None]:
 def _refusal(what: str) -> UntrustedCodeError:
     return UntrustedCodeError(
         f"{what}, which can be any code. If you trust who made it, allow it by the setting "
-        "trust.allow_code or the flag --trust-code"
+        "trust.allow_code or the flag --trust-code, or this package alone by trust.digests"
     )
 
 

@@ -24,6 +24,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.flavors.base import Parametric
+from sparkscore.fused.levels import UnknownLevels, added, noting_levels
 from sparkscore.scoring.casts import cast_column, find_cast, is_list
 from sparkscore.scoring.comparison import Binding, InvalidRows
 from sparkscore.scoring.outputs import prediction_columns
@@ -80,6 +81,9 @@ class ScoredBatch:
         predict_s: Seconds spent in the model.
         n_splits: Times that rows were halved, since memory ran out on them.
         max_bytes: How large a batch may be for memory to suffice, about; None: this one fitted.
+        n_not_finite: Predicted numbers that are NaN or infinite; they are kept as they are.
+        unknown_levels: Rows with values that the model was not fitted on, by the model's column,
+            where its runtime knows them.
     """
 
     predictions: pa.StructArray
@@ -88,6 +92,8 @@ class ScoredBatch:
     predict_s: float
     n_splits: int = 0
     max_bytes: int | None = None
+    n_not_finite: int = 0
+    unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
 
 
 def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
@@ -135,6 +141,8 @@ def joined(pieces: Sequence[ScoredBatch]) -> ScoredBatch:
         max_bytes=min(
             (piece.max_bytes for piece in pieces if piece.max_bytes is not None), default=None
         ),
+        n_not_finite=sum(piece.n_not_finite for piece in pieces),
+        unknown_levels=added(piece.unknown_levels for piece in pieces),
     )
 
 
@@ -153,7 +161,8 @@ def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> Scor
     if invalid is not None:
         inputs = inputs.filter(pc.invert(invalid))
     bound = time.perf_counter()
-    answer = _predict(predictor, inputs, task)
+    with noting_levels() as unknown_levels:
+        answer = _predict(predictor, inputs, task)
     predicted = time.perf_counter()
     columns = prediction_columns(answer, task.predictions, inputs.num_rows)
     scores = pa.StructArray.from_arrays(columns, fields=list(task.predictions))
@@ -165,7 +174,22 @@ def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> Scor
         n_rejected=batch.num_rows - inputs.num_rows,
         convert_s=ended - predicted + bound - started,
         predict_s=predicted - bound,
+        n_not_finite=sum(map(_n_not_finite, columns)),
+        unknown_levels=unknown_levels,
     )
+
+
+def _n_not_finite(predictions: pa.Array) -> int:
+    """Numbers, in lists and structs too, that are NaN or infinite."""
+    kind = predictions.type
+    if pa.types.is_floating(kind):
+        n_numbers = len(predictions) - predictions.null_count
+        return int(n_numbers - pc.is_finite(predictions).true_count)
+    if is_list(kind):
+        return _n_not_finite(predictions.flatten())
+    if pa.types.is_struct(kind):
+        return sum(map(_n_not_finite, predictions.flatten()))
+    return 0
 
 
 def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch, pa.Array | None]:
@@ -261,7 +285,7 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
         return predictor.predict(inputs)
     except SparkscoreError:
         raise
-    except Exception as exc:  # the edge to foreign model code: it may raise anything
+    except (Exception, SystemExit) as exc:  # the edge to foreign model code: it may raise anything
         if is_out_of_memory(exc):
             raise MemoryError(str(exc)) from exc
         raise PredictionError(

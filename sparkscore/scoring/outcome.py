@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sparkscore.errors import BooksError
+from sparkscore.fused.levels import UnknownLevels, added
 
 
 class OutcomeStatus(StrEnum):
@@ -43,6 +44,8 @@ class BatchReport:
         n_threads: The most threads that a native library would use at once.
         n_splits: Times that rows were halved, since memory ran out on them.
         n_batches: Batches that it tells of.
+        n_not_finite: Predicted numbers that are NaN or infinite.
+        unknown_levels: Rows with values that the model was not fitted on, by the model's column.
     """
 
     worker: str
@@ -59,6 +62,8 @@ class BatchReport:
     n_threads: int = 1
     n_splits: int = 0
     n_batches: int = 1
+    n_not_finite: int = 0
+    unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,16 @@ class Outcome:
                 f"{self.commit.uri!r} says that {self.commit.n_rows} were written"
             )
 
+    @property
+    def n_not_finite(self) -> int:
+        """Predicted numbers that are NaN or infinite; they are stored as such."""
+        return sum(batch.n_not_finite for batch in self.batches)
+
+    @property
+    def unknown_levels(self) -> Mapping[str, UnknownLevels]:
+        """Rows with values that the model was not fitted on, by the model's column."""
+        return added(batch.unknown_levels for batch in self.batches)
+
     def as_metrics(self) -> dict[str, float]:
         """The run's metrics by name; units are in the names."""
         metrics: dict[str, float] = {
@@ -121,6 +136,8 @@ class Outcome:
                 metrics["rows_per_second_per_core"] = self.n_scored / scoring_s / self.n_cores
         if self.batches:
             metrics.update(_worker_metrics(self.batches))
+            metrics["predictions_not_finite"] = self.n_not_finite
+            metrics["values_unknown"] = sum(each.n_rows for each in self.unknown_levels.values())
         return metrics
 
 

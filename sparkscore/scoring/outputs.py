@@ -114,7 +114,12 @@ def _as_array(values: object, field: pa.Field) -> pa.Array:
         if _kind(array.type) not in (_kind(field.type), None):
             raise PredictionError(_type_text(field, str(array.type)))
         cast = array.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        UnicodeEncodeError,  # Text with a lone surrogate.
+    ) as exc:
         raise PredictionError(_type_text(field, f"{type(values).__name__}: {exc}")) from exc
     if pa.types.is_float32(field.type):
         _check_not_rounded(array, cast, field)
@@ -137,9 +142,11 @@ def _to_arrow(values: object, declared: pa.DataType) -> pa.Array:
         raise PredictionError(f"the model answered {shown(values)}, which is no column of values")
     inner = _innermost(declared)
     # Told the type, PyArrow would cut 0.5 to the integer 0; found out by itself, the cast refuses.
-    wanted = None if pa.types.is_integer(inner) else declared
-    # pandas writes NaN for a missing label; among floats it is a value of its own.
-    return pa.array(values, type=wanted, from_pandas=not pa.types.is_floating(inner))
+    # And it would take no dates for times.
+    wanted = None if pa.types.is_integer(inner) or pa.types.is_timestamp(inner) else declared
+    # pandas writes NaN for a missing label; among floats, and in objects, it is a value of its own.
+    has_nan = pa.types.is_floating(inner) or pa.types.is_struct(inner)
+    return pa.array(values, type=wanted, from_pandas=not has_nan)
 
 
 def _innermost(data_type: pa.DataType) -> pa.DataType:

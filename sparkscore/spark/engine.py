@@ -15,6 +15,7 @@ from pyspark.sql.pandas.types import from_arrow_type
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
+from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
@@ -238,7 +239,7 @@ def scoring_task(
     return ScoringTask(
         digest=plan.model.digest,
         packed=packed,  # type: ignore[arg-type]  # what `ship` gave
-        trust=trust,
+        trust=with_signatures(trust, plan.model.folder),
         batch=BatchTask(
             model=plan.model.label,
             bindings=plan.bindings,

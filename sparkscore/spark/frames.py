@@ -15,6 +15,7 @@ from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.package import open_package
 from sparkscore.package.params import given_params
+from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import (
@@ -236,7 +237,7 @@ def _task(
     task = ScoringTask(
         digest=model.digest,
         packed=ship(spark, model.folder, model.digest),
-        trust=trust,
+        trust=with_signatures(trust, model.folder),
         batch=batch,
         limits=limits,
         tree_runtime=tree_runtime,

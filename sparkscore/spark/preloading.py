@@ -85,7 +85,7 @@ def load_preloaded(wanted: str) -> None:
     with limited_threads(1):
         loaded_model(
             digest,
-            TrustPolicy(said["trust"]["allow_code"], tuple(said["trust"]["types"])),
+            TrustPolicy.from_plain(said["trust"]),
             open_packed,
             TreeRuntime(said["tree_runtime"]),
             NodeLimits(**said["node_limits"]),

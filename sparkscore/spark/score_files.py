@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
+from sparkscore.fused.levels import added
 from sparkscore.spark.threads import TaskThreads
 from sparkscore.spark.worker import ScoringTask, score_rows
 
@@ -28,7 +29,16 @@ Inputs = tuple[pa.RecordBatch, pa.RecordBatch]
 Report = dict[str, Any]
 """What `score_rows` tells of a batch."""
 
-_ADDED = ("n_rows", "n_rejected", "n_bytes", "convert_s", "predict_s", "load_s", "n_splits")
+_ADDED = (
+    "n_rows",
+    "n_rejected",
+    "n_bytes",
+    "convert_s",
+    "predict_s",
+    "load_s",
+    "n_splits",
+    "n_not_finite",
+)
 """What of the reports of several batches is added up; else the last one's, which is the largest."""
 
 
@@ -154,7 +164,8 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
     for start in range(0, len(reports), size):
         group = reports[start : start + size]
         merged = group[-1] | {name: sum(report[name] for report in group) for name in _ADDED}
-        yield merged | {"n_batches": len(group)}
+        levels = added(report["unknown_levels"] for report in group)
+        yield merged | {"n_batches": len(group), "unknown_levels": levels}
 
 
 def _score_rows(

@@ -97,7 +97,7 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
 
 def score_rows(
     task: ScoringTask, batch: pa.RecordBatch, threads: TaskThreads
-) -> tuple[pa.StructArray, dict[str, str | int | float]]:
+) -> tuple[pa.StructArray, dict[str, object]]:
     """Predictions for a batch of at least one row, and the report on it.
 
     Returns:
@@ -120,7 +120,7 @@ def score_rows(
     )
     if scored.max_bytes is not None:
         model.max_bytes = scored.max_bytes
-    report: dict[str, str | int | float] = {
+    report: dict[str, object] = {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
         "ended_ms": time.time_ns() // 1_000_000,
         "n_rows": batch.num_rows,
@@ -133,6 +133,8 @@ def score_rows(
         "runtime": model.predictor.runtime.name,
         "n_threads": threads.n_in_force,
         "n_splits": scored.n_splits,
+        "n_not_finite": scored.n_not_finite,
+        "unknown_levels": dict(scored.unknown_levels),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return scored.predictions, report

@@ -63,11 +63,14 @@ from sparkscore.testing.models import (
     Third,
     Thirds,
     TimesFactor,
+    one_hot_model,
     packaged,
     scripted,
 )
 
 LIMITS = BatchLimits()
+
+_NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
 
 
 class EngineContract:
@@ -109,6 +112,25 @@ class EngineContract:
         outcome.check_books()
         assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (6, 6, 0)
         assert self._predictions(target, "third", "sign") == direct(model, ROWS)
+
+    def test_predictions_that_are_not_finite_are_stored_and_counted(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        rows = ROWS.set_column(1, "x", pa.array([1.0, *_NOT_FINITE, 3.0, 0.0]))
+        outcome = self.score(packaged(Third(), tmp_path / "model", inputs=X), rows, request(target))
+        assert outcome.as_metrics()["predictions_not_finite"] == 3
+        found = [row["prediction"] for row in self._predictions(target, "prediction")]
+        assert found == [n.hex() for n in (1 / 3, *_NOT_FINITE, 1.0, 0.0)]
+
+    def test_values_that_no_encoder_knows_are_counted_by_column(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = one_hot_model(tmp_path / "model")
+        outcome = self.score(model, ROWS, request(target), n_partitions=1)
+        assert outcome.n_scored == 6
+        assert outcome.as_metrics()["values_unknown"] == 3
+        ((name, levels),) = outcome.unknown_levels.items()
+        assert (name, levels.n_rows, levels.first) == ("word", 3, "'ü€😀'")
 
     def test_model_sees_every_value_as_it_is(self, tmp_path: Path, target: Path) -> None:
         model = packaged(

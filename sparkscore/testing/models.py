@@ -263,6 +263,28 @@ def packaged(
     )
 
 
+def one_hot_model(folder: Path) -> ModelFacts:
+    """A pipeline of scikit-learn that was fitted on the words `a`, the empty one, and missing.
+
+    Args:
+        folder: Must not exist.
+    """
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    rows = pd.DataFrame({"word": ["a", "", None] * 4})
+    encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["word"]))
+    model = make_pipeline(encoder, LinearRegression()).fit(rows, np.arange(12.0))
+    inputs = ColumnSchema((ColumnSpec("word", ScalarType.STRING, required=False),))
+    outputs = ColumnSchema((ColumnSpec("prediction", ScalarType.DOUBLE),))
+    signature = Signature(inputs, outputs)
+    save_model(model, folder, signature=signature)
+    return ModelFacts("contract", 1, verify(folder).digest, str(folder), folder, signature)
+
+
 def scripted(folder: Path, factor: float, *, inputs: ColumnSchema = INPUTS) -> ModelFacts:
     """A script that answers x times the number in a module `factors` of its package.
 

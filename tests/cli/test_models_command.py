@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import sklearn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sklearn.linear_model import LinearRegression
 
 from sparkscore import save_model
@@ -129,12 +131,33 @@ def test_a_version_whose_bytes_are_the_sealed_ones_is_verified(
         "version": 1,
         "digest": seal(package).digest,
         "verified": True,
+        "signed_by": [],
     }
 
 
 def test_a_folder_is_verified_where_it_lies(run: Run, package: Path) -> None:
     record = run("models", "verify", str(package), "-o", "json").json
     assert (record["version"], record["digest"]) == (None, seal(package).digest)
+
+
+@pytest.mark.usefixtures("registered")
+def test_version_is_signed_where_it_lies_and_others_keys_are_told_apart(
+    run: Run, folder: Path
+) -> None:
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(pem)
+    signed = run("models", "sign", "models:/toy@champion", "--key", "key.pem", "-o", "json").json
+    verified = run("models", "verify", "models:/toy/1", "-o", "json").json
+    assert isinstance(signed, dict)
+    assert isinstance(verified, dict)
+    key = private.public_key().public_bytes_raw().hex()
+    assert (signed["key"], verified["signed_by"]) == (key, [key])
+    assert signed["digest"] == verified["digest"]
+    assert run("models", "verify", "models:/toy/1", "--key", key).exit_code == 0
+    answer = run("models", "verify", "models:/toy/1", "--key", "ab" * 32)
+    assert answer.exit_code == 4
+    assert answer.stderr.startswith("error [PACKAGE_UNSIGNED]: ")
 
 
 @pytest.mark.usefixtures("registered")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkscore.errors import SignatureMismatchError, UsageError
+from sparkscore.errors import InvalidRowsError, SignatureMismatchError, UsageError
 from sparkscore.flavors.frames import float_matrix, pandas_frame, record_batch
 from sparkscore.package.signature import (
     AnyType,
@@ -117,6 +117,15 @@ def test_nested_columns_become_lists_and_dicts() -> None:
     frame = pandas_frame(batch, schema)
     assert frame["a"].tolist() == [[1, 2], None]
     assert frame["m"].tolist() == [{"k": 0.5}, None]
+
+
+def test_map_whose_key_stands_twice_is_named_with_its_row() -> None:
+    schema = ColumnSchema((ColumnSpec("m", MapType(ScalarType.LONG)),))
+    maps = pa.array([[("a", 1)], [("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))
+    with pytest.raises(
+        InvalidRowsError, match=r"column 'm' holds a map .* in row 1 of a batch of 2"
+    ):
+        pandas_frame(pa.record_batch({"m": maps}), schema)
 
 
 def test_columns_without_names_are_numbered() -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from sparkscore.flavors import load_predictor, save_model
+from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.frames import column_inputs, record_batch
+from sparkscore.fused.levels import UnknownLevels, noting_levels
 from sparkscore.package import TrustPolicy
 from sparkscore.testing.flavor_contract import FlavorContract, assert_same
 
@@ -61,6 +64,26 @@ class TestClassifier(FlavorContract):
 
     def example(self) -> pd.DataFrame:
         return ROWS
+
+
+@pytest.mark.parametrize("n_rows", [80, 800])
+@pytest.mark.parametrize("runtime", TreeRuntime)
+def test_town_that_the_booster_was_not_fitted_on_is_noted(
+    runtime: TreeRuntime, n_rows: int, tmp_path: Path
+) -> None:
+    contract = TestBoosterWithCategories()
+    rows = contract.example()
+    package = save_model(contract.model(), tmp_path / "p", input_example=rows)
+    assert package.description.signature is not None
+    known = record_batch(rows, column_inputs(package.description.signature))
+    new = rows.assign(town=np.array(["Rome", None, "Kiel", "Bari"] * 20, object))
+    batch = record_batch(new, column_inputs(package.description.signature))
+    predictor = load_predictor(package, TrustPolicy(), runtime)
+    with noting_levels() as noted:
+        predictor.predict(known)
+        assert not noted
+        predictor.predict(pa.concat_batches([batch] * (n_rows // 80)))
+    assert noted == {"town": UnknownLevels(n_rows // 2, "'Rome'")}
 
 
 @pytest.mark.parametrize("n_threads", ["2", "", "many"])

@@ -39,6 +39,7 @@ from sparkscore.flavors.base import Predictor
 from sparkscore.flavors.frames import pandas_frame
 from sparkscore.flavors.fused_sklearn import fuse
 from sparkscore.flavors.sklearn_answers import MethodAnswer
+from sparkscore.fused.levels import noting_levels
 from sparkscore.fused.refusals import NotFusedError
 from sparkscore.package.datatypes import ScalarType
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
@@ -253,6 +254,23 @@ def test_pipeline_of_known_steps_is_fused_and_answers_equal_bits(name: str) -> N
 @pytest.mark.parametrize("name", ["one-hot, sparse", "one-hot, rare ones together"])
 def test_every_answer_of_a_classifier_is_equal(name: str, predict_fn: str) -> None:
     assert_equal_bits(fitted(make_pipeline(*FUSED[name]())), predict_fn)
+
+
+def test_values_that_an_encoder_was_not_fitted_on_are_noted() -> None:
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    steps = columns((OneHotEncoder(handle_unknown="ignore"), ["s2"]), (encoder, ["i0"]))
+    model = fitted(make_pipeline(steps, LinearRegression()))
+    fused = fuse(model, MethodAnswer("predict"), SCHEMA, Native(model))
+    rows = table(1, 500, is_new=True)
+    with noting_levels() as noted:
+        fused.predict(TRAINING)
+        assert not noted
+        fused.predict(rows)
+    words, sizes = np.array(rows["s2"].to_pylist()), rows["i0"].to_numpy()
+    assert noted == {
+        "s2": ((words == "unseen").sum(), "'unseen'"),
+        "i0": ((sizes == 6).sum(), "6"),
+    }
 
 
 def test_nullable_numbers_pass_as_they_do_in_the_pipeline_or_are_refused_alike() -> None:

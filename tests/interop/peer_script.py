@@ -1,6 +1,9 @@
-"""Runs in MLflow's own environment: `write FOLDER`, `read FOLDER` or `train FOLDER`.
+"""Runs in an environment of MLflow's, and does what it is told by lines of stdin.
 
-It shares nothing with sparkscore but files: packages, parquet rows, NumPy answers, JSON.
+A line is `["COMMAND", "FOLDER"]`, and is answered by a line: null, or a traceback. Each command is
+done by a fork, which has the libraries and no other command's modules and settings. It shares
+nothing with sparkscore but files: packages, parquet rows, NumPy answers, JSON; `beside` looks at
+sparkscore where MLflow is.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import json
 import os
 import runpy
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +34,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+IS_THIRD = int(mlflow.__version__.partition(".")[0]) >= 3
+NAMED = ["numpy"]
+"""Asking a model what it imports takes MLflow seconds; only `pipeline` is asked."""
 SOURCES = {
     "base.txt": "10",
     "factors.py": "FACTOR = 3\n",
@@ -95,32 +102,36 @@ def write(folder: Path) -> None:
     regressor = lightgbm.LGBMRegressor(n_estimators=20, min_child_samples=2, n_jobs=1, verbose=-1)
     regressor.fit(numbers, target)
     linear = LinearRegression().fit(numbers.fillna(0), target)
-    trusted = skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))
     save = mlflow.sklearn.save_model
     of_rows = infer_signature(rows, pipeline.predict(rows))
     of_numbers = infer_signature(numbers, regressor.predict(numbers))
-    save(
-        pipeline,
-        folder / "pipeline",
-        signature=of_rows,
-        input_example=rows.head(3),
-        skops_trusted_types=trusted,
-    )
-    mlflow.lightgbm.save_model(regressor, folder / "regressor", signature=of_numbers)
-    mlflow.lightgbm.save_model(regressor.booster_, folder / "booster", signature=of_numbers)
+    safe: dict[str, object] = {}
+    if IS_THIRD:  # The second series knows pickles only.
+        safe["skops_trusted_types"] = skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))
+    save(pipeline, folder / "pipeline", signature=of_rows, input_example=rows.head(3), **safe)
+    for boosted, name in ((regressor, "regressor"), (regressor.booster_, "booster")):
+        mlflow.lightgbm.save_model(
+            boosted, folder / name, signature=of_numbers, pip_requirements=NAMED
+        )
     grown = xgboost.XGBRegressor(n_estimators=20, n_jobs=1).fit(numbers, target)
     for model, name in ((grown, "xgb_regressor"), (grown.get_booster(), "xgb_booster")):
         for form in ("ubj", "json"):
             path = folder / f"{name}_{form}"
-            mlflow.xgboost.save_model(model, path, signature=of_numbers, model_format=form)
+            mlflow.xgboost.save_model(
+                model, path, signature=of_numbers, model_format=form, pip_requirements=NAMED
+            )
     quiet = {"iterations": 20, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
     grown = catboost.CatBoostRegressor(**quiet).fit(numbers, target)
     for form in ("cbm", "json"):
         path = folder / f"cat_regressor_{form}"
-        mlflow.catboost.save_model(grown, path, signature=of_numbers, format=form)
+        mlflow.catboost.save_model(
+            grown, path, signature=of_numbers, format=form, pip_requirements=NAMED
+        )
     sorter = catboost.CatBoostClassifier(**quiet).fit(numbers, np.arange(80) // 30)
     of_labels = infer_signature(numbers, sorter.predict(numbers))
-    mlflow.catboost.save_model(sorter, folder / "cat_classifier", signature=of_labels)
+    mlflow.catboost.save_model(
+        sorter, folder / "cat_classifier", signature=of_labels, pip_requirements=NAMED
+    )
     for name, make in (("onnx_matrix", matrix_graph), ("onnx_columns", columns_graph)):
         for beside in (True, False):
             path = folder / f"{name}_{'beside' if beside else 'inside'}"
@@ -130,12 +141,26 @@ def write(folder: Path) -> None:
                 path,
                 signature=infer_signature(numbers, answers),
                 save_as_external_data=beside,
+                pip_requirements=NAMED,
             )
     fitted = statsmodels.api.OLS(target, numbers.fillna(0)).fit()
-    mlflow.statsmodels.save_model(fitted, folder / "statsmodels", signature=of_numbers)
+    mlflow.statsmodels.save_model(
+        fitted, folder / "statsmodels", signature=of_numbers, pip_requirements=NAMED
+    )
     for how in ("pickle", "cloudpickle"):
-        save(linear, folder / how, signature=of_numbers, serialization_format=how)
+        save(
+            linear,
+            folder / how,
+            signature=of_numbers,
+            serialization_format=how,
+            pip_requirements=NAMED,
+        )
     write_python(folder)
+    score_each(folder, rows, numbers)
+
+
+def score_each(folder: Path, rows: pd.DataFrame, numbers: pd.DataFrame) -> None:
+    """MLflow's answers for each package of a library's model, and its rows."""
     for package in [path for path in folder.iterdir() if (path / "MLmodel").exists()]:
         name = package.name
         if name.startswith("python_"):
@@ -333,12 +358,52 @@ def examples(folder: Path) -> None:
         np.save(package.with_suffix(".npy"), np.asarray(answers))
 
 
+def beside(folder: Path) -> None:
+    """Answers of sparkscore, as it is where MLflow is installed, for packages of Python."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from sparkscore.flavors import load_predictor
+    from sparkscore.flavors.frames import column_inputs, record_batch
+    from sparkscore.package import TrustPolicy, open_package
+
+    for rows in folder.glob("python_*.parquet"):
+        package = open_package(rows.with_suffix(""))
+        assert package.description.signature is not None
+        batch = record_batch(pd.read_parquet(rows), column_inputs(package.description.signature))
+        predictor = load_predictor(package, TrustPolicy(allow_code=True))
+        np.save(rows.with_suffix(".beside.npy"), np.asarray(predictor.predict(batch)))
+    assert isinstance(sys.modules["mlflow"].__version__, str), "MLflow's own names must stay"
+
+
+COMMANDS = {
+    "write": write,
+    "read": read,
+    "train": train,
+    "infer": infer,
+    "examples": examples,
+    "beside": beside,
+}
+
+
+def done_by_a_fork(command: str, folder: Path) -> str | None:
+    """Do a command; what went wrong, if something did."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            COMMANDS[command](folder)
+        except BaseException:  # noqa: BLE001 - the test tells what happened
+            os.write(writing, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as said:
+        text = said.read()
+    _, status = os.waitpid(child, 0)
+    return text or (f"the peer died with status {status}" if status else None)
+
+
 if __name__ == "__main__":
-    commands = {
-        "write": write,
-        "read": read,
-        "train": train,
-        "infer": infer,
-        "examples": examples,
-    }
-    commands[sys.argv[1]](Path(sys.argv[2]))
+    answers, sys.stdout = sys.stdout, sys.stderr  # Models print.
+    for line in sys.stdin:
+        name, place = json.loads(line)
+        print(json.dumps(done_by_a_fork(name, Path(place))), file=answers, flush=True)

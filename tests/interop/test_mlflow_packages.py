@@ -1,23 +1,30 @@
 from __future__ import annotations
 
-import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from sparkscore.errors import UntrustedCodeError
-from sparkscore.flavors import load_predictor
+import sparkscore
+from sparkscore.errors import SignatureMismatchError, UntrustedCodeError
+from sparkscore.flavors import load_predictor, set_signature
 from sparkscore.flavors.frames import column_inputs, record_batch
 from sparkscore.package import TrustPolicy, copy_sealed, open_package, verify
 from sparkscore.package.environment import check_environment
 from sparkscore.testing.flavor_contract import assert_same
+from sparkscore.workspace import Workspace
 
-PACKAGES = [
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LIBRARIES = [
     "pipeline",
     "regressor",
     "booster",
@@ -32,9 +39,10 @@ PACKAGES = [
     "onnx_matrix_inside",
     "onnx_columns_beside",
     "onnx_columns_inside",
+    "pickle",
+    "cloudpickle",
+    "statsmodels",
 ]
-
-
 PYTHON = [
     "python_class",
     "python_words",
@@ -43,6 +51,54 @@ PYTHON = [
     "python_script",
     "python_loader",
 ]
+ON_SPARK = [
+    "pipeline",
+    "regressor",
+    "xgb_regressor_ubj",
+    "cat_classifier",
+    "onnx_matrix_beside",
+    "statsmodels",
+    "python_class",
+    "python_loader",
+]
+PICKLES = {
+    "3.17": {"pickle", "cloudpickle", "statsmodels"},
+    # MLflow has written skops since 3.14.
+    "2.22": {"pickle", "cloudpickle", "statsmodels", "pipeline", "regressor"},
+}
+
+
+Peer = Callable[[str, Path], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Packages that a release of MLflow saved, with rows and its own answers beside them."""
+
+    release: str
+    folder: Path
+
+    def runs_code(self, name: str) -> bool:
+        """Whether loading a package runs what it brings."""
+        return name in PYTHON or name in PICKLES[self.release]
+
+
+@pytest.fixture(scope="session")
+def written_by_each(
+    mlflow_peer: Peer, mlflow2_peer: Peer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Written]:
+    """The packages of each release of MLflow."""
+    found = {}
+    for release, run in (("3.17", mlflow_peer), ("2.22", mlflow2_peer)):
+        found[release] = Written(release, tmp_path_factory.mktemp("mlflow"))
+        run("write", found[release].folder)
+    return found
+
+
+@pytest.fixture(params=PICKLES)
+def written(request: pytest.FixtureRequest, written_by_each: dict[str, Written]) -> Written:
+    """The packages of one release."""
+    return written_by_each[request.param]
 
 
 def ours(
@@ -56,84 +112,87 @@ def ours(
     return np.asarray((loaded.with_params(params) if params else loaded).predict(batch))
 
 
-@pytest.mark.parametrize("name", PACKAGES)
-def test_package_of_mlflow_scores_the_same_without_any_trust(
-    written_by_mlflow: Path, name: str
+@pytest.mark.parametrize("name", [*LIBRARIES, *PYTHON])
+def test_package_of_mlflow_scores_the_same_and_is_trusted_only_if_it_runs_no_code(
+    written: Written, name: str
 ) -> None:
-    expected = np.load(written_by_mlflow / f"{name}.npy")
-    assert_same(ours(written_by_mlflow, name, TrustPolicy()), expected)
-
-
-@pytest.mark.parametrize("name", ["pickle", "cloudpickle", "statsmodels"])
-def test_pickled_package_of_mlflow_scores_the_same_if_trusted(
-    written_by_mlflow: Path, name: str
-) -> None:
-    with pytest.raises(UntrustedCodeError):
-        ours(written_by_mlflow, name, TrustPolicy())
-    expected = np.load(written_by_mlflow / f"{name}.npy")
-    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_code=True)), expected)
-
-
-@pytest.mark.parametrize("name", PYTHON)
-def test_python_function_of_mlflow_scores_the_same_if_trusted(
-    written_by_mlflow: Path, name: str
-) -> None:
-    with pytest.raises(UntrustedCodeError):
-        ours(written_by_mlflow, name, TrustPolicy())
-    expected = np.load(written_by_mlflow / f"{name}.npy")
-    assert_same(ours(written_by_mlflow, name, TrustPolicy(allow_code=True)), expected)
+    trust = TrustPolicy()
+    if written.runs_code(name):
+        with pytest.raises(UntrustedCodeError):
+            ours(written.folder, name, trust)
+        trust = TrustPolicy(allow_code=True)
+    assert_same(ours(written.folder, name, trust), np.load(written.folder / f"{name}.npy"))
     assert not {"mlflow", "factors", "own_loader"} & sys.modules.keys()
 
 
-@pytest.mark.parametrize("name", ["python_class", "python_script", "python_loader"])
-def test_python_function_of_mlflow_takes_params_as_there(
-    written_by_mlflow: Path, name: str
+def test_packages_of_each_flavor_and_release_score_the_same_on_spark(
+    written_by_each: dict[str, Written], spark: SparkSession, tmp_path: Path
 ) -> None:
-    expected = np.load(written_by_mlflow / f"{name}-params.npy")
-    trust = TrustPolicy(allow_code=True)
-    assert_same(ours(written_by_mlflow, name, trust, {"factor": 0.5}), expected)
-
-
-BESIDE_MLFLOW = """
-import sys
-import mlflow
-import numpy as np
-import pandas as pd
-from pathlib import Path
-from sparkscore.flavors import load_predictor
-from sparkscore.flavors.frames import column_inputs, record_batch
-from sparkscore.package import TrustPolicy, open_package
-
-for name in sys.argv[2:]:
-    package = open_package(Path(sys.argv[1], name))
-    rows = pd.read_parquet(package.folder.with_suffix(".parquet"))
-    batch = record_batch(rows, column_inputs(package.description.signature))
-    loaded = load_predictor(package, TrustPolicy(allow_code=True))
-    np.save(package.folder.with_suffix(".beside.npy"), np.asarray(loaded.predict(batch)))
-assert isinstance(sys.modules["mlflow"].__version__, str), "MLflow's own names must stay"
-"""
-
-
-def test_where_mlflow_is_installed_its_own_names_serve(written_by_mlflow: Path) -> None:
-    python = os.environ["SPARKSCORE_MLFLOW_PYTHON"]
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environ["PYTHONPATH"] = str(Path(__file__).parents[2])
-    command = [python, "-W", "ignore", "-c", BESIDE_MLFLOW, str(written_by_mlflow), *PYTHON]
-    done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=240, check=False
+    workspace = Workspace.open(
+        overrides={"trust.allow_code": "true", "cache.folder": str(tmp_path / "cache")}
     )
-    assert done.returncode == 0, done.stderr
+    # One job for all models of the same rows.
+    by_rows: dict[bytes, list[Path]] = {}
+    for each in written_by_each.values():
+        for package in (each.folder / name for name in ON_SPARK):
+            rows = package.with_suffix(".parquet").read_bytes()
+            by_rows.setdefault(rows, []).append(package)
+    assert len(by_rows) == 3
+    for packages in by_rows.values():
+        rows_of_all = spark.read.parquet(str(packages[0].with_suffix(".parquet")))
+        models = [sparkscore.spark_udf(spark, str(p), workspace=workspace) for p in packages]
+        scores = rows_of_all.select([model().alias(f"{i}") for i, model in enumerate(models)])
+        for package, (_, column) in zip(packages, scores.toPandas().items(), strict=True):
+            expected = np.load(package.with_suffix(".npy"))
+            got = np.array(column.tolist()).reshape(expected.shape)  # Rows of matrices are lists.
+            assert_same(got.astype(expected.dtype), expected)
+
+
+@pytest.mark.parametrize("name", ["python_class", "python_script", "python_loader"])
+def test_python_function_of_mlflow_takes_params_as_there(written: Written, name: str) -> None:
+    expected = np.load(written.folder / f"{name}-params.npy")
+    trust = TrustPolicy(allow_code=True)
+    assert_same(ours(written.folder, name, trust, {"factor": 0.5}), expected)
+
+
+def test_where_mlflow_is_installed_its_own_names_serve(
+    written_by_each: dict[str, Written], each_peer: tuple[str, Peer]
+) -> None:
+    release, run = each_peer
+    written = written_by_each[release]
+    run("beside", written.folder)
     for name in PYTHON:
-        expected = np.load(written_by_mlflow / f"{name}.npy")
-        assert_same(np.load(written_by_mlflow / f"{name}.beside.npy"), expected)
+        expected = np.load(written.folder / f"{name}.npy")
+        assert_same(np.load(written.folder / f"{name}.beside.npy"), expected)
 
 
 def test_package_of_mlflow_can_be_copied_sealed_and_compared(
-    written_by_mlflow: Path, tmp_path: Path
+    written: Written, tmp_path: Path
 ) -> None:
-    sealed = copy_sealed(written_by_mlflow / "pipeline", tmp_path / "copy")
+    sealed = copy_sealed(written.folder / "pipeline", tmp_path / "copy")
     assert verify(tmp_path / "copy") == sealed
     package = open_package(tmp_path / "copy")
-    assert package.description.mlflow_version == "3.17.2"
+    assert str(package.description.mlflow_version).startswith(written.release)
     # Both environments may hold other releases of a library; the text must be a plain line.
     assert all("\n" not in str(found) for found in check_environment(package))
+
+
+def test_package_of_another_mlflow_with_bare_env_unknown_keys_and_no_signature_scores(
+    written: Written, tmp_path: Path
+) -> None:
+    folder = tmp_path / "booster"
+    shutil.copytree(written.folder / "booster", folder)
+    raw = yaml.safe_load((folder / "MLmodel").read_text("utf-8"))
+    signature = open_package(folder).description.signature
+    assert signature is not None
+    del raw["signature"]
+    raw |= {"mlflow_version": "1.30.1", "made_later": {"by": ["someone"]}}
+    raw["flavors"]["python_function"] |= {"env": "conda.yaml", "unheard_of": 1}
+    (folder / "MLmodel").write_text(yaml.safe_dump(raw), "utf-8")
+    with pytest.raises(SignatureMismatchError, match=r"no signature.*sparkscore\.set_signature"):
+        load_predictor(open_package(folder), TrustPolicy())
+    package = set_signature(folder, signature)
+    assert package.description.extra["made_later"] == {"by": ["someone"]}
+    shutil.copy(written.folder / "booster.parquet", tmp_path)
+    expected = np.load(written.folder / "booster.npy")
+    assert_same(ours(tmp_path, "booster", TrustPolicy()), expected)

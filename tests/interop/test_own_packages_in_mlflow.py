@@ -113,6 +113,7 @@ def a_python_function(folder: Path) -> tuple[object, pd.DataFrame, dict[str, Pat
     return Scaler(), ROWS, {"factor": folder / "factor.txt"}
 
 
+Peer = Callable[[str, Path], None]
 CASES = {
     "pipeline": a_pipeline,
     "booster": a_booster,
@@ -197,28 +198,35 @@ def save_python(folder: Path) -> dict[str, dict[str, float]]:
 
 
 WITH_PARAMS = ("loader", "by_params")
+FORMS = {"2.22": "cloudpickle"}
+"""How models of scikit-learn's kind are saved for a release that reads no skops."""
 NAMES = [*CASES, "script", "loader", "by_params", "listed"]
 
 
-@pytest.fixture(scope="module")
-def read_by_mlflow(
-    mlflow_peer: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+@pytest.fixture(scope="session")
+def read_by_mlflow(each_peer: tuple[str, Peer], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of packages that we saved, with rows and MLflow's answers beside them."""
+    release, run = each_peer
     folder = tmp_path_factory.mktemp("ours")
     # The peer cannot import this file, so its class travels inside the pickle.
     module = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(module)
     for name, make in CASES.items():
         model, rows, artifacts = make(folder)
-        save_model(model, folder / name, input_example=rows, artifacts=artifacts)
+        save_model(
+            model,
+            folder / name,
+            input_example=rows,
+            artifacts=artifacts,
+            serialization_format=FORMS.get(release) if name in ("pipeline", "regressor") else None,
+        )
         rows.to_parquet(folder / f"{name}.parquet")
     params: dict[str, dict[str, float]] = {name: {} for name in CASES}
     params |= save_python(folder)
     for name, given in params.items():
         (folder / f"{name}.params.json").write_text(json.dumps(given), "utf-8")
     cloudpickle.unregister_pickle_by_value(module)
-    mlflow_peer("read", folder)
+    run("read", folder)
     return folder
 
 
@@ -262,17 +270,19 @@ class OfArrays:
 
 
 def test_models_of_arrays_and_their_examples_are_read_by_mlflow(
-    mlflow_peer: Callable[..., None], tmp_path: Path
+    each_peer: tuple[str, Peer], tmp_path: Path
 ) -> None:
+    release, run = each_peer
     matrix = NUMBERS.fillna(0).to_numpy()
     named = {"image": np.arange(12, dtype="float32").reshape(3, 2, 2), "n": np.array([1, 2, 3])}
     module = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(module)
     fitted = HistGradientBoostingClassifier(max_iter=5).fit(matrix, TARGET > 0)
-    save_model(fitted, tmp_path / "matrix", input_example=matrix)
+    form = FORMS.get(release)
+    save_model(fitted, tmp_path / "matrix", input_example=matrix, serialization_format=form)
     save_model(OfArrays(), tmp_path / "named", input_example=named)
     cloudpickle.unregister_pickle_by_value(module)
-    mlflow_peer("examples", tmp_path)
+    run("examples", tmp_path)
     expected = {"matrix": fitted.predict(matrix[:10]), "named": [6.0, 44.0, 114.0]}
     for name, answer in expected.items():
         assert np.load(tmp_path / f"{name}.npy").tolist() == list(answer)

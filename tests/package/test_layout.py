@@ -74,6 +74,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
         (BOMB.encode(), "more than 20 aliases"),
         (b"x: " + b"[" * 10_000, "nested more than 64 deep"),
         (b"x: &x\n  <<: *x", "line 2: the alias 'x' holds itself"),
+        (GOOD.encode() + b"\nx: \0", r"line \d+: the character U\+0000 is not allowed$"),
         (b"x: &x [*x]", "line 1: the alias 'x' holds itself"),
         (b"? [a, b]\n: c", "key"),
         (b"3: c", "the key 3 must be text"),

@@ -105,6 +105,10 @@ def test_optional_of_older_files_is_read() -> None:
         ),
         ('[{"type": "tensor", "name": "b"}]', r"inputs\[0\].*tensor-spec"),
         ('[{"type": "tensor", "tensor-spec": {"dtype": "f4", "shape": [-2]}}]', r"not \[-2\]"),
+        (
+            '[{"type": "tensor", "tensor-spec": {"dtype": "f4", "shape": [-1, 9999999999]}}]',
+            r"inputs\[0\]: a shape has lengths up to 2147483647.*9999999999",
+        ),
         ("[" * 100_000, r"nested too deep|no JSON"),
         (
             json.dumps(

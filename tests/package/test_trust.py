@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import skops.io
 from sklearn.linear_model import LinearRegression
 
 from sparkscore.errors import MissingExtraError, PackageFormatError, UntrustedCodeError
-from sparkscore.package import TrustPolicy
+from sparkscore.package import TrustPolicy, seal
 from sparkscore.package.trust import load_cloudpickle, load_skops
 
 PICKLE = TrustPolicy(allow_code=True)
@@ -109,3 +110,18 @@ def test_policy_matches_whole_names_and_prefixes_only() -> None:
     assert not trust.allows("mine.Model2")
     assert not trust.allows("theirsnot.Model")
     assert pickle.loads(pickle.dumps(trust)) == trust
+
+
+def test_code_of_a_package_that_is_named_by_its_digest_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}", "utf-8")
+    named = TrustPolicy(digests=(seal(tmp_path).digest,))
+    assert named.for_package(tmp_path).allow_code
+    assert not TrustPolicy(digests=("ab" * 32,)).for_package(tmp_path).allow_code
+    (tmp_path / "MLmodel").write_text("flavors: {a: {}}", "utf-8")
+    seal(tmp_path)
+    assert not named.for_package(tmp_path).allow_code
+
+
+def test_policy_survives_json() -> None:
+    policy = TrustPolicy(True, ("a.B",), ("ab",), True, ("cd",), (("ef", "01"),))
+    assert TrustPolicy.from_plain(json.loads(json.dumps(asdict(policy)))) == policy

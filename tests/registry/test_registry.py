@@ -4,6 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sparkscore.errors import (
     InvalidNameError,
@@ -15,6 +17,7 @@ from sparkscore.errors import (
 )
 from sparkscore.names import AliasName, ArtifactPath, ModelName, parse_model_name, parse_model_uri
 from sparkscore.package import compute_seal, seal
+from sparkscore.package.signing import signers
 from sparkscore.records import VersionStatus
 from sparkscore.registry import Registry
 from sparkscore.stores.local_files import LocalArtifactStore
@@ -269,6 +272,25 @@ def test_a_folder_resolves_to_a_copy_and_stays_as_it_is(
     assert pinned.digest == compute_seal(package).digest
     assert (pinned.folder / "model.bin").read_bytes() == b"model"
     assert sorted(path.name for path in package.iterdir()) == before
+
+
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_copy_from_before_gets_the_signatures_of_its_package(
+    registry: Registry, package: Path, tmp_path: Path, is_registered: bool
+) -> None:
+    seal(package)
+    uri = str(package)
+    if is_registered:
+        uri = f"models:/{registry.register(package, FLIGHTS).name}/1"
+    ref, cache = parse_model_uri(uri), tmp_path / "cache"
+    assert signers(registry.resolve(ref, cache).folder) == ()
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    digest, key = registry.sign(ref, tmp_path / "key.pem")
+    pinned = registry.resolve(ref, cache)
+    assert signers(pinned.folder) == (key,)
+    assert pinned.digest == digest
 
 
 def test_a_changed_sealed_folder_is_refused(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -239,6 +241,26 @@ def test_null_prediction_of_a_valid_row_is_no_rejection() -> None:
     assert scored.predictions.field("p").null_count == N_ROWS
 
 
+def test_numbers_that_are_not_finite_are_counted_wherever_they_lie() -> None:
+    odd = [float("nan"), float("inf"), -float("inf")]
+    parts = pa.schema(
+        [("p", pa.float64()), ("l", pa.list_(pa.float32())), ("o", pa.struct({"a": pa.float64()}))]
+    )
+    answer = pd.DataFrame(
+        {
+            "p": [1.0, odd[0], odd[1], None],
+            "l": [[odd[2], 1.0], [], None, odd],
+            "o": [{"a": odd[0]}, None, {"a": None}, {"a": 2.0}],
+        }
+    )
+    scored = score_batch(
+        Predict(lambda _: answer),
+        ROWS.slice(0, 4),
+        task(binding("x", pa.float64()), predictions=parts),
+    )
+    assert scored.n_not_finite == 8  # The missing p is NaN in a frame.
+
+
 def test_column_of_unknown_type_is_cast_by_what_comes() -> None:
     unknown = Binding("x", SourceColumn("x", None, ""), pa.float64(), None, needs_value=False)
     rows = pa.record_batch({"x": pa.array([1, 2], pa.int32())})
@@ -260,6 +282,11 @@ def test_model_that_raises_is_named_with_its_error() -> None:
     ) as caught:
         score_batch(Predict(fail), ROWS, X)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_model_that_would_end_the_worker_is_named() -> None:
+    with pytest.raises(PredictionError, match="'m' version 1 raised SystemExit on a batch of 7"):
+        score_batch(Predict(lambda _: sys.exit(3)), ROWS, X)
 
 
 def test_error_of_ours_in_the_model_keeps_its_class() -> None:

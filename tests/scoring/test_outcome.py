@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparkscore.errors import BooksError
+from sparkscore.fused.levels import UnknownLevels
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 
 COMMIT = Commit(uri="/data/scores", version=4, run_id="r", n_rows=7, n_bytes=700)
@@ -68,6 +69,18 @@ def test_run_that_wrote_nothing_has_no_speed() -> None:
     assert set(skipped.as_metrics().values()) == {0}
 
 
+def test_what_no_model_knows_is_added_up_by_column() -> None:
+    town, plan = UnknownLevels(2, "'Ulm'"), UnknownLevels(1, "7")
+    batches = (
+        replace(BATCH, n_not_finite=2, unknown_levels={"town": town}),
+        replace(BATCH, n_not_finite=1, unknown_levels={"plan": plan, "town": town}),
+    )
+    outcome = replace(OUTCOME, batches=batches)
+    assert outcome.unknown_levels == {"town": (4, "'Ulm'"), "plan": (1, "7")}
+    assert outcome.as_metrics()["values_unknown"] == 5
+    assert outcome.as_metrics()["predictions_not_finite"] == 3
+
+
 def test_loads_are_counted_by_worker_and_by_model() -> None:
     batches = (
         BATCH,
@@ -77,6 +90,7 @@ def test_loads_are_counted_by_worker_and_by_model() -> None:
     )
     metrics = replace(OUTCOME, batches=batches).as_metrics()
     assert metrics["batches"] == 4
+    assert metrics["predictions_not_finite"] == metrics["values_unknown"] == 0
     assert metrics["batches_split"] == 3
     assert metrics["python_workers"] == 2
     assert metrics["model_loads"] == 3

@@ -180,6 +180,21 @@ def test_nanoseconds_become_microseconds_where_nothing_is_lost() -> None:
     assert column(answer, declared, 2) == [dt.datetime(2013, 10, 1, 0, 0, 0, 1), None]
 
 
+def test_dates_are_the_times_of_their_midnights() -> None:
+    declared = pa.schema([("p", pa.timestamp("us"))])
+    answer = [dt.date(1, 1, 1), None]
+    assert column(answer, declared, 2) == [dt.datetime(1, 1, 1), None]
+    assert column(pd.Series(answer), declared, 2) == [dt.datetime(1, 1, 1), None]
+
+
+def test_nan_in_an_object_stays_nan() -> None:
+    declared = pa.schema([("p", pa.struct({"a": pa.float64(), "b": pa.string()}))])
+    answer = pd.Series([{"a": NAN, "b": "x"}, {"a": None, "b": None}])
+    first, second = column(answer, declared, 2)
+    assert str(first) == "{'a': nan, 'b': 'x'}"
+    assert second == {"a": None, "b": None}
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 3])
 def test_another_number_of_values_is_refused_with_both_numbers(n_rows: int) -> None:
     with pytest.raises(PredictionError, match=f"2 values in column 'p' for a batch of {n_rows}"):
@@ -229,6 +244,8 @@ def test_another_shape_is_refused(answer: object, declared: pa.Schema, message: 
         (lambda: np.ones((2, 2)), pa.list_(pa.string())),
         (lambda: [{"a": 1}, {"a": 2}], pa.float64()),
         (lambda: [1.0, "a"], pa.float64()),
+        (lambda: ["a", "\ud800"], pa.string()),
+        (lambda: [dt.date(1, 1, 1), "a"], pa.timestamp("us")),
     ],
 )
 def test_values_of_another_type_are_refused_with_both_types(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import catboost
+import cloudpickle
 import deltalake
 import lightgbm
 import numpy as np
@@ -28,7 +30,13 @@ from sparkscore.flavors import save_model
 from sparkscore.flavors.base import FittedModel
 from sparkscore.flavors.onnx_conversion import Precision, convert_to_onnx
 from sparkscore.names import parse_model_name
-from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, infer_signature
+from sparkscore.package.signature import (
+    ColumnSchema,
+    ColumnSpec,
+    ParamSpec,
+    ScalarType,
+    infer_signature,
+)
 from sparkscore.records import RunStatus
 from sparkscore.scoring.certificate import Agreement, Certificate
 from sparkscore.scoring.engine import SourceSpec
@@ -221,6 +229,41 @@ def test_mlflow_scores_the_same_rows_under_the_models_own_names(
     for name in (*JOBS, "mlflow.pyfunc"):
         assert checks[name].n_rows == 100
         assert checks[name].agreement in (Agreement.EQUAL, Agreement.CLOSE), checks[name]
+
+
+class Halving:
+    """Answers half of a column, and only where it is told to."""
+
+    def predict(
+        self,
+        context: object,  # noqa: ARG002
+        model_input: pd.DataFrame,
+        params: dict[str, float],
+    ) -> np.ndarray:
+        """One double a row."""
+        if params != {"factor": 0.5}:
+            raise ValueError(f"params are {params}")
+        half: np.ndarray = model_input["a"].to_numpy() * params["factor"]
+        return half
+
+
+def test_params_reach_the_model_whichever_way_it_is_scored(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ColumnSchema((ColumnSpec("a", ScalarType.DOUBLE),))
+    params = (ParamSpec("factor", ScalarType.DOUBLE, 2.0),)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    packaged(Halving(), bench.folder / "model", inputs=columns, params=params)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    settings = [item for pair in bench.settings.items() for item in ("--set", "=".join(pair))]
+    command = ["certify", str(bench.folder / "model"), "--sample", str(bench.folder / "table")]
+    mlflow = ["--mlflow-python", os.environ["SPARKSCORE_MLFLOW2_PYTHON"]]
+    given = ["--where", "a IS NOT NULL", "--rows", "50", "--param", "factor=0.5"]
+    assert main([*settings, *command, *given, *mlflow, "--trust-code", "-o", "json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sample"]["params"] == {"factor": 0.5}
+    assert {check["agreement"] for check in facts["checks"]} == {"equal"}
+    assert facts["checks"][-1]["name"] == "mlflow.pyfunc"
 
 
 def test_a_sample_without_rows_certifies_nothing(bench: Bench) -> None:

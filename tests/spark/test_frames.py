@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pyspark.sql import functions as sf
 
 import sparkscore
@@ -13,10 +16,12 @@ from sparkscore.errors import (
     PackageDigestError,
     PredictionError,
     SignatureMismatchError,
+    UnsignedPackageError,
     UsageError,
 )
 from sparkscore.package.schema import TensorSchema, TensorSpec
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ParamSpec, ScalarType
+from sparkscore.package.signing import sign_package
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
@@ -112,6 +117,32 @@ def test_predictions_follow_the_columns_of_the_frame(
         (1, 1.0, "plus"),
         (3, -2.0, "minus"),
     ]
+
+
+def test_where_signatures_are_demanded_only_signed_models_score(
+    frame: DataFrame, third: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    # Unsigned as yet, so that the node has the files from before.
+    rows = frame.where("x IS NOT NULL")
+    expected = sparkscore.score(rows, third, workspace=workspace).collect()
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    keys = [private.public_key().public_bytes_raw().hex()]
+    overrides = {"trust.require_signature": True, "trust.signing_keys": keys}
+    strict = Workspace.open(
+        overrides={
+            "trust.digests": [workspace.pinned(third).digest],
+            "cache.folder": str(workspace.settings.cache.folder),
+            **overrides,
+        }
+    )
+    with pytest.raises(UnsignedPackageError, match="signed by nobody"):
+        sparkscore.score(rows, third, workspace=strict)
+    shutil.copytree(third, tmp_path / "signed")
+    sign_package(tmp_path / "signed", tmp_path / "key.pem")
+    scores = sparkscore.score(rows, str(tmp_path / "signed"), workspace=strict)
+    assert scores.collect() == expected
 
 
 @pytest.fixture(scope="module")

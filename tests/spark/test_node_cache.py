@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparkscore.errors import PackageDigestError, UntrustedCodeError
+from sparkscore.errors import PackageDigestError, UnsignedPackageError, UntrustedCodeError
 from sparkscore.flavors.python_model import PythonParts
 from sparkscore.package import TrustPolicy, pack, seal
 from sparkscore.package.node_folder import node_folder
@@ -106,6 +107,18 @@ def answer_of(process: subprocess.Popen[str]) -> dict[str, object]:
     assert process.returncode == 0
     answer: dict[str, object] = json.loads(stdout)
     return answer
+
+
+def test_worker_refuses_what_nobody_has_signed_where_a_signature_is_demanded(
+    tmp_path: Path,
+) -> None:
+    model = packaged(Third(), tmp_path / "model")
+    strict = TrustPolicy(allow_code=True, require_signature=True, signing_keys=("ab" * 32,))
+    with pytest.raises(UnsignedPackageError, match="signed by nobody"):
+        loaded_model(model.digest, strict, lambda: BytesIO(pack(model.folder)))
+    forged = replace(strict, signatures=(("ab" * 32, "cd" * 64),))
+    with pytest.raises(UnsignedPackageError, match="none that is right"):
+        loaded_model(model.digest, forged, lambda: BytesIO(pack(model.folder)))
 
 
 def test_processes_that_start_together_unpack_once_and_load_once_each(
