@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyspark
 from pyspark.ml import PipelineModel
 from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.sql import functions as sf
@@ -69,10 +70,12 @@ def load_pipeline(spark: SparkSession, folder: Path) -> PipelineModel:
         )
     try:
         return PipelineModel.load(as_spark_path(folder))
+    except ConnectionError:  # Of the JVM, which says nothing of the files.
+        raise
     except Exception as exc:  # Spark makes objects of what the files name: anything may be raised
         raise PackageFormatError(
-            f"{folder} is no pipeline that Spark {spark.version} reads: {first_line(exc)}. On a "
-            "cluster, cache.folder must be one that driver and executors share"
+            f"{folder} is no pipeline that Spark {pyspark.__version__} reads: {first_line(exc)}. "
+            "On a cluster, cache.folder must be one that driver and executors share"
         ) from exc
 
 

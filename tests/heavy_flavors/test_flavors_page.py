@@ -14,6 +14,7 @@ CONTRACTS = {contract.flavor: contract for contract in contracts_in(HERE)}
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
+@pytest.mark.filterwarnings("ignore")  # Of libraries, about their use of others.
 def test_row_of_each_heavy_flavor_is_what_its_package_shows(
     contract: FlavorContract, tmp_path: Path
 ) -> None:
