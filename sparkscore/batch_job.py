@@ -100,6 +100,9 @@ def prepare(
     opened = time.perf_counter()
     environment = None
     if job.env_manager == "virtualenv":
+        from sparkscore.spark.shipping import check_takes_environments
+
+        check_takes_environments(workspace.spark)  # Building one takes minutes.
         environment = workspace.environment(model)
     else:
         _check_environment(workspace, model, announce)

@@ -21,7 +21,7 @@ import sparkscore
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.environments.node import packed_environment, unpacked_environment
 from sparkscore.environments.source import zipped_source
-from sparkscore.errors import EngineUnfitError
+from sparkscore.errors import UsageError
 from sparkscore.package.archive import pack, pack_into
 from sparkscore.spark.defaults import is_local
 from sparkscore.spark.preloading import packed_name, preloads
@@ -94,16 +94,29 @@ class FileEnvironment:
         return folder / "bin" / "python", folder / self.source
 
 
+def check_takes_environments(spark: SparkSession) -> None:
+    """Refuse a session that cannot send an environment to its nodes.
+
+    Raises:
+        UsageError: The session is a Connect one.
+    """
+    if is_connect(spark):
+        raise UsageError(
+            "a Spark Connect session takes no environment of a model's own along (--env-manager "
+            "virtualenv); run the job in a classic session (spark.master), or install on the "
+            "server's workers what `sparkscore env check MODEL` lists"
+        )
+
+
 def ship_environment(
     spark: SparkSession, built: BuiltEnvironment
 ) -> LocalEnvironment | FileEnvironment:
     """Send an environment to the nodes of a classic session, if they are not this machine.
 
     Raises:
-        EngineUnfitError: The session is a Connect one.
+        UsageError: The session is a Connect one.
     """
-    if is_connect(spark):
-        raise EngineUnfitError("a Connect session takes no environments along")
+    check_takes_environments(spark)
     if is_local(spark.sparkContext.master or ""):
         return LocalEnvironment(built.key, built.python, built.source)
     archive = packed_environment(built)

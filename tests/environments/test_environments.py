@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pytest
@@ -19,7 +19,9 @@ from sparkscore.errors import (
     EnvironmentBuildError,
     PackageFormatError,
     PredictionError,
+    UnsignedPackageError,
     UntrustedCodeError,
+    UsageError,
 )
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.load import LoadedPredictor
@@ -28,9 +30,11 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchTask, score_batch
 from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, prediction_schema
+from sparkscore.spark.shipping import check_takes_environments
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pyspark.sql import SparkSession
 
 TRUST = TrustPolicy(allow_code=True)
 LIBRARY, VERSION = "humanize", "4.9.0"
@@ -280,3 +284,16 @@ def test_interpreter_that_is_none_is_an_error(
     bare.chmod(0o755)
     with pytest.raises(EnvironmentBuildError, match=r"did not begin .*No module named"):
         load_remotely(bare, tmp_path / "none.zip", opened, TRUST, TreeRuntime.AUTO)
+
+
+def test_signature_is_demanded_before_a_child_is_started(package: Path, tmp_path: Path) -> None:
+    strict = TrustPolicy(allow_code=True, require_signature=True, signing_keys=("ab" * 32,))
+    nowhere = tmp_path / "no-python"
+    with pytest.raises(UnsignedPackageError, match="signed by nobody"):
+        load_remotely(nowhere, nowhere, open_package(package), strict, TreeRuntime.NATIVE)
+
+
+def test_connect_session_is_told_what_to_do_instead() -> None:
+    connect = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})
+    with pytest.raises(UsageError, match=r"Connect session takes no environment.*spark\.master"):
+        check_takes_environments(cast("SparkSession", connect()))

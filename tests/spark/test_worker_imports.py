@@ -27,6 +27,7 @@ OURS = {
     "sparkscore.package.code_folder",
     "sparkscore.package.datatypes",
     "sparkscore.package.environment",
+    "sparkscore.package.imported",
     "sparkscore.package.layout",
     "sparkscore.package.manifest",
     "sparkscore.package.node_folder",
