@@ -34,7 +34,8 @@ from sparkscore.names import (
 from sparkscore.package import Package, compute_seal, copy_sealed, open_package, verify
 from sparkscore.package.manifest import read_seal
 from sparkscore.records import ModelVersion, RegisteredModel, VersionStatus
-from sparkscore.stores.base import ArtifactStore, ModelStore
+from sparkscore.stores.base import ArtifactStore
+from sparkscore.stores.models_base import ModelStore
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.\-]")
 _MAX_FOLDER_CHARS = 120

@@ -22,8 +22,9 @@ from sparkscore.errors import (
 from sparkscore.names import parse_model_uri
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
-from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
+from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
+from sparkscore.stores.models_base import ModelStore
 from sparkscore.stores.outbox import OutboxRunStore
 from sparkscore.tracking import Tracking
 

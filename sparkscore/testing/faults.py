@@ -17,7 +17,8 @@ from sparkscore.records import (
     RunStatus,
     VersionStatus,
 )
-from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
+from sparkscore.stores.base import ArtifactStore, RunStore
+from sparkscore.stores.models_base import ModelStore
 
 
 class Fault:

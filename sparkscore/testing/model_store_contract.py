@@ -15,7 +15,7 @@ from sparkscore.errors import (
 )
 from sparkscore.names import AliasName, ModelName
 from sparkscore.records import ModelVersion, VersionStatus
-from sparkscore.stores.base import ModelStore
+from sparkscore.stores.models_base import ModelStore
 
 _FLIGHTS = ModelName("flight-delay")
 _CHAMPION = AliasName("champion")

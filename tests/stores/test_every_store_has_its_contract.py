@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import sparkscore.stores
-from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
+from sparkscore.stores.base import ArtifactStore, RunStore
+from sparkscore.stores.models_base import ModelStore
 
 CONTRACTS: dict[type, str] = {
     RunStore: "RunStoreContract",
