@@ -19,6 +19,7 @@ class Base(StrEnum):
     MLFLOW = "/api/2.0/mlflow"
     ARTIFACTS = "/api/2.0/mlflow-artifacts"
     SERVER = "/api/3.0/mlflow"
+    OWN = "/api/2.0/sparkscore"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def all_routes() -> Mapping[str, Route]:
     tables = (
         routes_runs.EXPERIMENTS,
         routes_runs.RUNS,
+        routes_runs.PURGES,
         routes_runs.ARTIFACTS,
         routes_models.LOGGED_MODELS,
         routes_models.REGISTERED_MODELS,

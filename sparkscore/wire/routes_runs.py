@@ -133,6 +133,7 @@ RUNS = (
                 text("run_name"),
                 int64("start_time"),
                 each("tags", TAG),
+                text("run_id"),  # ours: chosen by the caller, so that a repeated call adds nothing
             ),
         ),
         Shape("CreateRunAnswer", (one("run", RUN),)),
@@ -289,6 +290,28 @@ RUNS = (
             ),
         ),
         Shape("GetMetricHistoryBulkIntervalAnswer", (each("metrics", METRIC),)),
+    ),
+)
+
+PURGES = (
+    Route(
+        "purge_experiment",
+        "POST",
+        "/experiments/purge",
+        Shape("PurgeExperiment", _ONE_ID),
+        NOTHING,
+        base=Base.OWN,
+    ),
+    Route(
+        "purge_run", "POST", "/runs/purge", Shape("PurgeRun", (_RUN_ID,)), NOTHING, base=Base.OWN
+    ),
+    Route(
+        "purge_logged_model",
+        "POST",
+        "/logged-models/purge",
+        Shape("PurgeLoggedModel", (text("model_id", required=True),)),
+        NOTHING,
+        base=Base.OWN,
     ),
 )
 
