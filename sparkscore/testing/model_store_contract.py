@@ -102,13 +102,17 @@ class ModelStoreContract:
         with pytest.raises(InvalidStateError, match="READY"):
             store.finish_version(_FLIGHTS, 1, VersionStatus.FAILED_REGISTRATION)
 
-    def test_no_version_is_ready_without_a_digest(self, store: ModelStore) -> None:
+    def test_a_version_is_not_finished_as_pending(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
         store.create_version(_FLIGHTS, source="s")
-        with pytest.raises(InvalidStateError, match="digest"):
-            store.finish_version(_FLIGHTS, 1, VersionStatus.READY)
         with pytest.raises(InvalidStateError, match="PENDING"):
             store.finish_version(_FLIGHTS, 1, VersionStatus.PENDING_REGISTRATION, digest=_DIGEST)
+
+    def test_a_version_is_ready_without_a_digest_too(self, store: ModelStore) -> None:
+        store.create_model(_FLIGHTS)
+        store.create_version(_FLIGHTS, source="s")
+        ready = store.finish_version(_FLIGHTS, 1, VersionStatus.READY)
+        assert (ready.status, ready.digest) == (VersionStatus.READY, "")
 
     @pytest.mark.parametrize("version", [0, -1, 9, 2**70])
     def test_an_unknown_version_is_refused_with_the_known_ones(

@@ -65,12 +65,12 @@ def _operation(route: Route, method: str) -> Json:
         "summary": route.name.replace("_", " ").capitalize(),
         "parameters": parameters,
         "responses": {
-            "200": _json_content("done", route.answer.name),
+            "200": _done(route),
             "4XX": _json_content("refused: the message says why", _FAULT),
             "503": _json_content("a store is away; try again", _FAULT),
         },
     }
-    if method == "GET":
+    if method == "GET" or route.is_raw:
         parameters += [
             {
                 "name": member.name,
@@ -81,10 +81,20 @@ def _operation(route: Route, method: str) -> Json:
             for member in members.values()
             if member.name not in in_path
         ]
-    else:
+    if route.is_raw and method != "GET":
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        operation["requestBody"] = {"content": {"application/octet-stream": binary}}
+    elif method != "GET":
         content = _json_content("", route.request.name)["content"]
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _done(route: Route) -> Json:
+    if route.is_raw and route.method == "GET":
+        content: Json = {"application/octet-stream": {"schema": {"type": "string"}}}
+        return {"description": "the file", "content": content}
+    return _json_content("done", route.answer.name)
 
 
 def _json_content(description: str, name: str) -> Json:

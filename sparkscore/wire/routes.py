@@ -12,14 +12,17 @@ from enum import StrEnum
 
 from sparkscore.wire.shapes import Shape
 
+_API, _AJAX = "/api", "/ajax-api"
+
 
 class Base(StrEnum):
-    """What a route's path stands below; each is served below `/ajax-api` as well."""
+    """What a route's path stands below; those of `/api` are served below `/ajax-api` as well."""
 
     MLFLOW = "/api/2.0/mlflow"
     ARTIFACTS = "/api/2.0/mlflow-artifacts"
     SERVER = "/api/3.0/mlflow"
     OWN = "/api/2.0/sparkscore"
+    ROOT = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Route:
         base: What the path stands below.
         also: Further methods that some client uses for the same.
         only_ajax: Served below `/ajax-api` alone, since it is for pages.
+        is_raw: The body, or the answer, is a file's bytes and no JSON.
+        max_bytes: The largest JSON body.
     """
 
     name: str
@@ -45,12 +50,22 @@ class Route:
     base: Base = Base.MLFLOW
     also: tuple[str, ...] = ()
     only_ajax: bool = False
+    is_raw: bool = False
+    max_bytes: int = 4 * 1024 * 1024
 
     @property
     def url_path(self) -> str:
         """The path from the root of the server."""
         whole = f"{self.base}{self.path}"
-        return f"/ajax-api{whole.removeprefix('/api')}" if self.only_ajax else whole
+        return _AJAX + whole.removeprefix(_API) if self.only_ajax else whole
+
+    @property
+    def url_paths(self) -> tuple[str, ...]:
+        """All paths from the root of the server that lead to it."""
+        whole = self.url_path
+        if self.only_ajax or not whole.startswith(_API):
+            return (whole,)
+        return whole, _AJAX + whole.removeprefix(_API)
 
     @property
     def is_write(self) -> bool:
@@ -61,15 +76,17 @@ class Route:
 
 def all_routes() -> Mapping[str, Route]:
     """Every route by its name."""
-    from sparkscore.wire import routes_models, routes_runs
+    from sparkscore.wire import routes_artifacts, routes_models, routes_own, routes_runs
 
     tables = (
         routes_runs.EXPERIMENTS,
         routes_runs.RUNS,
-        routes_runs.PURGES,
-        routes_runs.ARTIFACTS,
+        routes_artifacts.ARTIFACTS,
+        routes_artifacts.FILES,
+        routes_artifacts.SERVER,
         routes_models.LOGGED_MODELS,
         routes_models.REGISTERED_MODELS,
         routes_models.VERSIONS,
+        routes_own.PURGES,
     )
     return {route.name: route for table in tables for route in table}

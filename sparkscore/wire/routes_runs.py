@@ -1,16 +1,15 @@
-"""Routes of experiments, runs, and files."""
+"""Routes of experiments and runs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from sparkscore.wire.routes import Base, Route
+from sparkscore.wire.routes import Route
 from sparkscore.wire.shapes import Shape, each, enum, int64, one, real, text, texts
 from sparkscore.wire.shapes_of_records import (
     DATASET_INPUT,
     DATASET_SUMMARY,
     EXPERIMENT,
-    FILE,
     METRIC,
     MODEL_INPUT,
     MODEL_OUTPUT,
@@ -28,8 +27,7 @@ MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
 MAX_BULK_RUNS = 100
 _INT32_MAX = 2**31 - 1
 _ONE_ID = (text("experiment_id", required=True),)
-# Not required by the shape: either of two names will do, and the server says which is missing.
-_RUN_ID = replace(text("run_id", required=True), twin="run_uuid")
+RUN_ID = replace(text("run_id", required=True), twin="run_uuid")
 _KEY = text("key", required=True)
 _VALUE = text("value", required=True, may_be_empty=True)
 _TOKEN, _NEXT = text("page_token"), text("next_page_token")
@@ -144,7 +142,7 @@ RUNS = (
         "/runs/update",
         Shape(
             "UpdateRun",
-            (_RUN_ID, enum("status", RUN_STATUS), int64("end_time"), text("run_name")),
+            (RUN_ID, enum("status", RUN_STATUS), int64("end_time"), text("run_name")),
         ),
         Shape("UpdateRunAnswer", (one("run_info", RUN_INFO),)),
     ),
@@ -152,11 +150,11 @@ RUNS = (
         "get_run",
         "GET",
         "/runs/get",
-        Shape("GetRun", (_RUN_ID,)),
+        Shape("GetRun", (RUN_ID,)),
         Shape("GetRunAnswer", (one("run", RUN),)),
     ),
-    Route("delete_run", "POST", "/runs/delete", Shape("DeleteRun", (_RUN_ID,)), NOTHING),
-    Route("restore_run", "POST", "/runs/restore", Shape("RestoreRun", (_RUN_ID,)), NOTHING),
+    Route("delete_run", "POST", "/runs/delete", Shape("DeleteRun", (RUN_ID,)), NOTHING),
+    Route("restore_run", "POST", "/runs/restore", Shape("RestoreRun", (RUN_ID,)), NOTHING),
     Route(
         "log_metric",
         "POST",
@@ -164,7 +162,7 @@ RUNS = (
         Shape(
             "LogMetric",
             (
-                _RUN_ID,
+                RUN_ID,
                 _KEY,
                 real("value", required=True),
                 int64("timestamp", required=True),
@@ -180,11 +178,11 @@ RUNS = (
         "log_param",
         "POST",
         "/runs/log-parameter",
-        Shape("LogParam", (_RUN_ID, _KEY, text("value", may_be_empty=True))),
+        Shape("LogParam", (RUN_ID, _KEY, text("value", may_be_empty=True))),
         NOTHING,
     ),
-    Route("set_tag", "POST", "/runs/set-tag", Shape("SetTag", (_RUN_ID, _KEY, _VALUE)), NOTHING),
-    Route("delete_tag", "POST", "/runs/delete-tag", Shape("DeleteTag", (_RUN_ID, _KEY)), NOTHING),
+    Route("set_tag", "POST", "/runs/set-tag", Shape("SetTag", (RUN_ID, _KEY, _VALUE)), NOTHING),
+    Route("delete_tag", "POST", "/runs/delete-tag", Shape("DeleteTag", (RUN_ID, _KEY)), NOTHING),
     Route(
         "log_batch",
         "POST",
@@ -192,19 +190,20 @@ RUNS = (
         Shape(
             "LogBatch",
             (
-                _RUN_ID,
+                RUN_ID,
                 each("metrics", METRIC, at_most=MAX_METRICS),
                 each("params", PARAM, at_most=MAX_PARAMS),
                 each("tags", TAG, at_most=MAX_TAGS),
             ),
         ),
         NOTHING,
+        max_bytes=1_000_000,
     ),
     Route(
         "log_model",
         "POST",
         "/runs/log-model",
-        Shape("LogModel", (_RUN_ID, text("model_json", required=True))),
+        Shape("LogModel", (RUN_ID, text("model_json", required=True))),
         NOTHING,
     ),
     Route(
@@ -214,7 +213,7 @@ RUNS = (
         Shape(
             "LogInputs",
             (
-                _RUN_ID,
+                RUN_ID,
                 each("datasets", DATASET_INPUT, at_most=MAX_RESULTS),
                 each("models", MODEL_INPUT, at_most=MAX_RESULTS),
             ),
@@ -225,7 +224,7 @@ RUNS = (
         "log_outputs",
         "POST",
         "/runs/outputs",
-        Shape("LogOutputs", (_RUN_ID, each("models", MODEL_OUTPUT, at_most=MAX_RESULTS))),
+        Shape("LogOutputs", (RUN_ID, each("models", MODEL_OUTPUT, at_most=MAX_RESULTS))),
         NOTHING,
     ),
     Route(
@@ -252,7 +251,7 @@ RUNS = (
         Shape(
             "GetMetricHistory",
             (
-                _RUN_ID,
+                RUN_ID,
                 text("metric_key", required=True),
                 _TOKEN,
                 int64("max_results", low=1, high=_INT32_MAX),
@@ -290,106 +289,5 @@ RUNS = (
             ),
         ),
         Shape("GetMetricHistoryBulkIntervalAnswer", (each("metrics", METRIC),)),
-    ),
-)
-
-PURGES = (
-    Route(
-        "purge_experiment",
-        "POST",
-        "/experiments/purge",
-        Shape("PurgeExperiment", _ONE_ID),
-        NOTHING,
-        base=Base.OWN,
-    ),
-    Route(
-        "purge_run", "POST", "/runs/purge", Shape("PurgeRun", (_RUN_ID,)), NOTHING, base=Base.OWN
-    ),
-    Route(
-        "purge_logged_model",
-        "POST",
-        "/logged-models/purge",
-        Shape("PurgeLoggedModel", (text("model_id", required=True),)),
-        NOTHING,
-        base=Base.OWN,
-    ),
-)
-
-_UPLOAD = Shape(
-    "MultipartUpload", (text("folder"), text("path", required=True), int64("num_parts", low=1))
-)
-_PARTS = Shape("UploadedPart", (int64("part_number"), text("etag"), text("url")))
-_FINISH = Shape(
-    "FinishMultipartUpload",
-    (
-        text("folder"),
-        text("path", required=True),
-        text("upload_id", required=True),
-        each("parts", _PARTS),
-    ),
-)
-_LINK = Shape("PresignedUrl", (text("run_id"), text("model_id"), text("path"), int64("expiration")))
-
-ARTIFACTS = (
-    Route(
-        "list_artifacts",
-        "GET",
-        "/artifacts/list",
-        Shape("ListArtifacts", (_RUN_ID, text("path"), _TOKEN)),
-        Shape("ListArtifactsAnswer", (text("root_uri"), each("files", FILE), _NEXT)),
-    ),
-    Route(
-        "list_stored_artifacts",
-        "GET",
-        "/artifacts",
-        Shape("ListStoredArtifacts", (text("path"),)),
-        Shape("ListStoredArtifactsAnswer", (each("files", FILE),)),
-        base=Base.ARTIFACTS,
-    ),
-    Route(
-        "list_logged_model_artifacts",
-        "GET",
-        "/logged-models/{model_id}/artifacts/directories",
-        Shape(
-            "ListLoggedModelArtifacts",
-            (text("model_id", required=True), text("artifact_directory_path"), _TOKEN),
-        ),
-        Shape("ListLoggedModelArtifactsAnswer", (text("root_uri"), each("files", FILE), _NEXT)),
-    ),
-    Route(
-        "start_multipart_upload",
-        "POST",
-        "/mpu/create/{folder:path}",
-        _UPLOAD,
-        NOTHING,
-        base=Base.ARTIFACTS,
-    ),
-    Route(
-        "complete_multipart_upload",
-        "POST",
-        "/mpu/complete/{folder:path}",
-        _FINISH,
-        NOTHING,
-        base=Base.ARTIFACTS,
-    ),
-    Route(
-        "abort_multipart_upload",
-        "POST",
-        "/mpu/abort/{folder:path}",
-        _FINISH,
-        NOTHING,
-        base=Base.ARTIFACTS,
-    ),
-    Route(
-        "get_presigned_url",
-        "GET",
-        "/presigned/{folder:path}",
-        Shape("GetPresignedUrl", (text("folder"),)),
-        NOTHING,
-        base=Base.ARTIFACTS,
-    ),
-    Route("get_presigned_upload_url", "POST", "/artifacts/presigned-upload-url", _LINK, NOTHING),
-    Route(
-        "get_presigned_download_url", "POST", "/artifacts/presigned-download-url", _LINK, NOTHING
     ),
 )

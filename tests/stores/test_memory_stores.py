@@ -23,13 +23,13 @@ class TestMemoryRunStore(RunStoreContract):
     def delete_run(self, store: RunStore, run_id: RunId) -> None:
         assert isinstance(store, MemoryRunStore)
         deleted = replace(store.get_run(run_id), lifecycle_stage=LifecycleStage.DELETED)
-        store._runs[run_id] = deleted
+        store._state.runs[run_id] = deleted
 
     def delete_experiment(self, store: RunStore, experiment_id: str) -> None:
         assert isinstance(store, MemoryRunStore)
         experiment = store.get_experiment(experiment_id)
         deleted = replace(experiment, lifecycle_stage=LifecycleStage.DELETED)
-        store._experiments[experiment_id] = deleted
+        store._state.experiments[experiment_id] = deleted
 
 
 class TestMemoryModelStore(ModelStoreContract):

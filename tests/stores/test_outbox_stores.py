@@ -36,12 +36,12 @@ class TestOutboxRunStore(RunStoreContract):
 
     def delete_run(self, store: RunStore, run_id: RunId) -> None:
         run = store.get_run(run_id)
-        self.inner._runs[run_id] = replace(run, lifecycle_stage=LifecycleStage.DELETED)
+        self.inner._state.runs[run_id] = replace(run, lifecycle_stage=LifecycleStage.DELETED)
 
     def delete_experiment(self, store: RunStore, experiment_id: str) -> None:
         experiment = store.get_experiment(experiment_id)
         deleted = replace(experiment, lifecycle_stage=LifecycleStage.DELETED)
-        self.inner._experiments[experiment_id] = deleted
+        self.inner._state.experiments[experiment_id] = deleted
 
 
 class TestOutboxArtifactStore(ArtifactStoreContract):

@@ -139,6 +139,18 @@ class RemoteServer:
             self._is_sparkscore = _VERSION_KEY in raw
         return self._is_sparkscore
 
+    def refuse_mlflow(self, what: str) -> None:
+        """Refuse what MLflow's servers cannot do over REST.
+
+        Raises:
+            UsageError: The server is one of these.
+        """
+        if not self.is_sparkscore:
+            raise UsageError(
+                f"{self.uri} is a server of MLflow's, which cannot {what} over REST: run "
+                "`mlflow gc` on its machine, or keep records with `sparkscore server`"
+            )
+
     def ask(self, name: str, fields: Mapping[str, object] | None = None) -> Given:
         """The answer of a route.
 

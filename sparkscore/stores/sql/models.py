@@ -109,7 +109,7 @@ class SqlModelStore:
         """See ModelStore."""
         with self._database.write() as connection:
             pending = _get_version(connection, name, version)
-            rules.check_finish(pending, status, digest)
+            rules.check_finish(pending, status)
             connection.execute(
                 update(model_versions)
                 .where(model_versions.c.name == name, model_versions.c.version == version)

@@ -1,0 +1,197 @@
+"""The routes as one ASGI application: read, guard, do in a worker thread, answer.
+
+Nothing that a client sends ends in a trace: an error of ours is told as the protocol has it,
+anything else is logged and told as a failure without a word of paths or SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from anyio import to_thread
+from starlette.types import Message, Receive, Scope, Send
+
+from sparkscore.errors import SparkscoreError, UsageError, shown
+from sparkscore.server.answers import send_body, send_fault, send_json
+from sparkscore.server.calls import Call, Guard, Outcome, RefusedError, Served, Verb
+from sparkscore.server.dispatch import Match, RouteTable
+from sparkscore.wire.reading import read_body, read_fields, read_query
+from sparkscore.wire.records_to_json import to_bytes
+from sparkscore.wire.routes import Route
+from sparkscore.wire.statuses import Fault, fault_of
+
+_LOG = logging.getLogger(__name__)
+_NO_BODY = ("GET", "HEAD")
+_JSON = "application/json"
+
+
+class Api:
+    """All routes whose requests and answers are JSON; those of bytes are handed on."""
+
+    def __init__(
+        self,
+        served: Served,
+        verbs: Mapping[str, Verb],
+        routes: Sequence[Route],
+        guards: Sequence[Guard] = (),
+    ) -> None:
+        self._served = served
+        self._verbs = verbs
+        self._table = RouteTable(routes)
+        self._guards = guards
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        match = self._table.match(scope["method"], path_below(scope))
+        if not isinstance(match, Match):
+            await _send_no_route(send, match)
+            return
+        route = match.route
+        scope["sparkscore.route"] = route.name
+        body = await body_within(route.max_bytes, scope, receive)
+        if body is None:
+            await send_fault(send, _too_large(route))
+            return
+        answered = await to_thread.run_sync(self._answered, match, scope, body)
+        if isinstance(answered, bytes):
+            await send_json(send, answered)
+        elif isinstance(answered, RefusedError):
+            await send_fault(send, answered.fault, answered.headers)
+        else:
+            await send_fault(send, answered)
+
+    def _answered(self, match: Match, scope: Scope, body: bytes) -> bytes | Fault | RefusedError:
+        def do() -> bytes | RefusedError:
+            call = read_call(match, scope, body)
+            return guarded(
+                call, self._guards, lambda: self._verbs[call.route.name](self._served, call.given)
+            )
+
+        return told(do, match.route)
+
+
+def guarded(
+    call: Call, guards: Sequence[Guard], do: Callable[[], dict[str, object]]
+) -> bytes | RefusedError:
+    """The answer of a call as bytes, with all guards asked before and told after."""
+    try:
+        for guard in guards:
+            guard.before(call)
+        answer = do()
+    except RefusedError as exc:
+        _tell(call, guards, Outcome(exc.fault.status, fault=exc.fault))
+        return exc
+    except SparkscoreError as exc:
+        fault = fault_of(exc)
+        _tell(call, guards, Outcome(fault.status, fault=fault))
+        raise
+    _tell(call, guards, Outcome(200, answer))
+    return to_bytes(answer)
+
+
+def _tell(call: Call, guards: Sequence[Guard], outcome: Outcome) -> None:
+    for guard in guards:
+        guard.after(call, outcome)
+
+
+Told = bytes | Fault | RefusedError
+
+
+def told(do: Callable[[], bytes | RefusedError], route: Route) -> Told:
+    """What is answered: the outcome of `do`, or the fault that an error of it stands for."""
+    try:
+        return do()
+    except SparkscoreError as exc:
+        fault = fault_of(exc)
+        if fault.code == "INTERNAL_ERROR":
+            _LOG.exception("%s failed", route.name)
+        elif fault.code == "TEMPORARILY_UNAVAILABLE":
+            _LOG.warning("%s: %s", route.name, exc)
+        return fault
+    except Exception:  # the outer edge: a client is told no more than that it failed
+        _LOG.exception("%s failed", route.name)
+        return Fault("INTERNAL_ERROR", "the server failed; its log says why")
+
+
+def read_call(match: Match, scope: Scope, body: bytes) -> Call:
+    """The call that a request asks for.
+
+    Raises:
+        UsageError: A field is missing or wrong, or the body is no JSON.
+    """
+    route, method = match.route, scope["method"]
+    raw: Mapping[str, object]
+    query = scope["query_string"].decode("latin-1")
+    if method in _NO_BODY or route.is_raw:
+        raw = read_query(query, route.request)
+        # Some clients send what they ask for as a body, even with GET.
+        if not raw and body.strip() and not route.is_raw:
+            raw = read_body(body)
+    else:
+        if body.strip() or method != "DELETE":
+            _check_content_type(scope)
+        raw = read_body(body)
+    return Call(route, read_fields({**raw, **match.in_path}, route.request), scope)
+
+
+def path_below(scope: Scope) -> str:
+    """The path of a request, below what the application is mounted at."""
+    path, root = scope["path"], scope.get("root_path", "")
+    assert isinstance(path, str)
+    return path.removeprefix(root) if root else path
+
+
+async def body_within(max_bytes: int, scope: Scope, receive: Receive) -> bytes | None:
+    """The body of a request, or None where it is larger; no more than that is ever held."""
+    length = header(scope, b"content-length")
+    if length.isdecimal() and int(length[:20]) > max_bytes:
+        return None
+    chunks: list[bytes] = []
+    n_bytes = 0
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(chunks)
+        chunk = message.get("body", b"")
+        n_bytes += len(chunk)
+        if n_bytes > max_bytes:
+            return None
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A header of a request, or an empty text."""
+    for key, value in scope["headers"]:
+        if key == name:
+            assert isinstance(value, bytes)
+            return value.decode("latin-1")
+    return ""
+
+
+def _check_content_type(scope: Scope) -> None:
+    found = header(scope, b"content-type")
+    if not found:
+        raise UsageError(f"Bad Request. Content-Type header is missing: send {_JSON}")
+    if found.partition(";")[0].strip().lower() != _JSON:
+        raise UsageError(f"Bad Request. Content-Type must be one of ['{_JSON}'], not {shown(found)}")
+
+
+def _too_large(route: Route) -> Fault:
+    return Fault(
+        "REQUEST_TOO_LARGE",
+        f"the body is larger than {route.max_bytes} bytes, which is the most that "
+        f"{route.path} takes: send it in parts",
+    )
+
+
+async def _send_no_route(send: Send, allowed: frozenset[str]) -> None:
+    if not allowed:
+        await send_fault(send, Fault("ENDPOINT_NOT_FOUND", "there is nothing at this path"))
+        return
+    methods = ", ".join(sorted(allowed))
+    body = to_bytes({"error_code": "BAD_REQUEST", "message": f"this path takes {methods}"})
+    headers = (("content-type", _JSON), ("allow", methods))
+    await send_body(send, 405, headers, body)
