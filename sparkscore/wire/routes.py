@@ -21,6 +21,7 @@ class Base(StrEnum):
     MLFLOW = "/api/2.0/mlflow"
     ARTIFACTS = "/api/2.0/mlflow-artifacts"
     SERVER = "/api/3.0/mlflow"
+    OWN = "/api/2.0/sparkscore"
     ROOT = ""
 
 
@@ -75,7 +76,7 @@ class Route:
 
 def all_routes() -> Mapping[str, Route]:
     """Every route by its name."""
-    from sparkscore.wire import routes_artifacts, routes_models, routes_runs
+    from sparkscore.wire import routes_artifacts, routes_models, routes_own, routes_runs
 
     tables = (
         routes_runs.EXPERIMENTS,
@@ -86,5 +87,6 @@ def all_routes() -> Mapping[str, Route]:
         routes_models.LOGGED_MODELS,
         routes_models.REGISTERED_MODELS,
         routes_models.VERSIONS,
+        routes_own.PURGES,
     )
     return {route.name: route for table in tables for route in table}

@@ -12,6 +12,7 @@ from sparkscore.wire.shapes_of_records import (
     REGISTERED_MODEL,
     TAG,
     VERSION,
+    VERSION_STATUS,
 )
 
 _MODEL_ID = text("model_id", required=True)
@@ -55,6 +56,7 @@ LOGGED_MODELS = (
                 text("source_run_id"),
                 each("params", PARAM, at_most=1000),
                 each("tags", TAG, at_most=1000),
+                text("model_id"),  # ours, as in create_run
             ),
         ),
         _MODEL,
@@ -239,6 +241,9 @@ VERSIONS = (
             text("run_link"),
             text("description"),
             text("model_id"),
+            # Ours: a version that is PENDING_REGISTRATION until update_version finishes it.
+            enum("status", VERSION_STATUS),
+            text("user_id"),
         ),
         _ONE_VERSION,
     ),
@@ -246,7 +251,16 @@ VERSIONS = (
         "update_version",
         "PATCH",
         "/model-versions/update",
-        _of_model("UpdateVersion", _VERSION, text("description", may_be_empty=True)),
+        _of_model(
+            "UpdateVersion",
+            _VERSION,
+            text("description", may_be_empty=True),
+            # Ours: how a pending version ends.
+            enum("status", VERSION_STATUS),
+            text("source"),
+            text("digest"),
+            text("status_message"),
+        ),
         _ONE_VERSION,
     ),
     Route(

@@ -131,6 +131,7 @@ RUNS = (
                 text("run_name"),
                 int64("start_time"),
                 each("tags", TAG),
+                text("run_id"),  # ours: chosen by the caller, so that a repeated call adds nothing
             ),
         ),
         Shape("CreateRunAnswer", (one("run", RUN),)),
