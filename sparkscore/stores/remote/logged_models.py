@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparkscore.errors import UsageError
 from sparkscore.records import LoggedModel, LoggedModelStatus
 from sparkscore.search import FieldKind, Order, Page, Query
 from sparkscore.stores import rules
@@ -76,8 +75,7 @@ class RemoteLoggedModelStore:
 
     def finish_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
         """See LoggedModelStore."""
-        if status is LoggedModelStatus.PENDING:
-            raise UsageError(f"logged model {model_id!r} cannot be finished as {status}")
+        rules.check_finish_logged(status)
         fields = {"model_id": model_id, "status": status.value}
         return _model(self._server.ask("finish_logged_model", fields))
 

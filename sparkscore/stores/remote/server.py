@@ -364,5 +364,6 @@ def _error(answer: httpx.Response) -> SparkscoreError:
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
-    said = str(answer.headers.get("retry-after", ""))
-    return min(float(said), _LONGEST_WAIT_S) if said.isdigit() else 0.0
+    said: str = answer.headers.get("retry-after", "")
+    seconds = float(said) if said.isdecimal() else 0.0
+    return min(seconds, _LONGEST_WAIT_S)
