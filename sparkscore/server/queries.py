@@ -1,0 +1,50 @@
+"""From the words of a request to the tree of a search."""
+
+from __future__ import annotations
+
+from sparkscore.search import Order, Query, Searchable, View
+from sparkscore.search_grammar import parse_filter, parse_order_by
+from sparkscore.wire.reading import Given
+
+
+def read_query(
+    given: Given, searchable: Searchable, *, default_limit: int, view: str = "view_type"
+) -> Query:
+    """The search that a request asks for.
+
+    Args:
+        given: With `filter`, `order_by`, `max_results` and `page_token`, all of them optional.
+        searchable: What is searched.
+        default_limit: The size of a page where none was asked for.
+        view: The field that says which stages of life are looked at.
+
+    Raises:
+        UsageError: The filter or an order does not parse; points at the place.
+    """
+    return Query(
+        where=parse_filter(given.text("filter"), searchable),
+        order=parse_order_by(given.texts("order_by"), searchable),
+        view=View(given.text(view, View.ACTIVE_ONLY)),
+        limit=given.whole("max_results", default_limit),
+        token=given.text("page_token") or None,
+    )
+
+
+def read_model_query(given: Given, searchable: Searchable, *, default_limit: int) -> Query:
+    """The search of logged models that a request asks for; its orders are objects, not text.
+
+    Raises:
+        UsageError: The filter or an order does not parse.
+    """
+    order: list[Order] = []
+    for item in given.each("order_by"):
+        (asked,) = parse_order_by((item.text("field_name"),), searchable)
+        name = item.text("dataset_name")
+        dataset = (name, item.text("dataset_digest")) if name else None
+        order.append(Order(asked.field, item.flag("ascending", True), dataset))
+    return Query(
+        where=parse_filter(given.text("filter"), searchable),
+        order=tuple(order),
+        limit=given.whole("max_results", default_limit),
+        token=given.text("page_token") or None,
+    )

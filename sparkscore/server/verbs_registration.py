@@ -1,0 +1,109 @@
+"""What the routes do that make a model version, or tell where its bytes lie."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from sparkscore.errors import (
+    InvalidNameError,
+    ModelError,
+    RecordNotFoundError,
+    SparkscoreError,
+    StoreUnavailableError,
+)
+from sparkscore.names import ArtifactPath, ModelName, parse_model_name
+from sparkscore.records import ModelVersion, VersionStatus
+from sparkscore.server.calls import Served, Verb
+from sparkscore.server.model_sources import Owner, check_source, resolve_source, source_place
+from sparkscore.server.verbs_models import parse_version
+from sparkscore.wire.reading import Given
+from sparkscore.wire.records_to_json import Json, version_to_json
+
+_LOG = logging.getLogger(__name__)
+_VERSIONS_TAG = "mlflow.modelVersions"
+_PACKAGE_FILE = "MLmodel"
+
+
+def create_version(served: Served, given: Given) -> Json:
+    """The next version of a model, READY at once, with a digest where its bytes are kept here."""
+    name, source = parse_model_name(given.text("name")), given.text("source")
+    run_id, model_id = given.text("run_id"), given.text("model_id")
+    served.models.get_model(name)
+    check_source(served, source, Owner(run_id, model_id))
+    pending = served.models.create_version(
+        name,
+        source=source,
+        run_id=run_id,
+        description=given.text("description"),
+        tags=given.pairs("tags"),
+        run_link=given.text("run_link"),
+        model_id=model_id,
+    )
+    ready = _finished(served, pending)
+    if model_id:
+        _tag_logged_model(served, model_id, ready)
+    return {"model_version": version_to_json(ready)}
+
+
+def get_download_uri(served: Served, given: Given) -> Json:
+    """Where a client finds the bytes of a version."""
+    version = served.models.get_version(parse_model_name(given.text("name")), parse_version(given))
+    return {"artifact_uri": resolve_source(served, version.source)}
+
+
+def _finished(served: Served, pending: ModelVersion) -> ModelVersion:
+    name = ModelName(pending.name)
+    try:
+        digest = _digest(served, pending.source)
+        return served.models.finish_version(
+            name, pending.version, VersionStatus.READY, digest=digest
+        )
+    except SparkscoreError as exc:
+        # The one who asked is told, and asks again: this number must not stay pending for ever.
+        with suppress(StoreUnavailableError):
+            served.models.finish_version(
+                name, pending.version, VersionStatus.FAILED_REGISTRATION, message=str(exc)[:500]
+            )
+        raise
+
+
+def _digest(served: Served, source: str) -> str:
+    """The package digest of a source that is kept here, or "" where it is not, or no package."""
+    from sparkscore.package.manifest import compute_seal
+
+    try:
+        place = source_place(served, source)
+    except (RecordNotFoundError, InvalidNameError):
+        return ""
+    if place is None or not _is_package(served, place):
+        return ""
+    with tempfile.TemporaryDirectory(prefix="sparkscore-register-") as folder:
+        try:
+            return compute_seal(served.artifacts.get(place, Path(folder) / "package")).digest
+        except ModelError as exc:
+            _LOG.warning("version without a digest, since %s is no package: %s", source, exc)
+            return ""
+
+
+def _is_package(served: Served, place: ArtifactPath) -> bool:
+    listed = served.artifacts.list(place)
+    return any(item.path.rpartition("/")[2] == _PACKAGE_FILE for item in listed)
+
+
+def _tag_logged_model(served: Served, model_id: str, version: ModelVersion) -> None:
+    """Say in the logged model's tag which versions were made of it, as clients read it."""
+    tags = served.logged_models.get_logged_model(model_id).tags
+    try:
+        held: object = json.loads(tags.get(_VERSIONS_TAG, "[]"))
+    except (ValueError, RecursionError):
+        held = []
+    known = held if isinstance(held, list) else []
+    named = json.dumps([*known, {"name": version.name, "version": version.version}])
+    served.logged_models.set_logged_model_tags(model_id, {_VERSIONS_TAG: named})
+
+
+VERBS: dict[str, Verb] = {"create_version": create_version, "get_download_uri": get_download_uri}
