@@ -15,6 +15,7 @@ from sparkscore.conf.settings import masked
 from sparkscore.errors import (
     ConfigError,
     EngineUnfitError,
+    InvalidNameError,
     SignatureMismatchError,
     TargetError,
     shown,
