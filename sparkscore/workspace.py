@@ -15,6 +15,7 @@ from sparkscore.conf.settings import masked
 from sparkscore.errors import (
     ConfigError,
     EngineUnfitError,
+    InvalidNameError,
     SignatureMismatchError,
     TargetError,
     shown,
@@ -24,7 +25,7 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
-from sparkscore.stores.models_base import ModelStore
+from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 from sparkscore.stores.outbox import OutboxRunStore
 from sparkscore.tracking import Tracking
 
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
     from sparkscore.spark.jars import JarSource
     from sparkscore.spark.node_cache import NodeLimits
     from sparkscore.spark.session import SessionSettings
+    from sparkscore.stores.remote import RemoteStores
     from sparkscore.stores.sql import SqlStores
+
+_SERVER_ROOT = "mlflow-artifacts:/"
+_DATABASES = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,45 @@ class Workspace:
 
         Raises:
             ConfigError: artifacts.uri is of a kind that is not supported.
+            MissingExtraError: The library that opens it is not installed.
         """
-        uri = self.settings.artifacts.uri
-        self._check("artifacts.uri", uri, ("", "file"), "a folder or file:///FOLDER")
-        return LocalArtifactStore.at(uri)
+        key = "artifacts.uri"
+        is_kept_by_server = self.resolved.origins[key] == "default" and self._remote is not None
+        uri = _SERVER_ROOT if is_kept_by_server else self.settings.artifacts.uri
+        try:
+            return self.artifacts_at(uri)
+        except InvalidNameError as exc:
+            where = f"{shown(masked(key, uri))} ({self.resolved.origins[key]})"
+            raise ConfigError(f"setting {key!r} is {where}: {exc}") from exc
 
     def artifacts_at(self, uri: str) -> ArtifactStore:
         """The files below the artifact URI of a run, wherever that lies.
 
         Raises:
             InvalidNameError: The URI is of a kind that is not supported.
+            MissingExtraError: The library that opens it is not installed.
         """
-        return LocalArtifactStore.at(uri)
+        scheme = urlsplit(uri).scheme
+        if scheme in ("", "file"):
+            return LocalArtifactStore.at(uri)
+        if scheme == "mlflow-artifacts":
+            if self._remote is None:
+                raise InvalidNameError(
+                    f"artifact location {shown(uri)} is kept by a tracking server: set "
+                    "tracking.uri to its address"
+                )
+            return self._remote.artifacts_at(uri)
+        from sparkscore.stores.object_files import ObjectArtifactStore
+
+        return ObjectArtifactStore.at(uri, s3_endpoint=self.settings.artifacts.s3_endpoint)
+
+    @property
+    def keeps_models_in_runs(self) -> bool:
+        """Whether packages lie with the runs that made them.
+
+        A server that keeps files takes as a version's place only one of a run or logged model.
+        """
+        return self.artifacts.root_uri == _SERVER_ROOT.rstrip("/")
 
     @cached_property
     def runs(self) -> RunStore:
@@ -133,7 +165,16 @@ class Workspace:
         uri = self.settings.registry.uri
         if uri is None:
             return self._tracking_stores.models
-        return self._sql("registry.uri", uri).models
+        return self._stores("registry.uri", uri).models
+
+    @cached_property
+    def logged_models(self) -> LoggedModelStore:
+        """Models of experiments.
+
+        Raises:
+            ConfigError: tracking.uri or artifacts.uri is of a kind that is not supported.
+        """
+        return self._tracking_stores.logged_models
 
     @property
     def trust(self) -> TrustPolicy:
@@ -388,19 +429,47 @@ class Workspace:
         return session, session is not before
 
     @cached_property
-    def _tracking_stores(self) -> SqlStores:
-        return self._sql("tracking.uri", self.settings.tracking.uri)
+    def _tracking_stores(self) -> SqlStores | RemoteStores:
+        return self._remote or self._stores("tracking.uri", self.settings.tracking.uri)
 
-    def _sql(self, key: str, uri: str) -> SqlStores:
-        self._check(key, uri, ("sqlite",), "sqlite:///FILE")
+    @cached_property
+    def _remote(self) -> RemoteStores | None:
+        """The tracking server's stores, if there is a server."""
+        uri = self.settings.tracking.uri
+        return self._open_remote("tracking.uri", uri) if _is_server(uri) else None
+
+    def _stores(self, key: str, uri: str) -> SqlStores | RemoteStores:
+        if _is_server(uri):
+            return self._open_remote(key, uri)
+        if urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
+            raise ConfigError(
+                f"setting {key!r} is {shown(masked(key, uri))} ({self.resolved.origins[key]}): "
+                "give sqlite:///FILE, postgresql://HOST/DATABASE or a server's http://HOST:PORT"
+            )
         # SQLAlchemy takes longer to load than most commands take to run.
         from sparkscore.stores.sql import open_sql
 
         return open_sql(uri, self.artifacts.root_uri)
 
-    def _check(self, key: str, uri: str, schemes: tuple[str, ...], supported: str) -> None:
-        if urlsplit(uri).scheme.partition("+")[0] not in schemes:
-            raise ConfigError(
-                f"setting {key!r} is {shown(masked(key, uri))} ({self.resolved.origins[key]}): "
-                f"this release supports {supported}"
-            )
+    def _open_remote(self, key: str, uri: str) -> RemoteStores:
+        from sparkscore.stores.remote import Access, open_remote
+
+        client = self.settings.client
+        access = Access(
+            username=client.username or "",
+            password=client.password or "",
+            token=client.token or "",
+            timeout_s=client.timeout_s,
+            max_tries=client.max_retries + 1,
+            ca_file=client.ca_file,
+            client_cert=client.client_cert,
+            insecure_tls=client.insecure_tls,
+        )
+        try:
+            return open_remote(uri, access)
+        except InvalidNameError as exc:
+            raise ConfigError(f"setting {key!r} ({self.resolved.origins[key]}): {exc}") from exc
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https")

@@ -29,6 +29,18 @@ _MLFLOW_VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking.uri",
     "MLFLOW_REGISTRY_URI": "registry.uri",
     "MLFLOW_EXPERIMENT_NAME": "tracking.experiment",
+    "MLFLOW_EXPERIMENT_ID": "tracking.experiment_id",
+    "MLFLOW_RUN_ID": "tracking.run_id",
+    "MLFLOW_TRACKING_USERNAME": "client.username",
+    "MLFLOW_TRACKING_PASSWORD": "client.password",
+    "MLFLOW_TRACKING_TOKEN": "client.token",
+    "MLFLOW_TRACKING_INSECURE_TLS": "client.insecure_tls",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": "client.ca_file",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH": "client.client_cert",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "client.timeout_s",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "client.max_retries",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "tracking.system_metrics",
+    "MLFLOW_S3_ENDPOINT_URL": "artifacts.s3_endpoint",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "trust.allow_code",
 }
 _TARGET = re.compile(r"[\w\-]+", re.ASCII)

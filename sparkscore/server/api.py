@@ -197,7 +197,9 @@ def _check_content_type(scope: Scope) -> None:
     if not found:
         raise UsageError(f"Bad Request. Content-Type header is missing: send {_JSON}")
     if found.partition(";")[0].strip().lower() != _JSON:
-        raise UsageError(f"Bad Request. Content-Type must be one of ['{_JSON}'], not {shown(found)}")
+        raise UsageError(
+            f"Bad Request. Content-Type must be one of ['{_JSON}'], not {shown(found)}"
+        )
 
 
 def _too_large(route: Route) -> Fault:

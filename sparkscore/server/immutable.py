@@ -86,5 +86,3 @@ def _immutable(path: ArtifactPath, version: ModelVersion) -> InvalidStateError:
         f"artifact {path!r} is of version {version.version} of model {version.name!r}, which is "
         "READY and never changes: write elsewhere and register a new version, or delete this one"
     )
-
-

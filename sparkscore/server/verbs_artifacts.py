@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sparkscore
 from sparkscore.names import parse_run_id
 from sparkscore.server.artifact_places import below, parse_safe_path, relative_to, served_place
 from sparkscore.server.calls import RefusedError, Served, Verb
@@ -60,6 +61,7 @@ def get_server_info(served: Served, given: Given) -> Json:  # noqa: ARG001 - a v
         "presigned_upload_run_id_supported": False,
         "presigned_upload_model_id_supported": False,
         "features_enabled": {"gateway": False},
+        "sparkscore_version": sparkscore.__version__,
     }
 
 

@@ -14,10 +14,10 @@ from sparkscore.wire.records_to_json import Json, logged_model_to_json, page_to_
 
 
 def create_logged_model(served: Served, given: Given) -> Json:
-    """A new PENDING logged model under an id of the server's."""
+    """A new PENDING logged model, under an id of the server's unless our client chose one."""
     model = served.logged_models.create_logged_model(
         given.text("experiment_id"),
-        model_id=f"m-{uuid.uuid4().hex}",
+        model_id=given.text("model_id") or f"m-{uuid.uuid4().hex}",
         name=given.text("name") or random_name(),
         model_type=given.text("model_type"),
         source_run_id=given.text("source_run_id"),

@@ -48,9 +48,7 @@ def get_metric_history_bulk_interval(served: Served, given: Given) -> Json:
     low, high = _interval(given)
     histories = [
         (run_id, [point for point in history if low <= point.step <= high])
-        for run_id, history in _histories(
-            served, given.texts("run_ids"), given.text("metric_key")
-        )
+        for run_id, history in _histories(served, given.texts("run_ids"), given.text("metric_key"))
     ]
     steps = sorted({point.step for _, history in histories for point in history})
     taken = set(_evenly(steps, given.whole("max_results", _DEFAULT_SAMPLE)))
@@ -79,9 +77,7 @@ def _histories(
 def _interval(given: Given) -> tuple[int, int]:
     low, high = given.whole_or_none("start_step"), given.whole_or_none("end_step")
     if (low is None) != (high is None):
-        raise UsageError(
-            "If either start step or end step are specified, both must be specified."
-        )
+        raise UsageError("If either start step or end step are specified, both must be specified.")
     if low is None or high is None:
         return -(2**63), 2**63 - 1
     if low > high:

@@ -112,16 +112,6 @@ def get_version_by_alias(served: Served, given: Given) -> Json:
     return {"model_version": version_to_json(version)}
 
 
-def update_version(served: Served, given: Given) -> Json:
-    """The version with another description."""
-    name, number = _name(given), parse_version(given)
-    if "description" in given:
-        version = served.models.describe_version(name, number, given.text("description"))
-    else:
-        version = served.models.get_version(name, number)
-    return {"model_version": version_to_json(version)}
-
-
 def delete_version(served: Served, given: Given) -> Json:
     """Remove a version; its number is not used again."""
     served.models.delete_version(_name(given), parse_version(given))
@@ -238,7 +228,6 @@ VERBS: dict[str, Verb] = {
     "set_alias": set_alias,
     "delete_alias": delete_alias,
     "get_version_by_alias": get_version_by_alias,
-    "update_version": update_version,
     "delete_version": delete_version,
     "get_version": get_version,
     "search_versions": search_versions,

@@ -11,6 +11,7 @@ from pathlib import Path
 from sparkscore.errors import (
     InvalidNameError,
     ModelError,
+    PackageDigestError,
     RecordNotFoundError,
     SparkscoreError,
     StoreUnavailableError,
@@ -29,7 +30,10 @@ _PACKAGE_FILE = "MLmodel"
 
 
 def create_version(served: Served, given: Given) -> Json:
-    """The next version of a model, READY at once, with a digest where its bytes are kept here."""
+    """The next version of a model, READY at once, with a digest where its bytes are kept here.
+
+    One that is asked for as PENDING_REGISTRATION stays so until `update_version` finishes it.
+    """
     name, source = parse_model_name(given.text("name")), given.text("source")
     run_id, model_id = given.text("run_id"), given.text("model_id")
     served.models.get_model(name)
@@ -42,17 +46,54 @@ def create_version(served: Served, given: Given) -> Json:
         tags=given.pairs("tags"),
         run_link=given.text("run_link"),
         model_id=model_id,
+        user_id=given.text("user_id"),
     )
+    if given.text("status") == VersionStatus.PENDING_REGISTRATION:
+        return {"model_version": version_to_json(pending)}
     ready = _finished(served, pending)
     if model_id:
         _tag_logged_model(served, model_id, ready)
     return {"model_version": version_to_json(ready)}
 
 
+def update_version(served: Served, given: Given) -> Json:
+    """The version with another description, or finished where a status is given."""
+    name, number = parse_model_name(given.text("name")), parse_version(given)
+    version = served.models.get_version(name, number)
+    if "description" in given:
+        version = served.models.describe_version(name, number, given.text("description"))
+    if "status" in given:
+        version = _ended(served, version, given)
+    return {"model_version": version_to_json(version)}
+
+
 def get_download_uri(served: Served, given: Given) -> Json:
     """Where a client finds the bytes of a version."""
     version = served.models.get_version(parse_model_name(given.text("name")), parse_version(given))
     return {"artifact_uri": resolve_source(served, version.source)}
+
+
+def _ended(served: Served, pending: ModelVersion, given: Given) -> ModelVersion:
+    """A pending version as its client says that it ended; what is kept here is looked at."""
+    status, source = VersionStatus(given.text("status")), given.text("source") or pending.source
+    digest = given.text("digest")
+    check_source(served, source, Owner(pending.run_id, pending.model_id))
+    if status is VersionStatus.READY:
+        found = _digest(served, source)
+        if found and digest and found != digest:
+            raise PackageDigestError(
+                f"the package at {source} has digest {found}, but the client says {digest}: "
+                "upload it again and register that"
+            )
+        digest = digest or found
+    return served.models.finish_version(
+        ModelName(pending.name),
+        pending.version,
+        status,
+        source=source,
+        digest=digest,
+        message=given.text("status_message"),
+    )
 
 
 def _finished(served: Served, pending: ModelVersion) -> ModelVersion:
@@ -106,4 +147,8 @@ def _tag_logged_model(served: Served, model_id: str, version: ModelVersion) -> N
     served.logged_models.set_logged_model_tags(model_id, {_VERSIONS_TAG: named})
 
 
-VERBS: dict[str, Verb] = {"create_version": create_version, "get_download_uri": get_download_uri}
+VERBS: dict[str, Verb] = {
+    "create_version": create_version,
+    "get_download_uri": get_download_uri,
+    "update_version": update_version,
+}

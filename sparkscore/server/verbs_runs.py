@@ -46,7 +46,7 @@ def create_run(served: Served, given: Given) -> Json:
     name = name or tagged or random_name()
     run = served.runs.create_run(
         given.text("experiment_id") or DEFAULT_EXPERIMENT_ID,
-        run_id=RunId(uuid.uuid4().hex),
+        run_id=parse_run_id(given.text("run_id") or uuid.uuid4().hex),
         run_name=name,
         user_id=given.text("user_id"),
         start_time_ms=given.whole("start_time", served.clock()),

@@ -184,6 +184,7 @@ SERVER = (
                 flag("presigned_upload_run_id_supported"),
                 flag("presigned_upload_model_id_supported"),
                 one("features_enabled", Shape("Features", (flag("gateway"),))),
+                text("sparkscore_version"),  # ours alone: our clients ask more of our servers
             ),
         ),
         base=Base.SERVER,

@@ -253,9 +253,7 @@ class RemoteRunStore:
         page = self.metric_history_page(run_id, key, limit=_HISTORY_PAGE)
         points += page.items
         while page.next_token is not None:
-            page = self.metric_history_page(
-                run_id, key, limit=_HISTORY_PAGE, token=page.next_token
-            )
+            page = self.metric_history_page(run_id, key, limit=_HISTORY_PAGE, token=page.next_token)
             points += page.items
         return sorted(points, key=rules.metric_order)
 

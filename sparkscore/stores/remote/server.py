@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -26,7 +27,7 @@ from sparkscore.errors import (
 )
 from sparkscore.wire.reading import Given, read_body, read_fields
 from sparkscore.wire.records_to_json import Json, to_bytes
-from sparkscore.wire.routes import Base, Route, all_routes
+from sparkscore.wire.routes import Route, all_routes
 from sparkscore.wire.statuses import error_of
 
 _Answer = TypeVar("_Answer")
@@ -62,8 +63,6 @@ _NOT_TWICE = frozenset(
     }
 )
 """Routes that do, or say, something else when they are asked again after an answer was lost."""
-_SERVER_INFO = f"{Base.SERVER}/server-info"
-_VERSION_KEY = "sparkscore_version"
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,9 @@ class RemoteServer:
         """
         if self._is_sparkscore is None:
             try:
-                raw = read_body(self.send("GET", _SERVER_INFO).content)
-            except (RecordNotFoundError, UsageError):
-                raw = {}  # MLflow's before 3.5 know no such page.
-            self._is_sparkscore = _VERSION_KEY in raw
+                self._is_sparkscore = "sparkscore_version" in self.ask("get_server_info")
+            except RecordNotFoundError:
+                self._is_sparkscore = False  # MLflow's of older releases have no such page.
         return self._is_sparkscore
 
     def refuse_mlflow(self, what: str) -> None:
@@ -162,7 +160,7 @@ class RemoteServer:
             StoreUnavailableError: The server did not answer, or not in its protocol.
             SparkscoreError: What the server says, by the class of `wire.statuses`.
         """
-        route = all_routes()[name]
+        route = _routes()[name]
         given = {key: value for key, value in (fields or {}).items() if value is not None}
         path, rest = _filled(route, given)
         is_get = route.method == "GET"
@@ -220,11 +218,11 @@ class RemoteServer:
             n_tries += 1
             try:
                 return once()
-            except _Failed as exc:
+            except _FailedError as exc:
                 if n_tries >= self._access.max_tries or not (is_repeatable or exc.is_undone):
                     raise exc.as_unavailable(self.uri) from exc
                 wait_s = max(exc.retry_after_s, self._wait_s(n_tries))
-            except httpx.TransportError as exc:
+            except httpx.RequestError as exc:
                 undone = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
                 if n_tries >= self._access.max_tries or not (is_repeatable or undone):
                     raise StoreUnavailableError(
@@ -249,7 +247,7 @@ class RemoteServer:
             )
         error = _error(answer)
         if isinstance(error, StoreUnavailableError):
-            raise _Failed(str(error), answer.status_code, _retry_after_s(answer)) from error
+            raise _FailedError(str(error), answer.status_code, _retry_after_s(answer)) from error
         if answer.status_code in _UNKNOWN:
             raise UsageError(
                 f"{self.uri} refuses this client ({answer.status_code}: {error}): set "
@@ -281,7 +279,9 @@ class RemoteServer:
         Raises:
             SparkscoreError: As `check`.
         """
-        with self.client.stream("GET", self.uri + path) as answer:
+        # A file's bytes as they are: what is unpacked on the way has no length to compare.
+        headers = {"Accept-Encoding": "identity"}
+        with self.client.stream("GET", self.uri + path, headers=headers) as answer:
             if not answer.is_success:
                 answer.read()
             self.check(answer)
@@ -308,7 +308,7 @@ class RemoteServer:
         return longest * (0.5 + 0.5 * self._jitter())
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     """An answer that may be another one the next time."""
 
     def __init__(self, message: str, status: int, retry_after_s: float) -> None:
@@ -321,9 +321,12 @@ class _Failed(Exception):
         return StoreUnavailableError(f"{uri} failed: {self}. Run again when it is well")
 
 
-def _auth(
-    access: Access, username: str | None, password: str | None
-) -> tuple[str, str] | None:
+@cache
+def _routes() -> Mapping[str, Route]:
+    return all_routes()
+
+
+def _auth(access: Access, username: str | None, password: str | None) -> tuple[str, str] | None:
     if access.username:
         return access.username, access.password
     return None if username is None else (username, password or "")
@@ -361,5 +364,6 @@ def _error(answer: httpx.Response) -> SparkscoreError:
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
-    said = answer.headers.get("retry-after", "")
-    return min(float(said), _LONGEST_WAIT_S) if said.isdigit() else 0.0
+    said: str = answer.headers.get("retry-after", "")
+    seconds = float(said) if said.isdecimal() else 0.0
+    return min(seconds, _LONGEST_WAIT_S)
