@@ -6,7 +6,7 @@ Most options have the name, and the environment variable, of their twin of `mlfl
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from sparkscore.cli.context import global_options, note, open_workspace
+from sparkscore.cli.context import all_overrides, conf_options, note, open_workspace
 from sparkscore.errors import ConfigError, shown
 from sparkscore.workspace import Workspace
 
@@ -84,7 +84,9 @@ class _Opening:
     envvar="MLFLOW_SERVE_ARTIFACTS",
     help="Whether files of new experiments go through the server.",
 )
-@click.option("--static-prefix", default="", envvar="MLFLOW_STATIC_PREFIX", help="Such as /tracking.")
+@click.option(
+    "--static-prefix", default="", envvar="MLFLOW_STATIC_PREFIX", help="Such as /tracking."
+)
 @click.option(
     "--allowed-hosts",
     default="",
@@ -140,19 +142,19 @@ def command(
         source_pattern=os.environ.get("MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX", ""),
         cut_long_values=_is_true(os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true")),
     )
-    given = {
+    given: dict[str, str | None] = {
         "tracking.uri": backend_store_uri,
         "registry.uri": registry_store_uri,
         "artifacts.uri": artifacts_destination,
     }
-    overrides = {key: value for key, value in given.items() if value is not None}
+    overrides: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     # Opened here too, so that a wrong setting is told before anything listens.
     destination = open_workspace(overrides).artifacts.root_uri
-    options = global_options()
+    conf, target = conf_options()
     opening = _Opening(
-        conf=options.conf,
-        target=options.target,
-        overrides={**options.assigned, **overrides},
+        conf=conf,
+        target=target,
+        overrides=all_overrides(overrides),
         artifact_root=default_artifact_root or (_PROXIED if serve_artifacts else destination),
         settings=settings,
     )
@@ -160,22 +162,20 @@ def command(
     def announce(url: str) -> None:
         note(f"sparkscore answers at {url}{settings.static_prefix}; stop it with Ctrl-C")
 
-    serve(
-        partial(_open_app, opening), Listen(host, port, workers, insecure_no_auth), announce
-    )
+    serve(partial(_open_app, opening), Listen(host, port, workers, insecure_no_auth), announce)
 
 
 def _open_app(opening: _Opening) -> ASGIApp:
     from sparkscore.server.calls import Served
     from sparkscore.server.tracking_app import tracking_app
 
-    workspace = Workspace.open(opening.conf, opening.target, opening.overrides)
-    stores = workspace.stores_for(opening.artifact_root)
+    opened = Workspace.open(opening.conf, opening.target, opening.overrides)
+    workspace = replace(opened, artifact_root=opening.artifact_root)
     return tracking_app(
         Served(
-            runs=stores.runs,
-            models=stores.models,
-            logged_models=stores.logged_models,
+            runs=workspace.runs,
+            models=workspace.models,
+            logged_models=workspace.logged_models,
             artifacts=workspace.artifacts,
             settings=opening.settings,
         )

@@ -130,7 +130,7 @@ def told(do: Callable[[], bytes | RefusedError], route: Route) -> Told:
         elif fault.code == "TEMPORARILY_UNAVAILABLE":
             _LOG.warning("%s: %s", route.name, exc)
         return fault
-    except Exception:  # the outer edge: a client is told no more than that it failed
+    except Exception:  # noqa: BLE001 - the outer edge: a client is told no more than that it failed
         _LOG.exception("%s failed", route.name)
         return Fault("INTERNAL_ERROR", "the server failed; its log says why")
 

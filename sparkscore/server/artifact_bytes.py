@@ -131,9 +131,9 @@ class ByteRoutes:
             arrival.append(Arrival(self._served.artifacts, place, call))
             return b""
 
-        answered = await to_thread.run_sync(told, begin, match.route)
+        begun = await to_thread.run_sync(told, begin, match.route)
         if not arrival:
-            await _refuse(send, answered)
+            await _refuse(send, begun)
             return
         try:
             answered = await self._receive(arrival[0], match, receive)

@@ -90,7 +90,9 @@ class Pages:
     def experiment(self, experiment_id: str, token: str) -> str:
         """The runs of an experiment, newest first."""
         experiment = self._served.runs.get_experiment(experiment_id)
-        page = self._served.runs.search_runs([experiment_id], Query(limit=_PAGE, token=token or None))
+        page = self._served.runs.search_runs(
+            [experiment_id], Query(limit=_PAGE, token=token or None)
+        )
         runs = _table(
             ("Run", "Status", "Started", "User", "Metrics"),
             [
@@ -126,8 +128,10 @@ class Pages:
         )
         metrics = _table(
             ("Metric", "Value", "Step"),
-            [(key, _number(run.metrics[key].value), run.metrics[key].step)
-             for key in sorted(run.metrics)],
+            [
+                (key, _number(run.metrics[key].value), run.metrics[key].step)
+                for key in sorted(run.metrics)
+            ],
             "None.",
         )
         body = f"{facts}<h2>Metrics</h2>{metrics}<h2>Params</h2>{_pairs(run.params)}"
@@ -138,8 +142,10 @@ class Pages:
         model = self._served.models.get_model(parse_model_name(name))
         versions = _table(
             ("Version", "Status", "Stage", "Aliases", "Created", "Digest", "Run"),
-            [self._version(version) for version in
-             self._served.models.list_versions(ModelName(model.name))],
+            [
+                self._version(version)
+                for version in self._served.models.list_versions(ModelName(model.name))
+            ],
             "No version yet.",
         )
         told = f"<p>{escape(model.description)}</p>" if model.description else ""
@@ -162,7 +168,7 @@ class Pages:
 
     def fault(self, error: SparkscoreError) -> str:
         """What went wrong, for a person."""
-        return self._page("Not found" if error.exit_code != 75 else "Not now", _paragraph(error))
+        return self._page("Not now" if error.retryable else "Not found", _paragraph(error))
 
     def _version(self, version: ModelVersion) -> Sequence[Cell]:
         run = self._link(f"/runs/{version.run_id}", version.run_id[:8]) if version.run_id else ""

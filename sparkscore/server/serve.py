@@ -69,13 +69,12 @@ def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) ->
     )
     announce(_url(listen.host, bound))
     try:
-        server = uvicorn.Server(config)
         if listen.n_workers == 1:
-            server.run(sockets=[bound])
+            uvicorn.Server(config).run(sockets=[bound])
         else:
             from uvicorn.supervisors import Multiprocess
 
-            Multiprocess(config, target=server.run, sockets=[bound]).run()
+            Multiprocess(config, sockets=[bound]).run()
     finally:
         bound.close()
 

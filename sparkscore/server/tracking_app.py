@@ -19,6 +19,7 @@ from sparkscore.server import (
     verbs_logged_models,
     verbs_metrics,
     verbs_models,
+    verbs_own,
     verbs_registration,
     verbs_runs,
 )
@@ -57,6 +58,7 @@ def all_verbs() -> Mapping[str, Verb]:
         verbs_logged_models,
         verbs_models,
         verbs_registration,
+        verbs_own,
     )
     return {name: verb for room in rooms for name, verb in room.VERBS.items()}
 
