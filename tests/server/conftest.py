@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from sparkscore.server.settings import ServerSettings
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import open_memory
 
+Json = dict[str, Any]
 ROOT = Path(sparkscore.__file__).parents[1]
 
 
@@ -116,11 +118,9 @@ class Client:
             return self.http.request(method, url, params=params or None)  # type: ignore[arg-type]
         return self.http.request(method, url, json=body)
 
-    def done(
-        self, method: str, path: str, body: object = None, /, **query: object
-    ) -> dict[str, object]:
+    def done(self, method: str, path: str, body: object = None, /, **query: object) -> Json:
         """The object that a request is answered with, which must be a 200."""
         answer = self.call(method, path, body, **query)
         assert answer.status_code == 200, answer.text
-        found: dict[str, object] = answer.json()
+        found: Json = answer.json()
         return found

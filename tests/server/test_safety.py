@@ -15,8 +15,8 @@ URL = "/api/2.0/mlflow/experiments/create"
 EVIL = "<script>alert('x')</script>\"'&"
 
 
-def client_with(folder: Path, **settings: object) -> Client:
-    return client_of(tracking_app(served_in(folder, ServerSettings(**settings))))  # type: ignore[arg-type]
+def client_with(folder: Path, settings: ServerSettings | None = None) -> Client:
+    return client_of(tracking_app(served_in(folder, settings)))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,9 @@ def client_with(folder: Path, **settings: object) -> Client:
 def test_only_known_hosts_and_addresses_are_answered(
     tmp_path: Path, host: str, status: int
 ) -> None:
-    client = client_with(tmp_path, allowed_hosts=("mlflow.corp.example", "*.team.example"))
+    client = client_with(
+        tmp_path, ServerSettings(allowed_hosts=("mlflow.corp.example", "*.team.example"))
+    )
     answer = client.http.get(
         "/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"host": host}
     )
@@ -65,7 +67,7 @@ def test_pages_of_other_origins_do_not_write(
 
 
 def test_a_page_of_an_allowed_origin_writes_and_its_browser_is_told_so(tmp_path: Path) -> None:
-    client = client_with(tmp_path, allowed_origins=("https://ui.example",))
+    client = client_with(tmp_path, ServerSettings(allowed_origins=("https://ui.example",)))
     headers = {"origin": "https://ui.example"}
     asked = client.http.options(URL, headers=headers)
     assert asked.status_code == 204
@@ -81,7 +83,7 @@ def test_an_address_that_others_reach_is_refused_without_authentication(host: st
 
 
 def test_everything_stands_below_the_prefix(tmp_path: Path) -> None:
-    client = client_with(tmp_path, static_prefix="/tracking")
+    client = client_with(tmp_path, ServerSettings(static_prefix="/tracking"))
     assert client.http.post(f"/tracking{URL}", json={"name": "a"}).status_code == 200
     assert client.http.post(URL, json={"name": "b"}).status_code == 404
     assert client.http.get("/tracking/health").text == "OK"
@@ -107,7 +109,7 @@ def test_pages_show_what_is_on_record_and_run_nothing_of_it(tmp_path: Path) -> N
     tags = [{"key": "t", "value": EVIL}]
     body = {"experiment_id": experiment, "run_name": f"r {EVIL}", "user_id": EVIL, "tags": tags}
     run = client.done("POST", "runs/create", body)["run"]
-    run_id = run["info"]["run_id"]  # type: ignore[index]
+    run_id = run["info"]["run_id"]
     client.done(
         "POST", "runs/log-metric", {"run_id": run_id, "key": "m", "value": 1, "timestamp": 1}
     )
@@ -141,7 +143,7 @@ def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:
 
 def test_counts_are_told_only_where_that_is_asked_for(tmp_path: Path) -> None:
     assert client_with(tmp_path).http.get("/metrics").status_code == 404
-    client = client_with(tmp_path, expose_metrics=True)
+    client = client_with(tmp_path, ServerSettings(expose_metrics=True))
     client.done("GET", "experiments/get", experiment_id="0")
     client.call("GET", "experiments/get", experiment_id="none")
     client.http.get("/evil/path")

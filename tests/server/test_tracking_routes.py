@@ -10,7 +10,7 @@ from sparkscore.server.artifact_bytes import PLACES
 from sparkscore.server.settings import ServerSettings
 from sparkscore.server.tracking_app import all_verbs, tracking_app
 from sparkscore.wire.routes import all_routes
-from tests.server.conftest import Client, client_of, served_in
+from tests.server.conftest import Client, Json, client_of, served_in
 
 
 @pytest.fixture
@@ -20,17 +20,17 @@ def client(tmp_path: Path) -> Client:
 
 def new_run(client: Client, **fields: object) -> str:
     run = client.done("POST", "runs/create", {"experiment_id": "0", **fields})["run"]
-    run_id: str = run["info"]["run_id"]  # type: ignore[index]
+    run_id: str = run["info"]["run_id"]
     return run_id
 
 
-def run_of(client: Client, run_id: str) -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = client.done("GET", "runs/get", run_id=run_id)["run"]  # type: ignore[assignment]
+def run_of(client: Client, run_id: str) -> Json:
+    found: Json = client.done("GET", "runs/get", run_id=run_id)["run"]
     return found
 
 
 def tags_of(client: Client, run_id: str) -> dict[str, str]:
-    tags: list[dict[str, str]] = run_of(client, run_id)["data"].get("tags", [])  # type: ignore[assignment]
+    tags: list[dict[str, str]] = run_of(client, run_id)["data"].get("tags", [])
     return {tag["key"]: tag["value"] for tag in tags}
 
 
@@ -136,10 +136,11 @@ def test_a_history_comes_whole_or_in_pages(client: Client) -> None:
     log_points(client, run_id, range(5))
     ask = {"run_id": run_id, "metric_key": "m"}
     whole = client.done("GET", "metrics/get-history", **ask)
-    paged, token = [], None
+    paged: list[Json] = []
+    token = None
     while token != "":
         page = client.done("GET", "metrics/get-history", max_results=2, page_token=token, **ask)
-        paged += page["metrics"]  # type: ignore[operator]
+        paged += page["metrics"]
         token = page.get("next_page_token", "")
     assert paged == whole["metrics"]
     assert len(paged) == 5
@@ -152,7 +153,7 @@ def test_histories_of_several_runs_come_run_by_run(client: Client) -> None:
         log_points(client, run_id, range(3))
     query = f"run_id={runs[1]}&run_id={runs[0]}&run_id=gone&metric_key=m&max_results=5"
     answer = client.done("GET", f"/ajax-api/2.0/mlflow/metrics/get-history-bulk?{query}")
-    found = [(point["run_id"], point["step"]) for point in answer["metrics"]]  # type: ignore[attr-defined]
+    found = [(point["run_id"], point["step"]) for point in answer["metrics"]]
     assert found == [(runs[0], 0), (runs[0], 1), (runs[0], 2), (runs[1], 0), (runs[1], 1)]
 
 
@@ -161,7 +162,7 @@ def test_a_sample_of_an_interval_keeps_first_and_last_steps(client: Client) -> N
     log_points(client, run_id, range(100))
     query = f"run_ids={run_id}&metric_key=m&start_step=10&end_step=89&max_results=8"
     answer = client.done("GET", f"metrics/get-history-bulk-interval?{query}")
-    steps = [point["step"] for point in answer["metrics"]]  # type: ignore[attr-defined]
+    steps = [point["step"] for point in answer["metrics"]]
     assert steps == [10, 20, 30, 40, 50, 60, 70, 80, 89]
 
 
@@ -173,7 +174,7 @@ def test_half_an_interval_is_refused(client: Client) -> None:
 def test_the_older_name_of_a_run_serves_as_well(client: Client) -> None:
     run_id = new_run(client)
     found = client.done("GET", "runs/get", run_uuid=run_id)["run"]
-    assert found["info"]["run_uuid"] == run_id  # type: ignore[index]
+    assert found["info"]["run_uuid"] == run_id
 
 
 def test_an_unknown_alias_is_a_wrong_value_and_an_unknown_model_is_not_found(
@@ -198,10 +199,10 @@ def test_versions_move_between_stages_by_any_case_of_their_name(client: Client) 
         client.done("POST", "model-versions/create", {"name": "net", "source": "s3://b/m"})
     for version in ("1", "2"):
         body = {"name": "net", "version": version, "stage": "pRoduction"}
-        body |= {"archive_existing_versions": "true" if version == "x" else True}  # type: ignore[dict-item]
+        body |= {"archive_existing_versions": "true"}
         client.done("POST", "model-versions/transition-stage", body)
     latest = client.done("GET", "registered-models/get-latest-versions", name="net")
-    stages = [(v["current_stage"], v["version"]) for v in latest["model_versions"]]  # type: ignore[attr-defined]
+    stages = [(v["current_stage"], v["version"]) for v in latest["model_versions"]]
     assert stages == [("Production", "2"), ("Archived", "1")]
 
 
