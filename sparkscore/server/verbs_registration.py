@@ -19,7 +19,13 @@ from sparkscore.errors import (
 from sparkscore.names import ArtifactPath, ModelName, parse_model_name
 from sparkscore.records import ModelVersion, VersionStatus
 from sparkscore.server.calls import Served, Verb
-from sparkscore.server.model_sources import Owner, check_source, resolve_source, source_place
+from sparkscore.server.model_sources import (
+    Owner,
+    check_source,
+    resolve_source,
+    run_behind,
+    source_place,
+)
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.wire.reading import Given
 from sparkscore.wire.records_to_json import Json, version_to_json
@@ -41,7 +47,7 @@ def create_version(served: Served, given: Given) -> Json:
     pending = served.models.create_version(
         name,
         source=source,
-        run_id=run_id,
+        run_id=run_id or run_behind(served, source, model_id),
         description=given.text("description"),
         tags=given.pairs("tags"),
         run_link=given.text("run_link"),
