@@ -1,4 +1,4 @@
-"""What the routes do that MLflow's protocol has not: records are removed for good, without files."""
+"""What the routes do that MLflow's protocol has not: records go for good, without their files."""
 
 from __future__ import annotations
 
