@@ -59,6 +59,8 @@ class Workspace:
     resolved: Resolved[Settings]
     announce: Callable[[str], None] | None = None
     """Told in one line what takes long, such as fetching jars."""
+    artifact_root: str | None = None
+    """URI below which new experiments of a database keep files; None: artifacts.uri."""
 
     @classmethod
     def open(
@@ -449,7 +451,7 @@ class Workspace:
         # SQLAlchemy takes longer to load than most commands take to run.
         from sparkscore.stores.sql import open_sql
 
-        return open_sql(uri, self.artifacts.root_uri)
+        return open_sql(uri, self.artifact_root or self.artifacts.root_uri)
 
     def _open_remote(self, key: str, uri: str) -> RemoteStores:
         from sparkscore.stores.remote import Access, open_remote

@@ -34,9 +34,12 @@ _COMMANDS = {
     "models": "Registered models: register, show, verify, move aliases.",
     "outbox": "Records that wait for the tracking store.",
     "runs": "Runs of the tracking store.",
+    "server": "Tracking and registry for clients of MLflow and our own.",
     "score": "Score a table with a model; show the plan of a job.",
     "setup": "Find a Java and fetch Delta's jars, once.",
+    "ui": "The same as `server`.",
 }
+_ALIASES = {"ui": "server"}
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -63,7 +66,8 @@ class LazyGroup(click.Group):
         """The command of that name, from the module of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        command: object = import_module(f"sparkscore.cli.{cmd_name}").command
+        module = _ALIASES.get(cmd_name, cmd_name)
+        command: object = import_module(f"sparkscore.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -7,7 +7,7 @@ anything else is logged and told as a failure without a word of paths or SQL.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from anyio import to_thread
 from starlette.types import Message, Receive, Scope, Send
@@ -22,24 +22,42 @@ from sparkscore.wire.routes import Route
 from sparkscore.wire.statuses import Fault, fault_of
 
 _LOG = logging.getLogger(__name__)
+BytesApp = Callable[[Match, Scope, Receive, Send], Awaitable[None]]
+"""Answers a request of a route of bytes."""
+
 _NO_BODY = ("GET", "HEAD")
 _JSON = "application/json"
 
 
 class Api:
-    """All routes whose requests and answers are JSON; those of bytes are handed on."""
+    """All routes: those of JSON are answered here, those of bytes are handed on.
+
+    Args:
+        served: What the verbs work with.
+        verbs: What each route of JSON does, by the route's name.
+        routes: The table.
+        bytes_app: Answers the routes of bytes.
+        guards: Watch every call.
+    """
 
     def __init__(
         self,
         served: Served,
         verbs: Mapping[str, Verb],
-        routes: Sequence[Route],
+        routes: Iterable[Route],
+        bytes_app: BytesApp,
         guards: Sequence[Guard] = (),
     ) -> None:
         self._served = served
         self._verbs = verbs
         self._table = RouteTable(routes)
+        self._bytes_app = bytes_app
         self._guards = guards
+
+    def serves(self, path: str) -> bool:
+        """Whether a path is of a route, whatever the method."""
+        found = self._table.match("GET", path)
+        return isinstance(found, Match) or bool(found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -49,6 +67,9 @@ class Api:
             return
         route = match.route
         scope["sparkscore.route"] = route.name
+        if route.is_raw:
+            await self._bytes_app(match, scope, receive, send)
+            return
         body = await body_within(route.max_bytes, scope, receive)
         if body is None:
             await send_fault(send, _too_large(route))
@@ -109,7 +130,7 @@ def told(do: Callable[[], bytes | RefusedError], route: Route) -> Told:
         elif fault.code == "TEMPORARILY_UNAVAILABLE":
             _LOG.warning("%s: %s", route.name, exc)
         return fault
-    except Exception:  # the outer edge: a client is told no more than that it failed
+    except Exception:  # noqa: BLE001 - the outer edge: a client is told no more than that it failed
         _LOG.exception("%s failed", route.name)
         return Fault("INTERNAL_ERROR", "the server failed; its log says why")
 

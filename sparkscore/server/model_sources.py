@@ -11,16 +11,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from sparkscore.errors import RecordNotFoundError, UsageError, listed, shown
+from sparkscore.errors import RecordNotFoundError, UsageError, shown
 from sparkscore.names import ArtifactPath, parse_model_name, parse_run_id
 from sparkscore.records import LoggedModel
 from sparkscore.search import All, Comparison, Field, FieldKind, Operator, Query
 from sparkscore.server.artifact_places import PROXY_SCHEME, place_of
 from sparkscore.server.calls import Served
 
-_REMOTE_SCHEMES = frozenset(
-    "abfs abfss adl az b2 dbfs ftp gs hdfs http https r2 s3 s3a s3n sftp viewfs wasb wasbs".split()
-)
+_REMOTE_SCHEMES = (
+    "abfs", "abfss", "adl", "az", "b2", "dbfs", "ftp", "gs", "hdfs", "http", "https", "r2", "s3",
+    "s3a", "s3n", "sftp", "viewfs", "wasb", "wasbs",
+)  # fmt: skip
 _RUN_SOURCE = re.compile(r"runs:/+([^/]+)/?(.*)", re.DOTALL)
 _LOGGED_SOURCE = re.compile(r"models:/+(m-[^/]+)/?(.*)", re.DOTALL)
 _VERSION_SOURCE = re.compile(r"models:/+([^/@]+)/([0-9]{1,9})", re.DOTALL)
@@ -60,7 +61,7 @@ def check_source(served: Served, source: str, owner: Owner) -> None:
         if not served.settings.lenient_sources and not _is_owned(served, source, owner):
             raise _not_owned(source)
     elif parts.scheme not in _REMOTE_SCHEMES:
-        known = listed(sorted(_REMOTE_SCHEMES))
+        known = ", ".join(_REMOTE_SCHEMES)
         raise _refused(source, f"its scheme is none of runs, models, {PROXY_SCHEME}, {known}")
 
 

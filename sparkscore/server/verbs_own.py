@@ -1,4 +1,4 @@
-"""What the routes do that MLflow's protocol has not: records go for good, without their files."""
+"""What the routes do that MLflow's protocol has not: to remove records for good, and no files."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from sparkscore.names import ArtifactPath, ExperimentName, RunId
 from sparkscore.records import (
@@ -342,4 +342,28 @@ class ArtifactStore(Protocol):
 
     def delete(self, path: ArtifactPath) -> None:
         """Remove the file or folder `path`; nothing happens where nothing is."""
+        ...
+
+
+@runtime_checkable
+class StreamedArtifactStore(Protocol):
+    """What an ArtifactStore may offer besides: files read and filled where they lie, uncopied.
+
+    Any call may raise StoreUnavailableError.
+    """
+
+    def open(self, path: ArtifactPath) -> BinaryIO:
+        """The file `path`, opened to be read; the caller closes it.
+
+        Raises:
+            RecordNotFoundError: There is no file at `path`.
+        """
+        ...
+
+    def staging_path(self) -> Path:
+        """A new local path; what is written there is not seen before it is taken in."""
+        ...
+
+    def take(self, staged: Path, path: ArtifactPath) -> None:
+        """Move a file from its staging path to `path`: it becomes visible whole or not at all."""
         ...

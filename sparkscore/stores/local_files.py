@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from sparkscore.errors import (
@@ -111,6 +112,29 @@ class LocalArtifactStore:
         """See ArtifactStore."""
         with self._guarded(path):
             remove(self._place(path))
+
+    def open(self, path: ArtifactPath) -> BinaryIO:
+        """See StreamedArtifactStore."""
+        with self._guarded(path):
+            source = self._place(path)
+            if not source.is_file():
+                raise RecordNotFoundError(f"there is no artifact file {path!r}")
+            return source.open("rb")
+
+    def staging_path(self) -> Path:
+        """See StreamedArtifactStore."""
+        with self._guarded(ArtifactPath("")):
+            self._root.mkdir(parents=True, exist_ok=True)
+        return self._root / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+
+    def take(self, staged: Path, path: ArtifactPath) -> None:
+        """See StreamedArtifactStore."""
+        with self._guarded(path):
+            target = self._place(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("rb") as file:
+                os.fsync(file.fileno())
+            staged.replace(target)
 
     def _place(self, path: ArtifactPath) -> Path:
         place = self._root / path

@@ -283,8 +283,11 @@ def check_active(record: Experiment | Run) -> None:
     """
     if record.lifecycle_stage is LifecycleStage.ACTIVE:
         return
-    what = f"run {record.run_id!r}" if isinstance(record, Run) else f"experiment {record.name!r}"
-    raise InvalidStateError(f"{what} is deleted and takes no writes: restore it or choose another")
+    if isinstance(record, Run):
+        raise deleted_run(record.run_id)
+    raise InvalidStateError(
+        f"experiment {record.name!r} is deleted and takes no writes: restore it or choose another"
+    )
 
 
 def check_deleted(record: Experiment | Run | LoggedModel) -> None:
@@ -475,6 +478,13 @@ def no_logged_model(model_id: str) -> RecordNotFoundError:
     return RecordNotFoundError(
         f"there is no logged model with id {shown(model_id)}, or it is deleted; "
         "a search of its experiment's logged models shows them"
+    )
+
+
+def deleted_run(run_id: str) -> InvalidStateError:
+    """The error for a write to a deleted run."""
+    return InvalidStateError(
+        f"run {run_id!r} is deleted and takes no writes: restore it or choose another"
     )
 
 

@@ -1,0 +1,143 @@
+"""Listen, and answer until told to stop: one process, or several that share one socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from sparkscore.errors import PortTakenError, UsageError
+
+OpenApp = Callable[[], ASGIApp]
+"""Opens the application; with several workers it is pickled, and called in each of them."""
+
+_STOP_WITHIN_S = 5
+_BACKLOG = 2048
+_PORTS_TO_TRY = 20
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where and how to listen.
+
+    Attributes:
+        host: Name or address to bind to.
+        port: The port; 0 takes any that is free.
+        n_workers: Processes that answer.
+        insecure: Bind to an address that others reach, without authentication.
+    """
+
+    host: str
+    port: int
+    n_workers: int = 1
+    insecure: bool = False
+
+
+def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) -> None:
+    """Answer until SIGINT or SIGTERM, which then takes the way it had before this call.
+
+    Requests that are being answered are given five seconds.
+
+    Args:
+        open_app: Opens the application.
+        listen: Where.
+        announce: Told the URL, once connections are taken.
+
+    Raises:
+        UsageError: The address is one that others reach, and `insecure` was not said.
+        PortTakenError: The port is in use; names one that is free.
+    """
+    _check_loopback(listen)
+    bound = _bound(listen.host, listen.port)
+    config = uvicorn.Config(
+        open_app,
+        factory=True,
+        workers=listen.n_workers,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_WITHIN_S,
+        backlog=_BACKLOG,
+        # Nobody stands in front of it of whom it knows; a client's own word is not believed.
+        proxy_headers=False,
+    )
+    announce(_url(listen.host, bound))
+    try:
+        if listen.n_workers == 1:
+            uvicorn.Server(config).run(sockets=[bound])
+        else:
+            from uvicorn.supervisors import Multiprocess
+
+            Multiprocess(config, sockets=[bound]).run()
+    finally:
+        bound.close()
+
+
+def _check_loopback(listen: Listen) -> None:
+    if listen.insecure or _is_loopback(listen.host):
+        return
+    raise UsageError(
+        f"the address {listen.host!r} is one that others reach, and this server asks nobody who "
+        "they are: listen on 127.0.0.1, behind what does, or say --insecure-no-auth"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return _listening(host, port)
+    except (OSError, OverflowError) as exc:
+        if not _is_taken(exc):
+            raise UsageError(f"cannot listen on {host!r}, port {port}: {exc}") from exc
+        free = _free_port(host, port)
+        hint = f"port {free} is free: --port {free}" if free else "choose another with --port"
+        raise PortTakenError(f"port {port} of {host!r} is in use; {hint}") from exc
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    plain = host.strip("[]")
+    family = socket.AF_INET6 if ":" in plain else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((plain, port))
+        listener.listen(_BACKLOG)
+        listener.set_inheritable(True)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_taken(exc: Exception) -> bool:
+    return isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
+
+
+def _free_port(host: str, port: int) -> int | None:
+    for candidate in range(port + 1, min(port + _PORTS_TO_TRY, 2**16)):
+        try:
+            _listening(host, candidate).close()
+        except OSError:
+            continue
+        return candidate
+    return None
+
+
+def _url(host: str, bound: socket.socket) -> str:
+    port = bound.getsockname()[1]
+    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"http://{shown}:{port}"
