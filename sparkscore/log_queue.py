@@ -32,9 +32,7 @@ class LogCall:
 
     def send(self) -> None:
         """Make the call."""
-        self.runs.log_batch(
-            self.run_id, metrics=self.metrics, params=self.params, tags=self.tags
-        )
+        self.runs.log_batch(self.run_id, metrics=self.metrics, params=self.params, tags=self.tags)
 
     def joined(self, later: LogCall) -> LogCall | None:
         """This call and a later one as one, or None where they are better sent apart."""
