@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 _SERVER_ROOT = "mlflow-artifacts:/"
 _DATABASES = ("sqlite", "postgresql")
 
+_CHOSEN: dict[str, object] = {}
+_LAST: list[tuple[Workspace, Path]] = []
+_LOCK = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -75,13 +80,15 @@ class Workspace:
         Args:
             conf: Folder of the YAML files; None: SPARKSCORE_CONF, else `./conf` if it is there.
             target: File laid over base.yaml; None: SPARKSCORE_CONF_TARGET, else `local`.
-            overrides: Dotted key to value, such as {"tracking.uri": "sqlite:///x.db"}.
+            overrides: Dotted key to value, such as {"tracking.uri": "sqlite:///x.db"}; they win
+                over what `choose` was told.
             announce: Told in one line what takes long, such as fetching jars.
 
         Raises:
             ConfigError: The settings do not hold together.
         """
-        return cls(load_settings(conf, target, overrides or {}, os.environ), announce)
+        given = {**_CHOSEN, **(overrides or {})}
+        return cls(load_settings(conf, target, given, os.environ), announce)
 
     @property
     def settings(self) -> Settings:
@@ -471,6 +478,33 @@ class Workspace:
             return open_remote(uri, access)
         except InvalidNameError as exc:
             raise ConfigError(f"setting {key!r} ({self.resolved.origins[key]}): {exc}") from exc
+
+
+def choose(settings: Mapping[str, object], forget: Iterable[str] = ()) -> None:
+    """Lay settings over those of every workspace that this process opens from now on.
+
+    Args:
+        settings: Dotted key to value.
+        forget: Keys of which the choice is taken back.
+    """
+    with _LOCK:
+        for key in forget:
+            _CHOSEN.pop(key, None)
+        _CHOSEN.update(settings)
+
+
+def default_workspace() -> Workspace:
+    """The workspace that settings name; the same one as before while they are the same.
+
+    Its stores keep connections, which a script that calls one function after the other shares.
+    """
+    fresh, folder = Workspace.open(), Path.cwd()
+    with _LOCK:
+        for held, of_folder in _LAST:
+            if of_folder == folder and held.resolved == fresh.resolved:
+                return held
+        _LAST[:] = [(fresh, folder)]
+    return fresh
 
 
 def _is_server(uri: str) -> bool:
