@@ -21,7 +21,7 @@ from sparkscore.errors import (
     TargetError,
     shown,
 )
-from sparkscore.names import parse_model_uri
+from sparkscore.names import parse_artifact_path, parse_model_uri, parse_run_id
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, RunStore
@@ -129,11 +129,17 @@ class Workspace:
     def artifacts_at(self, uri: str) -> ArtifactStore:
         """The files below the artifact URI of a run, wherever that lies.
 
+        Args:
+            uri: A folder, the URI of a store, `runs:/RUN_ID/PATH` or `models:/MODEL_ID`.
+
         Raises:
             InvalidNameError: The URI is of a kind that is not supported.
+            RecordNotFoundError: There is no such run or logged model.
             MissingExtraError: The library that opens it is not installed.
         """
         scheme = urlsplit(uri).scheme
+        if scheme in ("runs", "models"):
+            return self.artifacts_at(self._place_of_record(scheme, uri))
         if scheme in ("", "file"):
             return LocalArtifactStore.at(uri)
         if scheme == "mlflow-artifacts":
@@ -402,7 +408,7 @@ class Workspace:
     @cached_property
     def registry(self) -> Registry:
         """Registered models over their store and their packages."""
-        return Registry(self.models, self.artifacts)
+        return Registry(self.models, self.artifacts, self.artifacts_at)
 
     @cached_property
     def outbox(self) -> OutboxRunStore:
@@ -436,6 +442,15 @@ class Workspace:
         before = running_session()
         session = open_session(self.session_settings, self.announce)
         return session, session is not before
+
+    def _place_of_record(self, scheme: str, uri: str) -> str:
+        """Where the files lie that a run or a logged model holds."""
+        record, _, path = uri.removeprefix(f"{scheme}:").strip("/").partition("/")
+        if scheme == "runs":
+            root = self.runs.get_run(parse_run_id(record)).artifact_uri
+        else:
+            root = self.logged_models.get_logged_model(record).artifact_uri
+        return f"{root}/{parse_artifact_path(path)}".rstrip("/")
 
     @cached_property
     def _tracking_stores(self) -> SqlStores | RemoteStores:
