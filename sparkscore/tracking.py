@@ -146,6 +146,17 @@ class Tracking:
             run = self._runs.update_run(RunId(run.run_id), RunStatus.RUNNING, None)
         return ActiveRun(run, self._runs, self._artifacts(run), self._clock)
 
+    def run(self, run_id: str) -> ActiveRun:
+        """A run that exists, to log to; nothing of it is changed by this.
+
+        Raises:
+            InvalidNameError: The id is not usable.
+            RecordNotFoundError: There is no such run.
+            StoreUnavailableError: The store did not answer.
+        """
+        found = self._runs.get_run(parse_run_id(run_id))
+        return ActiveRun(found, self._runs, self._artifacts(found), self._clock)
+
 
 class ActiveRun:
     """A run that is going on; leaving its `with` block ends it.
@@ -183,6 +194,11 @@ class ActiveRun:
     def artifact_uri(self) -> str:
         """Where the run's files lie."""
         return self._run.artifact_uri
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The run's files."""
+        return self._artifacts
 
     @property
     def info(self) -> Run:
