@@ -7,17 +7,19 @@ anything else is logged and told as a failure without a word of paths or SQL.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
 
 from anyio import to_thread
 from starlette.types import Message, Receive, Scope, Send
 
-from sparkscore.errors import SparkscoreError, UsageError, shown
+from sparkscore.errors import InternalError, SparkscoreError, UsageError, shown
 from sparkscore.server.answers import send_body, send_fault, send_json
 from sparkscore.server.calls import Call, Guard, Outcome, RefusedError, Served, Verb
 from sparkscore.server.dispatch import Match, RouteTable
 from sparkscore.wire.reading import read_body, read_fields, read_query
-from sparkscore.wire.records_to_json import to_bytes
+from sparkscore.wire.records_to_json import Json, to_bytes
 from sparkscore.wire.routes import Route
 from sparkscore.wire.statuses import Fault, fault_of
 
@@ -82,57 +84,61 @@ class Api:
         else:
             await send_fault(send, answered)
 
-    def _answered(self, match: Match, scope: Scope, body: bytes) -> bytes | Fault | RefusedError:
-        def do() -> bytes | RefusedError:
+    def _answered(self, match: Match, scope: Scope, body: bytes) -> Told:
+        def do() -> bytes:
             call = read_call(match, scope, body)
-            return guarded(
-                call, self._guards, lambda: self._verbs[call.route.name](self._served, call.given)
-            )
+            with watched(call, self._guards):
+                answer = self._verbs[call.route.name](self._served, call.given)
+            return done(call, self._guards, answer)
 
         return told(do, match.route)
 
 
-def guarded(
-    call: Call, guards: Sequence[Guard], do: Callable[[], dict[str, object]]
-) -> bytes | RefusedError:
-    """The answer of a call as bytes, with all guards asked before and told after."""
+@contextmanager
+def watched(call: Call, guards: Sequence[Guard]) -> Iterator[None]:
+    """Ask all guards before the block, and tell them if it fails.
+
+    Raises:
+        RefusedError: One of them refuses the call.
+    """
     try:
         for guard in guards:
             guard.before(call)
-        answer = do()
-    except RefusedError as exc:
-        _tell(call, guards, Outcome(exc.fault.status, fault=exc.fault))
-        return exc
-    except SparkscoreError as exc:
-        fault = fault_of(exc)
-        _tell(call, guards, Outcome(fault.status, fault=fault))
+        yield
+    except Exception as exc:
+        fault = exc.fault if isinstance(exc, RefusedError) else _fault_of(exc)
+        for guard in guards:
+            guard.after(call, Outcome(fault.status, fault=fault))
         raise
-    _tell(call, guards, Outcome(200, answer))
-    return to_bytes(answer)
 
 
-def _tell(call: Call, guards: Sequence[Guard], outcome: Outcome) -> None:
+def done(call: Call, guards: Sequence[Guard], answer: Json) -> bytes:
+    """The bytes of an answer, once all guards were told of it."""
     for guard in guards:
-        guard.after(call, outcome)
+        guard.after(call, Outcome(HTTPStatus.OK, answer))
+    return to_bytes(answer)
 
 
 Told = bytes | Fault | RefusedError
 
 
-def told(do: Callable[[], bytes | RefusedError], route: Route) -> Told:
+def told(do: Callable[[], bytes], route: Route) -> Told:
     """What is answered: the outcome of `do`, or the fault that an error of it stands for."""
     try:
         return do()
-    except SparkscoreError as exc:
-        fault = fault_of(exc)
+    except RefusedError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 - the outer edge: a client is told only that it failed
+        fault = _fault_of(exc)
         if fault.code == "INTERNAL_ERROR":
             _LOG.exception("%s failed", route.name)
         elif fault.code == "TEMPORARILY_UNAVAILABLE":
             _LOG.warning("%s: %s", route.name, exc)
         return fault
-    except Exception:  # noqa: BLE001 - the outer edge: a client is told no more than that it failed
-        _LOG.exception("%s failed", route.name)
-        return Fault("INTERNAL_ERROR", "the server failed; its log says why")
+
+
+def _fault_of(exc: Exception) -> Fault:
+    return fault_of(exc if isinstance(exc, SparkscoreError) else InternalError(str(exc)))
 
 
 def read_call(match: Match, scope: Scope, body: bytes) -> Call:

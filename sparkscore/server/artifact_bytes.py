@@ -19,16 +19,15 @@ from starlette.types import Receive, Scope, Send
 from sparkscore.errors import RecordNotFoundError, StoreUnavailableError
 from sparkscore.names import ArtifactPath, parse_model_name, parse_run_id
 from sparkscore.server.answers import send_fault, send_head, send_json
-from sparkscore.server.api import guarded, read_call, told
+from sparkscore.server.api import Told, done, read_call, told, watched
 from sparkscore.server.artifact_places import below, parse_safe_path, served_place
-from sparkscore.server.calls import Call, Guard, Outcome, RefusedError, Served
+from sparkscore.server.calls import Call, Guard, RefusedError, Served
 from sparkscore.server.dispatch import Match
 from sparkscore.server.immutable import check_writable
 from sparkscore.server.model_sources import source_place
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.stores.base import ArtifactStore, StreamedArtifactStore
 from sparkscore.wire.reading import Given
-from sparkscore.wire.records_to_json import to_bytes
 from sparkscore.wire.statuses import Fault
 
 _CHUNK_BYTES = 1024 * 1024
@@ -96,15 +95,12 @@ class ByteRoutes:
     async def _download(self, match: Match, scope: Scope, send: Send) -> None:
         opened: list[tuple[ArtifactPath, BinaryIO]] = []
 
-        def open_file() -> bytes | RefusedError:
+        def open_file() -> bytes:
             call = read_call(match, scope, b"")
-
-            def do() -> dict[str, object]:
+            with watched(call, self._guards):
                 place = self._place(call)
                 opened.append((place, open_artifact(self._served.artifacts, place)))
-                return {}
-
-            return guarded(call, self._guards, do)
+            return done(call, self._guards, {})
 
         answered = await to_thread.run_sync(told, open_file, match.route)
         if not opened:
@@ -119,16 +115,12 @@ class ByteRoutes:
     async def _upload(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         arrival: list[Arrival] = []
 
-        def begin() -> bytes | RefusedError:
+        def begin() -> bytes:
             call = read_call(match, scope, b"")
-            try:
-                for guard in self._guards:
-                    guard.before(call)
-            except RefusedError as exc:
-                return exc
-            place = self._place(call)
-            check_writable(self._served, place)
-            arrival.append(Arrival(self._served.artifacts, place, call))
+            with watched(call, self._guards):
+                place = self._place(call)
+                check_writable(self._served, place)
+                arrival.append(Arrival(self._served.artifacts, place, call))
             return b""
 
         begun = await to_thread.run_sync(told, begin, match.route)
@@ -148,9 +140,7 @@ class ByteRoutes:
         elif answered is not None:
             await _refuse(send, answered)
 
-    async def _receive(
-        self, arrival: Arrival, match: Match, receive: Receive
-    ) -> bytes | Fault | RefusedError | None:
+    async def _receive(self, arrival: Arrival, match: Match, receive: Receive) -> Told | None:
         """Fill the file; None where the client left before the end."""
         limit = self._limit(match)
         held, n_bytes, more = bytearray(), 0, True
@@ -174,9 +164,7 @@ class ByteRoutes:
 
     def _finish(self, arrival: Arrival) -> bytes:
         arrival.store()
-        for guard in self._guards:
-            guard.after(arrival.call, Outcome(200, {}))
-        return to_bytes({})
+        return done(arrival.call, self._guards, {})
 
     def _limit(self, match: Match) -> int | None:
         if match.route.name == "upload_run_artifact":
@@ -278,7 +266,7 @@ async def _send_file(send: Send, path: ArtifactPath, file: BinaryIO) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(send: Send, answered: bytes | Fault | RefusedError) -> None:
+async def _refuse(send: Send, answered: Told) -> None:
     if isinstance(answered, RefusedError):
         await send_fault(send, answered.fault, answered.headers)
     elif isinstance(answered, Fault):

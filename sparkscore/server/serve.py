@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,11 +73,30 @@ def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) ->
         if listen.n_workers == 1:
             uvicorn.Server(config).run(sockets=[bound])
         else:
-            from uvicorn.supervisors import Multiprocess
-
-            Multiprocess(config, sockets=[bound]).run()
+            _serve_by_workers(config, bound)
     finally:
         bound.close()
+
+
+def _serve_by_workers(config: uvicorn.Config, bound: socket.socket) -> None:
+    from uvicorn.supervisors import Multiprocess
+
+    stopped_by = signal.SIGTERM
+
+    class Workers(Multiprocess):
+        """Remembers that Ctrl-C was what stopped them."""
+
+        def handle_int(self) -> None:
+            nonlocal stopped_by
+            stopped_by = signal.SIGINT
+            super().handle_int()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    Workers(config, sockets=[bound]).run()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    # As one process does: the signal takes the way that it had.
+    signal.raise_signal(stopped_by)
 
 
 def _check_loopback(listen: Listen) -> None:
@@ -111,7 +131,8 @@ def _bound(host: str, port: int) -> socket.socket:
 def _listening(host: str, port: int) -> socket.socket:
     plain = host.strip("[]")
     family = socket.AF_INET6 if ":" in plain else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # By its name: asyncio sends small answers at once (TCP_NODELAY) only where it sees TCP said.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((plain, port))

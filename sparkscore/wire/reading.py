@@ -31,6 +31,7 @@ _EXPECTED = {
     Kind.FLAG: "expected true or false",
     Kind.SHAPE: "expected an object",
 }
+_FLAGS = {"true": True, "false": False}
 _MAX_EXACT_FLOAT = 2**53
 
 
@@ -113,7 +114,7 @@ def read_query(query: str, shape: Shape) -> Mapping[str, object]:
     """The fields that a query string holds, a repeated one as a list.
 
     Raises:
-        UsageError: A field that is no list is there twice, or a flag is neither true nor false.
+        UsageError: A field that is no list is there twice.
     """
     found: dict[str, object] = {}
     try:
@@ -131,7 +132,7 @@ def read_query(query: str, shape: Shape) -> Mapping[str, object]:
         elif key in found:
             raise UsageError(f"parameter {key!r} is in the query twice: give it once")
         else:
-            found[key] = _from_query(value, member)
+            found[key] = value
     return found
 
 
@@ -197,9 +198,15 @@ def _read_value(value: object, member: Member, path: str) -> object:
         return _real(value, path)
     if member.kind is Kind.ENUM:
         return _name(value, member, path)
-    if not isinstance(value, bool):
+    return _flag(value, path)
+
+
+def _flag(value: object, path: str) -> bool:
+    # R writes TRUE, and a query can only hold text.
+    found = _FLAGS.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
         raise _invalid(value, path, _EXPECTED[Kind.FLAG])
-    return value
+    return found
 
 
 def _text(value: object, path: str) -> str:
@@ -258,12 +265,6 @@ def _name(value: object, member: Member, path: str) -> str:
             if number == value:
                 return name
     raise _invalid(value, path, f"expected one of {', '.join(member.numbers)}")
-
-
-def _from_query(value: str, member: Member) -> object:
-    if member.kind is not Kind.FLAG:
-        return value
-    return {"true": True, "false": False}.get(value, value)
 
 
 def _parsed(body: bytes) -> object:

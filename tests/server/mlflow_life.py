@@ -65,9 +65,10 @@ def log_and_register(client: MlflowClient) -> dict[str, object]:
     """A model logged, registered, aliased, staged, found, loaded and asked."""
     with mlflow.start_run() as run:
         model = LogisticRegression().fit(X, Y)
+        named = "name" if mlflow.__version__.startswith("3.") else "artifact_path"
         info = mlflow.sklearn.log_model(
             model,
-            name="model",
+            **{named: "model"},
             input_example=X[:2],
             pip_requirements=[],
             registered_model_name="Life",
@@ -141,6 +142,41 @@ def search(client: MlflowClient) -> dict[str, object]:
     }
 
 
+def command_line(client: MlflowClient, folder: Path) -> dict[str, object]:
+    """Commands of `mlflow`, in this process."""
+    from click.testing import CliRunner
+    from mlflow.cli import cli
+
+    def call(*words: str) -> str:
+        done = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    made = call("experiments", "create", "-n", "by command")
+    experiment = client.get_experiment_by_name("by command").experiment_id
+    run = client.create_run(experiment, run_name="commanded").info.run_id
+    (folder / "note.txt").write_text("noted")
+    call("artifacts", "log-artifact", "-l", str(folder / "note.txt"), "-r", run, "-a", "notes")
+    download = call("artifacts", "download", "-r", run, "-a", "notes", "-d", str(folder / "got"))
+    call("experiments", "rename", "-x", experiment, "-n", "by commands")
+    call("runs", "delete", "--run-id", run)
+    call("runs", "restore", "--run-id", run)
+    (folder / "rows.csv").write_text("0,1\n0,1\n38,39\n")
+    call(
+        "models", "predict", "-m", "models:/Life@champion", "--env-manager", "local",
+        "-i", str(folder / "rows.csv"), "-o", str(folder / "scores.json"), "-t", "csv",
+    )  # fmt: skip
+    return {
+        "made": experiment in made,
+        "experiments": "by commands" in call("experiments", "search"),
+        "runs": "commanded" in call("runs", "list", "--experiment-id", experiment),
+        "described": run in call("runs", "describe", "--run-id", run),
+        "files": "notes/note.txt" in call("artifacts", "list", "-r", run, "-a", "notes"),
+        "downloaded": (folder / "got" / "notes" / "note.txt").read_text(),
+        "scores": json.loads((folder / "scores.json").read_text())["predictions"],
+    } | {"said": bool(download)}
+
+
 def delete(client: MlflowClient) -> dict[str, object]:
     """What is deleted is gone, and may come back."""
     experiment = client.create_experiment("gone")
@@ -171,17 +207,16 @@ def main() -> None:
     mlflow.set_tracking_uri(sys.argv[1])
     folder = Path(sys.argv[2])
     client = MlflowClient()
-    parts = {
-        "runs": lambda: log_runs(client, folder),
-        "model": lambda: log_and_register(client),
-        "autolog": lambda: autolog(client),
-        "search": lambda: search(client),
-        "delete": lambda: delete(client),
+    found = {
+        "runs": log_runs(client, folder),
+        "model": log_and_register(client),
+        "autolog": autolog(client),
+        "search": search(client),
+        "commands": command_line(client, folder),
+        "delete": delete(client),
+        "release": mlflow.__version__,
     }
-    wanted = sys.argv[3:] or list(parts)
-    sys.stdout.write(
-        json.dumps({name: parts[name]() for name in wanted} | {"release": mlflow.__version__})
-    )
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":
