@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from sparkscore.errors import (
     TargetError,
     shown,
 )
-from sparkscore.names import parse_model_uri
+from sparkscore.names import parse_artifact_path, parse_model_uri, parse_run_id
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
 from sparkscore.stores.base import ArtifactStore, RunStore
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 _SERVER_ROOT = "mlflow-artifacts:/"
 _DATABASES = ("sqlite", "postgresql")
 
+_CHOSEN: dict[str, object] = {}
+_LAST: list[tuple[Workspace, Path]] = []
+_LOCK = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -75,13 +80,15 @@ class Workspace:
         Args:
             conf: Folder of the YAML files; None: SPARKSCORE_CONF, else `./conf` if it is there.
             target: File laid over base.yaml; None: SPARKSCORE_CONF_TARGET, else `local`.
-            overrides: Dotted key to value, such as {"tracking.uri": "sqlite:///x.db"}.
+            overrides: Dotted key to value, such as {"tracking.uri": "sqlite:///x.db"}; they win
+                over what `choose` was told.
             announce: Told in one line what takes long, such as fetching jars.
 
         Raises:
             ConfigError: The settings do not hold together.
         """
-        return cls(load_settings(conf, target, overrides or {}, os.environ), announce)
+        given = {**_CHOSEN, **(overrides or {})}
+        return cls(load_settings(conf, target, given, os.environ), announce)
 
     @property
     def settings(self) -> Settings:
@@ -122,11 +129,17 @@ class Workspace:
     def artifacts_at(self, uri: str) -> ArtifactStore:
         """The files below the artifact URI of a run, wherever that lies.
 
+        Args:
+            uri: A folder, the URI of a store, `runs:/RUN_ID/PATH` or `models:/MODEL_ID`.
+
         Raises:
             InvalidNameError: The URI is of a kind that is not supported.
+            RecordNotFoundError: There is no such run or logged model.
             MissingExtraError: The library that opens it is not installed.
         """
         scheme = urlsplit(uri).scheme
+        if scheme in ("runs", "models"):
+            return self.artifacts_at(self._place_of_record(scheme, uri))
         if scheme in ("", "file"):
             return LocalArtifactStore.at(uri)
         if scheme == "mlflow-artifacts":
@@ -395,7 +408,7 @@ class Workspace:
     @cached_property
     def registry(self) -> Registry:
         """Registered models over their store and their packages."""
-        return Registry(self.models, self.artifacts)
+        return Registry(self.models, self.artifacts, self.artifacts_at)
 
     @cached_property
     def outbox(self) -> OutboxRunStore:
@@ -429,6 +442,15 @@ class Workspace:
         before = running_session()
         session = open_session(self.session_settings, self.announce)
         return session, session is not before
+
+    def _place_of_record(self, scheme: str, uri: str) -> str:
+        """Where the files lie that a run or a logged model holds."""
+        record, _, path = uri.removeprefix(f"{scheme}:").strip("/").partition("/")
+        if scheme == "runs":
+            root = self.runs.get_run(parse_run_id(record)).artifact_uri
+        else:
+            root = self.logged_models.get_logged_model(record).artifact_uri
+        return f"{root}/{parse_artifact_path(path)}".rstrip("/")
 
     @cached_property
     def _tracking_stores(self) -> SqlStores | RemoteStores:
@@ -471,6 +493,33 @@ class Workspace:
             return open_remote(uri, access)
         except InvalidNameError as exc:
             raise ConfigError(f"setting {key!r} ({self.resolved.origins[key]}): {exc}") from exc
+
+
+def choose(settings: Mapping[str, object], forget: Iterable[str] = ()) -> None:
+    """Lay settings over those of every workspace that this process opens from now on.
+
+    Args:
+        settings: Dotted key to value.
+        forget: Keys of which the choice is taken back.
+    """
+    with _LOCK:
+        for key in forget:
+            _CHOSEN.pop(key, None)
+        _CHOSEN.update(settings)
+
+
+def default_workspace() -> Workspace:
+    """The workspace that settings name; the same one as before while they are the same.
+
+    Its stores keep connections, which a script that calls one function after the other shares.
+    """
+    fresh, folder = Workspace.open(), Path.cwd()
+    with _LOCK:
+        for held, of_folder in _LAST:
+            if of_folder == folder and held.resolved == fresh.resolved:
+                return held
+        _LAST[:] = [(fresh, folder)]
+    return fresh
 
 
 def _is_server(uri: str) -> bool:

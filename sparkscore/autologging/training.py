@@ -197,6 +197,7 @@ class Training:
         return workspace.tracking.start_run(
             recorder.name,
             workspace.settings.tracking.experiment,
+            experiment_id=workspace.settings.tracking.experiment_id,
             origin=replace(run_origin(), source_type="LOCAL"),
             tags=tags,
         )

@@ -14,6 +14,7 @@ from sparkscore.cli.scoring_options import column_names, scoring_settings, trust
 from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.records import ModelVersion
+from sparkscore.registering import register_package
 
 _VERSION_COLUMNS = (
     "version",
@@ -78,9 +79,10 @@ def show_model(model: str, output: Output) -> None:
 @output_option
 def register(path: Path, name: str, alias: str | None, description: str, output: Output) -> None:
     """Register the package folder PATH as the next version of a model."""
-    version = open_workspace().registry.register(
+    version = register_package(
         path,
         parse_model_name(name),
+        workspace=open_workspace(),
         alias=None if alias is None else parse_alias(alias),
         description=description,
     )

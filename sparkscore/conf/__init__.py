@@ -40,6 +40,7 @@ _MLFLOW_VARIABLES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "client.timeout_s",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "client.max_retries",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "tracking.system_metrics",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "tracking.system_metrics_interval_s",
     "MLFLOW_S3_ENDPOINT_URL": "artifacts.s3_endpoint",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "trust.allow_code",
 }

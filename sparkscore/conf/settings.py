@@ -88,6 +88,8 @@ class TrackingSettings(Frozen):
     """The run that a process continues, as MLflow's launchers say it."""
     system_metrics: bool = False
     """A thread that wakes every ten seconds is for those who want its numbers."""
+    system_metrics_interval_s: Count = 10
+    """MLflow's."""
     outbox: FolderPath = Path(".sparkscore/outbox")
     """Keeps records while the store is away; beside the database, so that a project holds both."""
 

@@ -43,14 +43,17 @@ def create_run(served: Served, given: Given) -> Json:
             f"run_name is {shown(name)}, but the tag {RUN_NAME_TAG!r} is {shown(tagged)}: "
             "give one of them"
         )
-    name = name or tagged or random_name()
+    chosen_id = given.text("run_id")
+    if not chosen_id:  # our own clients say all that they want
+        name = name or tagged or random_name()
+        tags[RUN_NAME_TAG] = name
     run = served.runs.create_run(
         given.text("experiment_id") or DEFAULT_EXPERIMENT_ID,
-        run_id=parse_run_id(given.text("run_id") or uuid.uuid4().hex),
+        run_id=parse_run_id(chosen_id or uuid.uuid4().hex),
         run_name=name,
         user_id=given.text("user_id"),
         start_time_ms=given.whole("start_time", served.clock()),
-        tags=_cut_tags(served, {**tags, RUN_NAME_TAG: name}),
+        tags=_cut_tags(served, tags),
     )
     return {"run": run_to_json(run)}
 
@@ -64,8 +67,11 @@ def update_run(served: Served, given: Given) -> Json:
         run = served.runs.get_run(run_id)
     if "status" in given or "end_time" in given:
         status = RunStatus(given.text("status", run.status))
+        has_ended = status not in (RunStatus.RUNNING, RunStatus.SCHEDULED)
         end = given.whole_or_none("end_time")
-        run = served.runs.update_run(run_id, status, run.end_time_ms if end is None else end)
+        if end is None and has_ended:
+            end = run.end_time_ms
+        run = served.runs.update_run(run_id, status, end)
     return {"run_info": run_info_to_json(run)}
 
 

@@ -47,7 +47,7 @@ class ModelStoreContract:
         with pytest.raises(RecordNotFoundError, match="did you mean 'flight-delay'"):
             store.get_model(near)
         with pytest.raises(RecordNotFoundError, match="did you mean 'flight-delay'"):
-            store.create_version(near, source="s")
+            store.create_version(near, source="s3://b/m")
         with pytest.raises(RecordNotFoundError, match="did you mean 'flight-delay'"):
             store.list_versions(near)
         with pytest.raises(RecordNotFoundError, match="did you mean 'flight-delay'"):
@@ -62,39 +62,39 @@ class ModelStoreContract:
     def test_a_new_version_is_pending_with_the_next_number(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
         first = store.create_version(
-            _FLIGHTS, source="file:///m/1", run_id="r", description="d", tags={"k": "v"}
+            _FLIGHTS, source="s3://b/m/1", run_id="r", description="d", tags={"k": "v"}
         )
         assert (first.version, first.status) == (1, VersionStatus.PENDING_REGISTRATION)
-        assert (first.source, first.run_id, first.description) == ("file:///m/1", "r", "d")
+        assert (first.source, first.run_id, first.description) == ("s3://b/m/1", "r", "d")
         assert (first.digest, first.tags, first.aliases) == ("", {"k": "v"}, ())
         assert store.get_version(_FLIGHTS, 1) == first
-        assert store.create_version(_FLIGHTS, source="s").version == 2
+        assert store.create_version(_FLIGHTS, source="s3://b/m").version == 2
 
     def test_a_failed_version_keeps_its_number(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
-        store.create_version(_FLIGHTS, source="s")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         failed = store.finish_version(
             _FLIGHTS, 1, VersionStatus.FAILED_REGISTRATION, message="disk full"
         )
         assert failed.status is VersionStatus.FAILED_REGISTRATION
         assert failed.status_message == "disk full"
-        assert store.create_version(_FLIGHTS, source="s").version == 2
+        assert store.create_version(_FLIGHTS, source="s3://b/m").version == 2
 
     def test_models_count_their_versions_apart(self, store: ModelStore) -> None:
         for name in ("a", "b"):
             store.create_model(ModelName(name))
-            assert store.create_version(ModelName(name), source="s").version == 1
+            assert store.create_version(ModelName(name), source="s3://b/m").version == 1
 
     def test_a_pending_version_becomes_ready_with_digest_and_source(
         self, store: ModelStore
     ) -> None:
         store.create_model(_FLIGHTS)
-        store.create_version(_FLIGHTS, source="file:///m")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         ready = store.finish_version(
-            _FLIGHTS, 1, VersionStatus.READY, source="file:///m/1", digest=_DIGEST
+            _FLIGHTS, 1, VersionStatus.READY, source="s3://b/m/1", digest=_DIGEST
         )
         assert (ready.status, ready.digest) == (VersionStatus.READY, _DIGEST)
-        assert ready.source == "file:///m/1"
+        assert ready.source == "s3://b/m/1"
         assert store.get_version(_FLIGHTS, 1) == ready
 
     def test_a_version_is_finished_once(self, store: ModelStore) -> None:
@@ -104,13 +104,13 @@ class ModelStoreContract:
 
     def test_a_version_is_not_finished_as_pending(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
-        store.create_version(_FLIGHTS, source="s")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         with pytest.raises(InvalidStateError, match="PENDING"):
             store.finish_version(_FLIGHTS, 1, VersionStatus.PENDING_REGISTRATION, digest=_DIGEST)
 
     def test_a_version_is_ready_without_a_digest_too(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
-        store.create_version(_FLIGHTS, source="s")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         ready = store.finish_version(_FLIGHTS, 1, VersionStatus.READY)
         assert (ready.status, ready.digest) == (VersionStatus.READY, "")
 
@@ -130,7 +130,7 @@ class ModelStoreContract:
 
     def test_versions_are_listed_highest_first(self, store: ModelStore) -> None:
         _ready(store)
-        store.create_version(_FLIGHTS, source="s")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         store.set_alias(_FLIGHTS, _CHAMPION, 1)
         store.set_version_tags(_FLIGHTS, 1, {"a": "b"})
         listed = store.list_versions(_FLIGHTS)
@@ -152,7 +152,7 @@ class ModelStoreContract:
         with pytest.raises(UsageError, match="100001 characters"):
             store.set_version_tags(_FLIGHTS, 1, {"a": "x" * 100_001})
         with pytest.raises(UsageError, match="description"):
-            store.create_version(_FLIGHTS, source="s", description="x" * 5001)
+            store.create_version(_FLIGHTS, source="s3://b/m", description="x" * 5001)
         assert len(store.list_versions(_FLIGHTS)) == 1
 
     def test_an_alias_points_at_its_version(self, store: ModelStore) -> None:
@@ -175,7 +175,7 @@ class ModelStoreContract:
     def test_an_alias_points_at_ready_versions_only(self, store: ModelStore) -> None:
         _ready(store)
         store.set_alias(_FLIGHTS, _CHAMPION, 1)
-        store.create_version(_FLIGHTS, source="s")
+        store.create_version(_FLIGHTS, source="s3://b/m")
         with pytest.raises(InvalidStateError, match="PENDING_REGISTRATION"):
             store.set_alias(_FLIGHTS, _CHAMPION, 2)
         store.finish_version(_FLIGHTS, 2, VersionStatus.FAILED_REGISTRATION, message="disk full")
@@ -193,5 +193,5 @@ class ModelStoreContract:
 def _ready(store: ModelStore) -> ModelVersion:
     if not store.list_models():
         store.create_model(_FLIGHTS)
-    pending = store.create_version(_FLIGHTS, source="s")
+    pending = store.create_version(_FLIGHTS, source="s3://b/m")
     return store.finish_version(_FLIGHTS, pending.version, VersionStatus.READY, digest=_DIGEST)

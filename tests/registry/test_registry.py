@@ -59,8 +59,10 @@ def test_a_package_becomes_a_ready_version_with_its_digest(
     version = registry.register(package, FLIGHTS, description="d", tags={"a": "b"}, run_id="r")
     assert (version.version, version.status) == (1, VersionStatus.READY)
     assert (version.description, version.tags, version.run_id) == ("d", {"a": "b"}, "r")
-    assert version.source == f"{artifacts.root_uri}/models/flight-delay/1"
-    stored = artifacts.get(ArtifactPath("models/flight-delay/1"), tmp_path / "stored")
+    root = f"{artifacts.root_uri}/models/flight-delay/"
+    assert version.source.startswith(root)
+    place = ArtifactPath(version.source.removeprefix(f"{artifacts.root_uri}/"))
+    stored = artifacts.get(place, tmp_path / "stored")
     assert compute_seal(stored).digest == version.digest == compute_seal(package).digest
 
 
@@ -137,6 +139,44 @@ def test_a_failing_model_store_never_leaves_a_half_version_resolvable(
             registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
     else:
         pytest.fail("the store failed and register did not say so")
+
+
+def test_package_that_lies_somewhere_already_is_registered_where_it_is(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    kept = (tmp_path / "run" / "model").as_uri()
+    LocalArtifactStore.at(kept).put(package, ArtifactPath(""))
+    registry = Registry(models, artifacts, LocalArtifactStore.at)
+    version = registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
+    assert (version.source, version.digest) == (kept, compute_seal(package).digest)
+    assert list(artifacts.list(ArtifactPath(""))) == []
+    pinned = registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
+    assert (pinned.folder / "model.bin").read_bytes() == b"model"
+    (tmp_path / "run" / "model" / "model.bin").write_bytes(b"other")
+    with pytest.raises(PackageDigestError, match="read back|with digest"):
+        registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
+    assert registry.get_model(FLIGHTS).aliases == {"champion": 1}
+
+
+def test_version_that_others_registered_is_pinned_to_its_bytes_of_now(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    models.create_model(FLIGHTS)
+    models.create_version(FLIGHTS, source=package.as_uri())
+    models.finish_version(FLIGHTS, 1, VersionStatus.READY)
+    registry = Registry(models, artifacts, LocalArtifactStore.at)
+    ref = parse_model_uri("models:/flight-delay/1")
+    first = registry.resolve(ref, tmp_path / "cache")
+    assert first.digest == compute_seal(package).digest
+    assert registry.resolve(ref, tmp_path / "cache") == first
+    (package / "model.bin").write_bytes(b"other")
+    second = registry.resolve(ref, tmp_path / "cache")
+    assert second.digest == compute_seal(package).digest != first.digest
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted(
+        [first.digest, second.digest]
+    )
+    with pytest.raises(ModelNotFoundError, match=r"set artifacts\.uri"):
+        Registry(models, artifacts).resolve(ref, tmp_path / "cache")
 
 
 def test_an_alias_resolves_to_one_verified_package(
@@ -226,7 +266,7 @@ def test_stored_bytes_that_changed_are_refused(
     resealed: bool,
 ) -> None:
     version = registry.register(package, FLIGHTS)
-    stored = tmp_path / "artifacts" / "models" / "flight-delay" / "1"
+    (stored,) = (tmp_path / "artifacts" / "models" / "flight-delay").iterdir()
     assert stored.as_uri() == version.source
     (stored / "model.bin").write_bytes(b"mOdel")
     if resealed:

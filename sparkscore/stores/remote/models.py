@@ -22,6 +22,7 @@ _DIGEST_TAG = "sparkscore.digest"
 _STATUS_TAG = "sparkscore.status"
 _MESSAGE_TAG = "sparkscore.statusMessage"
 _MAX_MODELS, _MAX_VERSIONS = 1000, 10_000
+_MAX_NUMBER = 10**9
 
 
 class RemoteModelStore:
@@ -136,19 +137,16 @@ class RemoteModelStore:
         if not self._server.is_sparkscore:
             return self._finish_by_tags(name, version, status, source, digest, message)
         fields: Json = {
-            "name": name,
-            "version": str(version),
             "status": status.value,
             "source": source,
             "digest": digest or None,
             "status_message": message or None,
         }
-        return _version(self._server.ask("update_version", fields))
+        return _version(self._of_version("update_version", name, version, fields))
 
     def get_version(self, name: ModelName, version: int) -> ModelVersion:
         """See ModelStore."""
-        fields = {"name": name, "version": str(version)}
-        return _version(self._server.ask("get_version", fields))
+        return _version(self._of_version("get_version", name, version))
 
     def list_versions(self, name: ModelName) -> Sequence[ModelVersion]:
         """See ModelStore."""
@@ -172,42 +170,35 @@ class RemoteModelStore:
     def describe_version(self, name: ModelName, version: int, description: str) -> ModelVersion:
         """See ModelStore."""
         rules.check_description(description)
-        fields = {"name": name, "version": str(version), "description": description}
-        return _version(self._server.ask("update_version", fields))
+        fields: Json = {"description": description}
+        return _version(self._of_version("update_version", name, version, fields))
 
     def move_version(
         self, name: ModelName, version: int, stage: Stage, *, archive_others: bool
     ) -> ModelVersion:
         """See ModelStore."""
-        fields: Json = {
-            "name": name,
-            "version": str(version),
-            "stage": stage.value,
-            "archive_existing_versions": archive_others,
-        }
-        return _version(self._server.ask("move_version", fields))
+        fields: Json = {"stage": stage.value, "archive_existing_versions": archive_others}
+        return _version(self._of_version("move_version", name, version, fields))
 
     def delete_version(self, name: ModelName, version: int) -> None:
         """See ModelStore."""
-        self._server.ask("delete_version", {"name": name, "version": str(version)})
+        self._of_version("delete_version", name, version)
 
     def delete_version_tag(self, name: ModelName, version: int, key: str) -> None:
         """See ModelStore."""
-        fields = {"name": name, "version": str(version), "key": key}
-        self._server.ask("delete_version_tag", fields)
+        self._of_version("delete_version_tag", name, version, {"key": key})
 
     def set_version_tags(self, name: ModelName, version: int, tags: Mapping[str, str]) -> None:
         """See ModelStore; the protocol takes one tag a call."""
         rules.check_tags(tags, rules.MAX_REGISTRY_TAG_CHARS)
         for key, value in tags.items():
-            fields = {"name": name, "version": str(version), "key": key, "value": value}
-            self._server.ask("set_version_tag", fields)
+            self._of_version("set_version_tag", name, version, {"key": key, "value": value})
 
     def set_alias(self, name: ModelName, alias: AliasName, version: int) -> None:
         """See ModelStore."""
         if not self._server.is_sparkscore:
             rules.check_alias_target(self.get_version(name, version))
-        self._server.ask("set_alias", {"name": name, "alias": alias, "version": str(version)})
+        self._of_version("set_alias", name, version, {"alias": alias})
 
     def delete_alias(self, name: ModelName, alias: AliasName) -> None:
         """See ModelStore."""
@@ -224,6 +215,14 @@ class RemoteModelStore:
         except UsageError as exc:
             # The protocol's code for an alias that is not there is that of any wrong argument.
             raise rules.no_alias(name, alias, list(self.get_model(name).aliases)) from exc
+
+    def _of_version(
+        self, route: str, name: ModelName, version: int, fields: Json | None = None
+    ) -> Given:
+        if not 0 < version < _MAX_NUMBER:  # the protocol takes such a one for no number at all
+            known = [found.version for found in self.list_versions(name)]
+            raise rules.no_version(name, version, known)
+        return self._server.ask(route, {"name": name, "version": str(version), **(fields or {})})
 
     def _search(self, query: Query, max_results: int) -> Json:
         is_mlflow = query.where is not None and not self._server.is_sparkscore

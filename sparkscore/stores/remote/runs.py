@@ -77,7 +77,7 @@ class RemoteRunStore:
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         """See RunStore."""
-        answer = self._server.ask("get_experiment", {"experiment_id": experiment_id})
+        answer = self._of_experiment("get_experiment", experiment_id)
         return experiment_of(answer.one("experiment"))
 
     def find_experiment(self, name: ExperimentName) -> Experiment | None:
@@ -100,26 +100,25 @@ class RemoteRunStore:
 
     def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
         """See RunStore."""
-        self._server.ask("update_experiment", {"experiment_id": experiment_id, "new_name": name})
+        self._of_experiment("update_experiment", experiment_id, {"new_name": name})
 
     def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
         """See RunStore; the protocol takes one tag a call."""
         rules.check_tags(tags, rules.MAX_EXPERIMENT_TAG_CHARS)
         for key, value in tags.items():
-            fields = {"experiment_id": experiment_id, "key": key, "value": value}
-            self._server.ask("set_experiment_tag", fields)
+            self._of_experiment("set_experiment_tag", experiment_id, {"key": key, "value": value})
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """See RunStore."""
-        self._server.ask("delete_experiment_tag", {"experiment_id": experiment_id, "key": key})
+        self._of_experiment("delete_experiment_tag", experiment_id, {"key": key})
 
     def delete_experiment(self, experiment_id: str) -> None:
         """See RunStore."""
-        self._server.ask("delete_experiment", {"experiment_id": experiment_id})
+        self._of_experiment("delete_experiment", experiment_id)
 
     def restore_experiment(self, experiment_id: str) -> None:
         """See RunStore."""
-        self._server.ask("restore_experiment", {"experiment_id": experiment_id})
+        self._of_experiment("restore_experiment", experiment_id)
 
     def purge_experiment(self, experiment_id: str) -> None:
         """See RunStore.
@@ -128,7 +127,7 @@ class RemoteRunStore:
             UsageError: The server is MLflow's, which purges by `mlflow gc` alone.
         """
         self._server.refuse_mlflow("purge an experiment")
-        self._server.ask("purge_experiment", {"experiment_id": experiment_id})
+        self._of_experiment("purge_experiment", experiment_id)
 
     def create_run(
         self,
@@ -285,6 +284,11 @@ class RemoteRunStore:
             "max_results": min(query.limit, routes_runs.MAX_RESULTS),
             "page_token": query.token,
         }
+
+    def _of_experiment(self, name: str, experiment_id: str, fields: Json | None = None) -> Given:
+        if not experiment_id:  # the protocol takes an empty field for one that was forgotten
+            raise rules.no_experiment(experiment_id)
+        return self._server.ask(name, {"experiment_id": experiment_id, **(fields or {})})
 
     def _of_run(self, name: str, run_id: RunId, fields: Json | None = None) -> Given:
         known = self._ids.get(run_id, run_id)
