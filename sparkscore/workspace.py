@@ -392,7 +392,12 @@ class Workspace:
         return self._sql("tracking.uri", self.settings.tracking.uri)
 
     def _sql(self, key: str, uri: str) -> SqlStores:
-        self._check(key, uri, ("sqlite",), "sqlite:///FILE")
+        self._check(
+            key,
+            uri,
+            ("sqlite", "postgresql", "postgres"),
+            "sqlite:///FILE and postgresql://USER:PASSWORD@HOST/DATABASE",
+        )
         # SQLAlchemy takes longer to load than most commands take to run.
         from sparkscore.stores.sql import open_sql
 

@@ -147,7 +147,15 @@ def test_a_damaged_page_is_unavailable(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/db", "postgresql://u:secret@h", "records.db", ""]
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://u:secret@h/db",
+        "postgresql://u:secret@h",
+        "records.db",
+        "",
+    ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"sqlite:///FILE") as caught:
