@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from sparkscore.errors import RecordNotFoundError, StoreUnavailableError
 from sparkscore.names import ArtifactPath, parse_model_name, parse_run_id
 from sparkscore.server.answers import send_fault, send_head, send_json
-from sparkscore.server.api import Told, done, read_call, told, watched
+from sparkscore.server.api import Told, body_within, done, read_call, told, watched
 from sparkscore.server.artifact_places import below, parse_safe_path, served_place
 from sparkscore.server.calls import Call, Guard, RefusedError, Served
 from sparkscore.server.dispatch import Match
@@ -125,6 +125,7 @@ class ByteRoutes:
 
         begun = await to_thread.run_sync(told, begin, match.route)
         if not arrival:
+            await body_within(0, receive)
             await _refuse(send, begun)
             return
         try:
@@ -151,6 +152,8 @@ class ByteRoutes:
             held += message.get("body", b"")
             more = message.get("more_body", False)
             if limit is not None and n_bytes + len(held) > limit:
+                if more:
+                    await body_within(0, receive)
                 return Fault("REQUEST_TOO_LARGE", f"a file of at most {limit} bytes is taken here")
             if len(held) >= _CHUNK_BYTES or not more:
                 n_bytes += len(held)
@@ -158,6 +161,8 @@ class ByteRoutes:
                     told, lambda chunk=bytes(held): arrival.write(chunk), match.route
                 )
                 if not isinstance(written, bytes):
+                    if more:
+                        await body_within(0, receive)
                     return written
                 held.clear()
         return b""

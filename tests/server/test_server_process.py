@@ -52,6 +52,20 @@ def test_several_workers_answer_from_the_same_stores(tmp_path: Path) -> None:
         assert server.process.wait(timeout=20) == 143
 
 
+def test_a_refusal_is_heard_by_a_client_that_is_still_sending(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        large = b"x" * 30_000_000
+        answer = client.put("/api/2.0/mlflow-artifacts/artifacts/a/..%2f..%2fx", content=large)
+        assert answer.status_code == 400
+        body = b'{"name": "' + large + b'"}'
+        headers = {"content-type": "application/json"}
+        url = "/api/2.0/mlflow/experiments/create"
+        assert client.post(url, content=body, headers=headers).status_code == 413
+        in_chunks = iter([body[:5_000_000]])
+        assert client.post(url, content=in_chunks, headers=headers).status_code == 413
+        assert client.get("/health").text == "OK"
+
+
 def refused(folder: Path, *options: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "sparkscore.cli", "server", *options],
