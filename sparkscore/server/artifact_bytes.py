@@ -25,6 +25,7 @@ from sparkscore.server.calls import Call, Guard, RefusedError, Served
 from sparkscore.server.dispatch import Match
 from sparkscore.server.immutable import check_writable
 from sparkscore.server.model_sources import source_place
+from sparkscore.server.open_files import open_artifact
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.stores.base import ArtifactStore, StreamedArtifactStore
 from sparkscore.wire.reading import Given
@@ -218,22 +219,6 @@ class Arrival:
             self._staged.unlink(missing_ok=True)
             if self._folder is not None:
                 self._folder.cleanup()
-
-
-def open_artifact(store: ArtifactStore, path: ArtifactPath) -> BinaryIO:
-    """A file of the store, opened to be read.
-
-    Raises:
-        RecordNotFoundError: There is no such file.
-    """
-    if isinstance(store, StreamedArtifactStore):
-        return store.open(path)
-    with tempfile.TemporaryDirectory(prefix="sparkscore-download-") as folder:
-        local = store.get(path, Path(folder) / "file")
-        if not local.is_file():
-            raise RecordNotFoundError(f"there is no artifact file {path!r}")
-        # It stays readable after its name is gone.
-        return local.open("rb")
 
 
 @contextmanager

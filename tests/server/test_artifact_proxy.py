@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message
 
 from sparkscore.names import ModelName, RunId
+from sparkscore.package.manifest import compute_seal
 from sparkscore.server.calls import Served
 from sparkscore.server.settings import ServerSettings
 from sparkscore.server.tracking_app import tracking_app
@@ -183,12 +184,20 @@ def ready_version(client: Client) -> str:
     folder = f"1/{run_id}/artifacts/model"
     put(client, f"{folder}/MLmodel", b"flavors: {}\n")
     put(client, f"{folder}/weights.bin", b"w")
+    put(client, f"{folder}/data/more.bin", b"m")
     client.done("POST", "registered-models/create", {"name": "net"})
     body = {"name": "net", "source": f"runs:/{run_id}/model", "run_id": run_id}
     made = client.done("POST", "model-versions/create", body)["model_version"]
     assert made["status"] == "READY"
     assert len(made["digest"]) == 64
     return folder
+
+
+def test_the_digest_of_a_version_is_that_of_its_package(
+    client: Client, ready_version: str, tmp_path: Path
+) -> None:
+    made = client.done("GET", "model-versions/get", name="net", version="1")["model_version"]
+    assert made["digest"] == compute_seal(tmp_path / "kept" / ready_version).digest
 
 
 def test_files_of_a_ready_version_never_change(client: Client, ready_version: str) -> None:
