@@ -6,6 +6,7 @@ Whatever lies in a file, a browser keeps it as a download and runs nothing of it
 from __future__ import annotations
 
 import mimetypes
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ from sparkscore.wire.statuses import Fault
 _CHUNK_BYTES = 1024 * 1024
 # What a browser might run, were it ever shown and not kept: told as plain text.
 _RUNS = ("html", "xml", "svg", "javascript", "ecmascript", "x-shockwave-flash", "pdf")
+_PLAIN_NAME = re.compile(r"[\w.\- ]+", re.ASCII)
 _NO_RUNNING = (("content-security-policy", "sandbox; default-src 'none'"),)
 
 Place = Callable[[Served, Given], ArtifactPath]
@@ -240,7 +242,7 @@ async def _send_file(send: Send, path: ArtifactPath, file: BinaryIO) -> None:
     headers = (
         ("content-type", _content_type(name)),
         ("content-length", str(n_bytes)),
-        ("content-disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}"),
+        ("content-disposition", f"attachment; {_named(name)}"),
         *_NO_RUNNING,
     )
     await send_head(send, 200, headers)
@@ -267,6 +269,13 @@ def _size(file: BinaryIO) -> int:
     n_bytes = file.seek(0, 2)
     file.seek(0)
     return n_bytes
+
+
+def _named(name: str) -> str:
+    """How the header names the file: as it is where every client reads that."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _content_type(name: str) -> str:

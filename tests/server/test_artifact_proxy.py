@@ -83,9 +83,13 @@ def test_nothing_that_is_stored_can_run_in_a_browser(client: Client, name: str) 
 
 
 def test_a_name_of_any_letters_is_offered_as_it_is(client: Client) -> None:
-    put(client, "1/%C3%A9%22%0A".replace("%0A", ""), b"x")
-    disposition = client.http.get(f"{STORED}/1/%C3%A9%22").headers["content-disposition"]
-    assert disposition == "attachment; filename*=UTF-8''%C3%A9%22"
+    for name, told in (
+        ("a%20b.txt", 'filename="a b.txt"'),
+        ("%C3%A9%22", "filename*=UTF-8''%C3%A9%22"),
+    ):
+        put(client, f"1/{name}")
+        headers = client.http.get(f"{STORED}/1/{name}").headers
+        assert headers["content-disposition"] == f"attachment; {told}"
 
 
 def test_a_file_that_is_cut_on_its_way_is_never_seen(served: Served, tmp_path: Path) -> None:
