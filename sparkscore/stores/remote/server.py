@@ -19,6 +19,7 @@ import httpx
 
 from sparkscore.errors import (
     InvalidNameError,
+    InvalidStateError,
     RecordNotFoundError,
     SparkscoreError,
     StoreUnavailableError,
@@ -40,6 +41,8 @@ _PARAMETER = re.compile(r"{(\w+)(:path)?}")
 _REFUSED = (429, 503)
 """Statuses of a request that was not done."""
 _UNKNOWN = (401, 403)
+_OF_STATE = ("Changing param values is not allowed", "must be in the 'active' state")
+"""What MLflow's servers say, by the code of any wrong argument, where a record's state forbids."""
 _NOT_TWICE = frozenset(
     {
         "create_experiment",
@@ -152,12 +155,15 @@ class RemoteServer:
                 "`mlflow gc` on its machine, or keep records with `sparkscore server`"
             )
 
-    def ask(self, name: str, fields: Mapping[str, object] | None = None) -> Given:
+    def ask(
+        self, name: str, fields: Mapping[str, object] | None = None, *, as_page: bool = False
+    ) -> Given:
         """The answer of a route.
 
         Args:
             name: The route's.
             fields: Of its request; None stands for what is not given.
+            as_page: Ask by the path for pages, the only one that MLflow's servers have for some.
 
         Raises:
             StoreUnavailableError: The server did not answer, or not in its protocol.
@@ -165,13 +171,14 @@ class RemoteServer:
         """
         route = _routes()[name]
         given = {key: value for key, value in (fields or {}).items() if value is not None}
-        path, rest = _filled(route, given)
+        path, rest = _filled(route.url_paths[-1] if as_page else route.url_path, given)
         is_get = route.method == "GET"
         answer = self.send(
             route.method,
             path,
             query=_query(rest) if is_get else (),
-            body=None if is_get else rest,
+            # MLflow's servers look there for what is in the path, too.
+            body=None if is_get else given,
             is_repeatable=name not in _NOT_TWICE,
         )
         try:
@@ -342,14 +349,14 @@ def _without_password(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _filled(route: Route, given: Mapping[str, object]) -> tuple[str, Json]:
-    """A route's path with its fields in it, and the fields that are left."""
+def _filled(path: str, given: Mapping[str, object]) -> tuple[str, Json]:
+    """A path with its fields in it, and the fields that are left."""
     rest = dict(given)
 
     def value(match: re.Match[str]) -> str:
         return quote(str(rest.pop(match[1])), safe="/" if match[2] else "")
 
-    return _PARAMETER.sub(value, route.url_path), rest
+    return _PARAMETER.sub(value, path), rest
 
 
 def _query(fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -365,7 +372,10 @@ def _error(answer: httpx.Response) -> SparkscoreError:
         # A proxy's page, or a framework's: its first words may help.
         text = " ".join(answer.text[:_MAX_SHOWN_BODY].split())
         body = {"message": f"status {answer.status_code}: {shown(text)}"}
-    return error_of(answer.status_code, body)
+    error = error_of(answer.status_code, body)
+    if type(error) is UsageError and any(words in str(error) for words in _OF_STATE):
+        return InvalidStateError(str(error))
+    return error
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
