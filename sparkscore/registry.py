@@ -48,6 +48,8 @@ class PinnedModel:
     """One package, fixed by its digest: whatever moves later, this is what gets scored.
 
     `version` is None for a package that was named by its path; `folder` holds a verified copy.
+    The digest of one that is not `is_verified` is that of the bytes as they were fetched: nobody
+    registered it, so that they may be others than those that were meant.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PinnedModel:
     uri: str
     folder: Path
     package: Package
+    is_verified: bool = True
 
 
 class Registry:
@@ -117,7 +120,8 @@ class Registry:
         """The package that `ref` means now, as a verified copy in `into/<digest>`.
 
         An alias is read once. A copy that is there from before is used if it still verifies, and
-        replaced if not.
+        replaced if not. A version that was registered without a digest, as MLflow's clients do
+        it, is fetched each time, and sealed as it comes.
 
         Raises:
             ModelNotFoundError: There is no such model, version, alias or READY version.
@@ -128,6 +132,8 @@ class Registry:
         if isinstance(ref, PathRef):
             return _pinned_path(ref.path, into)
         version = self._found(ref)
+        if not version.digest:
+            return self._pinned_as_fetched(version, into)
         folder = into / version.digest
         if not _is_intact(folder, version.digest):
             self._fetch(version, folder)
@@ -214,7 +220,7 @@ class Registry:
                 f"version {version.version} of model {version.name!r} is {version.status}{why}, "
                 "not READY: choose another version, or register the package again"
             )
-        if not _DIGEST.fullmatch(version.digest):
+        if version.digest and not _DIGEST.fullmatch(version.digest):
             raise PackageDigestError(
                 f"version {version.version} of model {version.name!r} has the digest "
                 f"{shown(version.digest)}, which is no sha256: register the package again"
@@ -232,7 +238,35 @@ class Registry:
                 return version
         raise ModelNotFoundError(f"model {ref.name!r} has no READY version: register one")
 
+    def _pinned_as_fetched(self, version: ModelVersion, into: Path) -> PinnedModel:
+        into.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".") as staging:
+            fetched = Path(staging) / "package"
+            self._get(version, fetched)
+            found = _pinned_path(fetched, into)
+        uri = f"models:/{version.name}/{version.version}"
+        return PinnedModel(
+            version.name,
+            version.version,
+            found.digest,
+            uri,
+            found.folder,
+            found.package,
+            is_verified=False,
+        )
+
     def _fetch(self, version: ModelVersion, folder: Path) -> None:
+        with _staged(folder) as staged:
+            self._get(version, staged)
+            found = verify(staged).digest
+            if found != version.digest:
+                raise PackageDigestError(
+                    f"version {version.version} of model {version.name!r} at {version.source} has "
+                    f"digest {found}, but {version.digest} was registered: restore the package, "
+                    "or register it again"
+                )
+
+    def _get(self, version: ModelVersion, local: Path) -> None:
         what = f"version {version.version} of model {version.name!r}"
         root, separator, place = version.source.partition(f"{self._artifacts.root_uri}/")
         if root or not separator:
@@ -241,20 +275,13 @@ class Registry:
                 f"{self._artifacts.root_uri}: set artifacts.uri to the store that it was "
                 "registered in"
             )
-        with _staged(folder) as staged:
-            try:
-                self._artifacts.get(parse_artifact_path(place), staged)
-            except RecordNotFoundError as exc:
-                raise ModelNotFoundError(
-                    f"the bytes of {what} are gone from {version.source}: "
-                    "choose another version, or register the package again"
-                ) from exc
-            found = verify(staged).digest
-            if found != version.digest:
-                raise PackageDigestError(
-                    f"{what} at {version.source} has digest {found}, but {version.digest} was "
-                    "registered: restore the package, or register it again"
-                )
+        try:
+            self._artifacts.get(parse_artifact_path(place), local)
+        except RecordNotFoundError as exc:
+            raise ModelNotFoundError(
+                f"the bytes of {what} are gone from {version.source}: "
+                "choose another version, or register the package again"
+            ) from exc
 
 
 def _folder_of(name: ModelName) -> str:
