@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sparkscore.stores.sql import SqlStores
 
 _SERVER_ROOT = "mlflow-artifacts:/"
-_DATABASES = ("sqlite", "postgresql")
+_DATABASES = ("sqlite", "postgresql", "postgres")
 
 _CHOSEN: dict[str, object] = {}
 _LAST: list[tuple[Workspace, Path]] = []

@@ -45,6 +45,7 @@ MAX_REGISTRY_TAG_CHARS = 100_000
 _MAX_DESCRIPTION_CHARS = 5000
 _MAX_NAME_CHARS = 500
 _MAX_LOCATION_CHARS = 2048
+_MAX_DIGEST_CHARS = 64
 _MAX_DATASET_TEXT_CHARS = 1_000_000
 _MAX_INPUT_TAG_KEY_CHARS = 255
 _MAX_INPUT_TAG_CHARS = 500
@@ -128,7 +129,7 @@ def check_batch(
         check_int64(metric.step, f"the step of metric {metric.key!r}")
         check_int64(metric.timestamp_ms, f"the timestamp of metric {metric.key!r}")
         check_text(metric.dataset_name, "dataset name", _MAX_NAME_CHARS)
-        check_text(metric.dataset_digest, "dataset digest", _MAX_NAME_CHARS)
+        check_text(metric.dataset_digest, "dataset digest", _MAX_DIGEST_CHARS)
     check_params(params)
     check_tags(tags, MAX_RUN_TAG_CHARS)
 
@@ -164,7 +165,7 @@ def check_inputs(datasets: Sequence[DatasetInput], model_ids: Sequence[str]) -> 
     for item in datasets:
         dataset = item.dataset
         check_text(dataset.name, "dataset name", _MAX_NAME_CHARS)
-        check_text(dataset.digest, "dataset digest", _MAX_NAME_CHARS)
+        check_text(dataset.digest, "dataset digest", _MAX_DIGEST_CHARS)
         check_text(dataset.source_type, "dataset source type", _MAX_NAME_CHARS)
         for noun in ("source", "schema", "profile"):
             check_text(getattr(dataset, noun), f"dataset {noun}", _MAX_DATASET_TEXT_CHARS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -14,10 +15,11 @@ from sparkscore.errors import (
     UsageError,
 )
 from sparkscore.names import AliasName, ModelName
-from sparkscore.records import ModelVersion, VersionStatus
+from sparkscore.records import ModelVersion, Stage, VersionStatus
 from sparkscore.stores.models_base import ModelStore
 
 _FLIGHTS = ModelName("flight-delay")
+_DELAYS = ModelName("delays")
 _CHAMPION = AliasName("champion")
 _DIGEST = "a" * 64
 
@@ -188,6 +190,137 @@ class ModelStoreContract:
         store.set_alias(_FLIGHTS, _CHAMPION, 1)
         with pytest.raises(RecordNotFoundError, match="it has 'champion'"):
             store.get_version_by_alias(_FLIGHTS, AliasName("challenger"))
+
+    def test_a_version_keeps_what_it_was_made_with(self, store: ModelStore) -> None:
+        store.create_model(_FLIGHTS)
+        made = store.create_version(
+            _FLIGHTS, source="s", run_link="https://h/r", model_id="m-1", user_id="ann"
+        )
+        assert (made.run_link, made.model_id, made.user_id) == ("https://h/r", "m-1", "ann")
+        assert made.stage is Stage.NONE
+        assert store.get_version(_FLIGHTS, 1) == made
+        with pytest.raises(UsageError, match="source"):
+            store.create_version(_FLIGHTS, source="x" * 2049)
+        with pytest.raises(InvalidNameError, match="model id"):
+            store.create_version(_FLIGHTS, source="s", model_id="../m")
+
+    def test_a_model_is_renamed_with_all_that_it_has(self, store: ModelStore) -> None:
+        store.create_model(_FLIGHTS, "d", {"a": "b"})
+        _ready(store)
+        store.set_version_tags(_FLIGHTS, 1, {"k": "v"})
+        store.set_alias(_FLIGHTS, _CHAMPION, 1)
+        renamed = store.rename_model(_FLIGHTS, _DELAYS)
+        assert (renamed.name, renamed.description, renamed.tags) == ("delays", "d", {"a": "b"})
+        assert store.get_model(_DELAYS) == renamed
+        version = store.get_version_by_alias(_DELAYS, _CHAMPION)
+        assert (version.name, version.version, version.tags) == ("delays", 1, {"k": "v"})
+        assert store.create_version(_DELAYS, source="s").version == 2
+        with pytest.raises(RecordNotFoundError):
+            store.get_model(_FLIGHTS)
+
+    def test_a_model_is_not_renamed_to_one_that_is_there(self, store: ModelStore) -> None:
+        store.create_model(_FLIGHTS)
+        store.create_model(_DELAYS)
+        with pytest.raises(RecordExistsError, match="'delays'"):
+            store.rename_model(_FLIGHTS, _DELAYS)
+        assert store.rename_model(_FLIGHTS, _FLIGHTS).name == _FLIGHTS
+
+    def test_a_model_and_a_version_are_described(self, store: ModelStore) -> None:
+        created = _ready(store)
+        model = store.describe_model(_FLIGHTS, "of models")
+        assert (model.description, store.get_model(_FLIGHTS)) == ("of models", model)
+        version = store.describe_version(_FLIGHTS, 1, "of versions")
+        assert (version.description, store.get_version(_FLIGHTS, 1)) == ("of versions", version)
+        assert version.last_update_time_ms > created.last_update_time_ms
+        with pytest.raises(UsageError, match="description"):
+            store.describe_model(_FLIGHTS, "x" * 5001)
+        with pytest.raises(UsageError, match="description"):
+            store.describe_version(_FLIGHTS, 1, "x" * 5001)
+
+    def test_tags_of_a_model_are_added_replaced_and_removed(self, store: ModelStore) -> None:
+        store.create_model(_FLIGHTS, tags={"a": "1", "b": "1"})
+        store.set_model_tags(_FLIGHTS, {"b": "2", "c": "3"})
+        for _ in range(2):
+            store.delete_model_tag(_FLIGHTS, "a")
+        assert store.get_model(_FLIGHTS).tags == {"b": "2", "c": "3"}
+        with pytest.raises(InvalidNameError):
+            store.set_model_tags(_FLIGHTS, {"": "1"})
+        with pytest.raises(UsageError, match="100001 characters"):
+            store.set_model_tags(_FLIGHTS, {"a": "x" * 100_001})
+
+    def test_a_tag_of_a_version_is_removed(self, store: ModelStore) -> None:
+        _ready(store)
+        store.set_version_tags(_FLIGHTS, 1, {"a": "1", "b": "1"})
+        for _ in range(2):
+            store.delete_version_tag(_FLIGHTS, 1, "a")
+        assert store.get_version(_FLIGHTS, 1).tags == {"b": "1"}
+
+    def test_a_deleted_model_is_gone_with_all_that_it_had(self, store: ModelStore) -> None:
+        _ready(store)
+        store.set_version_tags(_FLIGHTS, 1, {"a": "1"})
+        store.set_alias(_FLIGHTS, _CHAMPION, 1)
+        store.delete_model(_FLIGHTS)
+        assert list(store.list_models()) == []
+        again = _ready(store)
+        assert (again.version, again.tags, again.aliases) == (1, {}, ())
+        assert store.get_model(_FLIGHTS).aliases == {}
+
+    def test_the_number_of_a_deleted_version_is_not_given_again(self, store: ModelStore) -> None:
+        _ready(store)
+        _ready(store)
+        store.set_alias(_FLIGHTS, _CHAMPION, 2)
+        store.set_alias(_FLIGHTS, AliasName("old"), 1)
+        store.delete_version(_FLIGHTS, 2)
+        assert [version.version for version in store.list_versions(_FLIGHTS)] == [1]
+        assert store.get_model(_FLIGHTS).aliases == {"old": 1}
+        with pytest.raises(RecordNotFoundError, match="it has 1"):
+            store.get_version(_FLIGHTS, 2)
+        assert store.create_version(_FLIGHTS, source="s").version == 3
+
+    def test_a_version_moves_between_stages(self, store: ModelStore) -> None:
+        for _ in range(3):
+            _ready(store)
+        for number in (1, 2):
+            store.move_version(_FLIGHTS, number, Stage.PRODUCTION, archive_others=False)
+        moved = store.move_version(_FLIGHTS, 3, Stage.PRODUCTION, archive_others=True)
+        assert (moved.stage, store.get_version(_FLIGHTS, 3)) == (Stage.PRODUCTION, moved)
+        stages = [version.stage for version in store.list_versions(_FLIGHTS)]
+        assert stages == [Stage.PRODUCTION, Stage.ARCHIVED, Stage.ARCHIVED]
+        assert store.get_version(_FLIGHTS, 1).last_update_time_ms == moved.last_update_time_ms
+        with pytest.raises(UsageError, match="archive_others"):
+            store.move_version(_FLIGHTS, 1, Stage.NONE, archive_others=True)
+
+    def test_an_alias_is_removed(self, store: ModelStore) -> None:
+        _ready(store)
+        store.set_alias(_FLIGHTS, _CHAMPION, 1)
+        for _ in range(2):
+            store.delete_alias(_FLIGHTS, _CHAMPION)
+        assert store.get_version(_FLIGHTS, 1).aliases == ()
+        with pytest.raises(RecordNotFoundError, match="it has none"):
+            store.get_version_by_alias(_FLIGHTS, _CHAMPION)
+
+    def test_an_unknown_model_or_version_is_refused_everywhere(self, store: ModelStore) -> None:
+        _ready(store)
+        of_models: list[Callable[[], object]] = [
+            lambda: store.rename_model(_DELAYS, _FLIGHTS),
+            lambda: store.describe_model(_DELAYS, "d"),
+            lambda: store.delete_model(_DELAYS),
+            lambda: store.set_model_tags(_DELAYS, {"a": "1"}),
+            lambda: store.delete_model_tag(_DELAYS, "a"),
+            lambda: store.delete_alias(_DELAYS, _CHAMPION),
+        ]
+        for call in of_models:
+            with pytest.raises(RecordNotFoundError, match="'delays'"):
+                call()
+        of_versions: list[Callable[[], object]] = [
+            lambda: store.describe_version(_FLIGHTS, 9, "d"),
+            lambda: store.move_version(_FLIGHTS, 9, Stage.STAGING, archive_others=False),
+            lambda: store.delete_version(_FLIGHTS, 9),
+            lambda: store.delete_version_tag(_FLIGHTS, 9, "a"),
+        ]
+        for call in of_versions:
+            with pytest.raises(RecordNotFoundError, match="it has 1"):
+                call()
 
 
 def _ready(store: ModelStore) -> ModelVersion:

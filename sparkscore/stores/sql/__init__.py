@@ -29,6 +29,11 @@ class SqlStores:
     runs: SqlRunStore
     models: SqlModelStore
     logged_models: SqlLoggedModelStore
+    _database: Database
+
+    def close(self) -> None:
+        """Close the connections to the database; a later call opens them anew."""
+        self._database.close()
 
 
 def open_sql(
@@ -59,6 +64,7 @@ def open_sql(
         SqlRunStore(database, artifact_root, clock),
         SqlModelStore(database, clock),
         SqlLoggedModelStore(database, clock),
+        database,
     )
 
 

@@ -124,6 +124,11 @@ class Database:
                 time.sleep(random.uniform(0, _MAX_PAUSE_S * n_tries))  # noqa: S311 - no secret
         raise AssertionError("the last try returns or raises")
 
+    def close(self) -> None:
+        """Close the connections that no transaction uses; the next one opens them anew."""
+        if self._state is not None and self._state.pid == os.getpid():
+            self._state.reads.dispose()
+
     def _opened(self) -> _Opened:
         state = self._state
         if state is None or state.pid != os.getpid():
