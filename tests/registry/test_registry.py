@@ -153,7 +153,7 @@ def test_package_that_lies_somewhere_already_is_registered_where_it_is(
     pinned = registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
     assert (pinned.folder / "model.bin").read_bytes() == b"model"
     (tmp_path / "run" / "model" / "model.bin").write_bytes(b"other")
-    with pytest.raises(PackageDigestError, match="read back|with digest"):
+    with pytest.raises(PackageDigestError, match="with digest"):
         registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
     assert registry.get_model(FLIGHTS).aliases == {"champion": 1}
 
