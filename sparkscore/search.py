@@ -146,12 +146,14 @@ class Searchable:
         attributes: Canonical name to type.
         aliases: Other names of attributes, such as `created` for `start_time`.
         kinds: Which further fields it has.
+        numbered: Attributes that are compared as texts, and ordered as the numbers they are.
     """
 
     noun: str
     attributes: Mapping[str, ValueType]
     aliases: Mapping[str, str]
     kinds: frozenset[FieldKind]
+    numbered: frozenset[str] = frozenset()
 
 
 _TEXT, _NUMBER = ValueType.TEXT, ValueType.NUMBER
@@ -166,6 +168,7 @@ EXPERIMENTS = Searchable(
     },
     {},
     frozenset({FieldKind.TAG}),
+    numbered=frozenset({"experiment_id"}),
 )
 RUNS = Searchable(
     "runs",
@@ -221,4 +224,5 @@ LOGGED_MODELS = Searchable(
     },
     {"creation_time": "creation_timestamp", "artifact_uri": "artifact_location"},
     frozenset({FieldKind.PARAM, FieldKind.METRIC, FieldKind.TAG}),
+    numbered=frozenset({"experiment_id"}),
 )

@@ -33,9 +33,11 @@ from sparkscore.records import (
     Stage,
     VersionStatus,
 )
+from sparkscore.search import View
 
 DEFAULT_EXPERIMENT_ID = "0"
 DEFAULT_EXPERIMENT_NAME = "Default"
+CONTEXT_TAG = "mlflow.data.context"
 RUN_NAME_TAG = "mlflow.runName"
 
 MAX_PARAM_CHARS = 6000
@@ -415,6 +417,23 @@ def model_point_order(metric: Metric) -> tuple[str, PointKey]:
 def dataset_key(used: DatasetInput) -> tuple[str, str]:
     """What datasets of an experiment are told apart by; those of a run are in this order."""
     return used.dataset.name, used.dataset.digest
+
+
+def context_of(used: DatasetInput) -> DatasetInput:
+    """A dataset with no other tag than the one that says what it was used for."""
+    tags = {key: value for key, value in used.tags.items() if key == CONTEXT_TAG}
+    return DatasetInput(used.dataset, tags)
+
+
+def use_order(experiment_id: str, used: DatasetInput) -> tuple[int, str, str, str]:
+    """What uses of datasets are ordered by and told apart."""
+    return int(experiment_id), *dataset_key(used), used.tags.get(CONTEXT_TAG, "")
+
+
+def is_in_view(stage: LifecycleStage, view: View) -> bool:
+    """Whether a search looks at records of this stage."""
+    wanted = View.ACTIVE_ONLY if stage is LifecycleStage.ACTIVE else View.DELETED_ONLY
+    return view in (View.ALL, wanted)
 
 
 def output_order(model: ModelOutput) -> tuple[int, str]:

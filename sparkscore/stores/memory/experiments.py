@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from sparkscore.names import ExperimentName
 from sparkscore.records import Experiment, LifecycleStage
+from sparkscore.search import EXPERIMENTS, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
+from sparkscore.stores.matching import experiment_values, page_of
 from sparkscore.stores.memory.state import MemoryState
 
 
@@ -70,6 +72,13 @@ class MemoryExperiments:
             ]
         active.sort(key=lambda item: (item.creation_time_ms, int(item.experiment_id)), reverse=True)
         return active[:limit]
+
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """See RunStore."""
+        with self._lock:
+            known = list(self._state.experiments.values())
+        in_view = [item for item in known if rules.is_in_view(item.lifecycle_stage, query.view)]
+        return page_of(in_view, query, EXPERIMENTS, experiment_values)
 
     def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
         """See RunStore."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparkscore.records import LifecycleStage, LoggedModel, LoggedModelStatus
+from sparkscore.search import LOGGED_MODELS, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock, system_clock
+from sparkscore.stores.matching import logged_model_values, page_of
 from sparkscore.stores.memory.state import MemoryState
 
 
@@ -69,14 +71,26 @@ class MemoryLoggedModelStore:
                 allow_deleted or model.lifecycle_stage is LifecycleStage.ACTIVE
             ):
                 raise rules.no_logged_model(model_id)
-            points = [
-                point
-                for (owner, _), by_key in self._state.model_points.items()
-                if owner == model_id
-                for point in by_key.values()
+            return self._whole(model)
+
+    def search_logged_models(
+        self,
+        experiment_ids: Sequence[str],
+        query: Query,
+        *,
+        datasets: Sequence[tuple[str, str]] = (),
+    ) -> Page[LoggedModel]:
+        """See LoggedModelStore."""
+        ids = sorted(set(experiment_ids))
+        with self._lock:
+            known = [it for it in self._state.logged_models.values() if it.experiment_id in ids]
+            in_view = [
+                self._whole(model)
+                for model in known
+                if rules.is_in_view(model.lifecycle_stage, query.view)
             ]
-            points.sort(key=rules.model_point_order)
-            return replace(model, metrics=tuple(points))
+        values = logged_model_values(datasets)
+        return page_of(in_view, query, LOGGED_MODELS, values, [ids, list(datasets)])
 
     def finish_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
         """See LoggedModelStore."""
@@ -123,6 +137,16 @@ class MemoryLoggedModelStore:
         with self._lock:
             rules.check_deleted(self.get_logged_model(model_id, allow_deleted=True))
             self._state.remove_logged_model(model_id)
+
+    def _whole(self, model: LoggedModel) -> LoggedModel:
+        points = [
+            point
+            for (owner, _), by_key in self._state.model_points.items()
+            if owner == model.model_id
+            for point in by_key.values()
+        ]
+        points.sort(key=rules.model_point_order)
+        return replace(model, metrics=tuple(points))
 
     def _keep(self, model: LoggedModel) -> LoggedModel:
         self._state.logged_models[model.model_id] = model

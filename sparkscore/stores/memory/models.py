@@ -8,8 +8,10 @@ from threading import RLock
 
 from sparkscore.names import AliasName, ModelName
 from sparkscore.records import ModelVersion, RegisteredModel, Stage, VersionStatus
+from sparkscore.search import MODEL_VERSIONS, REGISTERED_MODELS, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock, system_clock
+from sparkscore.stores.matching import model_values, page_of, version_values
 
 
 class MemoryModelStore:
@@ -49,6 +51,11 @@ class MemoryModelStore:
         """See ModelStore."""
         with self._lock:
             return [self._models[name] for name in sorted(self._models)[:limit]]
+
+    def search_models(self, query: Query) -> Page[RegisteredModel]:
+        """See ModelStore."""
+        with self._lock:
+            return page_of(list(self._models.values()), query, REGISTERED_MODELS, model_values)
 
     def rename_model(self, name: ModelName, new_name: ModelName) -> RegisteredModel:
         """See ModelStore."""
@@ -168,6 +175,12 @@ class MemoryModelStore:
             self.get_model(name)
             numbers = sorted(self._versions[name], reverse=True)
             return [self.get_version(name, number) for number in numbers]
+
+    def search_versions(self, query: Query) -> Page[ModelVersion]:
+        """See ModelStore."""
+        with self._lock:
+            known = [it for name in self._models for it in self.list_versions(ModelName(name))]
+        return page_of(known, query, MODEL_VERSIONS, version_values)
 
     def describe_version(self, name: ModelName, version: int, description: str) -> ModelVersion:
         """See ModelStore."""

@@ -14,9 +14,10 @@ from sparkscore.records import (
     Run,
     RunStatus,
 )
-from sparkscore.search import Page
+from sparkscore.search import RUNS, Page, Query
 from sparkscore.stores import metric_pages, rules
 from sparkscore.stores.base import Clock, system_clock
+from sparkscore.stores.matching import page_of, run_values
 from sparkscore.stores.memory.experiments import MemoryExperiments
 from sparkscore.stores.memory.state import MemoryState
 
@@ -93,6 +94,29 @@ class MemoryRunStore(MemoryExperiments):
             ]
         fitting.sort(key=lambda run: (-run.start_time_ms, run.run_id))
         return fitting[:limit]
+
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """See RunStore."""
+        scope = sorted(set(experiment_ids))
+        with self._lock:
+            known = [run for run in self._state.runs.values() if run.experiment_id in scope]
+        in_view = [run for run in known if rules.is_in_view(run.lifecycle_stage, query.view)]
+        return page_of(in_view, query, RUNS, run_values, scope)
+
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """See RunStore."""
+        with self._lock:
+            known = list(self._state.runs.values())
+        uses = (
+            (run.experiment_id, rules.context_of(item))
+            for run in known
+            if run.experiment_id in experiment_ids and run.lifecycle_stage is LifecycleStage.ACTIVE
+            for item in run.datasets
+        )
+        found = {rules.use_order(*use): use for use in uses}
+        return [found[place] for place in sorted(found)[:limit]]
 
     def log_batch(
         self,

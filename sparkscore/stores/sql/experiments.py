@@ -11,9 +11,12 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from sparkscore.names import ExperimentName
 from sparkscore.records import Experiment, LifecycleStage
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
+from sparkscore.stores.sql.searched_tables import searched_experiments
+from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import delete_pair, in_slices, put_pairs
 from sparkscore.stores.sql.tables import experiment_tags, experiments, runs
 
@@ -87,6 +90,13 @@ class SqlExperiments:
         )
         with self._database.read() as connection:
             return whole_experiments(connection, connection.execute(query).all())
+
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """See RunStore."""
+        in_view = in_stage(experiments.c.lifecycle_stage, query.view)
+        with self._database.read() as connection:
+            found = search_rows(connection, searched_experiments, query, *in_view)
+            return Page(tuple(whole_experiments(connection, found.rows)), found.next_token)
 
     def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
         """See RunStore."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, and_, delete, func, select
 
-from sparkscore.records import Dataset, DatasetInput, ModelOutput
+from sparkscore.records import Dataset, DatasetInput, LifecycleStage, ModelOutput
 from sparkscore.stores import rules
 from sparkscore.stores.sql.statements import (
     in_slices,
@@ -21,6 +22,7 @@ from sparkscore.stores.sql.tables import (
     run_datasets,
     run_model_inputs,
     run_model_outputs,
+    runs,
 )
 
 
@@ -65,17 +67,46 @@ def datasets_of(
     used: dict[str, list[DatasetInput]] = defaultdict(list)
     query = select(run_datasets.c.run_id, datasets).join(datasets)
     for row in in_slices(connection, query, run_datasets.c.run_id, run_ids):
-        dataset = Dataset(
-            name=row.name,
-            digest=row.digest,
-            source_type=row.source_type,
-            source=row.source,
-            schema=row.schema,
-            profile=row.profile,
-        )
-        used[row.run_id].append(DatasetInput(dataset, tags[row.run_id, row.dataset_id]))
+        used[row.run_id].append(DatasetInput(_dataset(row), tags[row.run_id, row.dataset_id]))
     ordered = {run_id: sorted(items, key=rules.dataset_key) for run_id, items in used.items()}
     return defaultdict(tuple, {run_id: tuple(items) for run_id, items in ordered.items()})
+
+
+def uses_of_datasets(
+    connection: Connection, experiment_ids: Sequence[int], limit: int
+) -> list[tuple[str, DatasetInput]]:
+    """What active runs of experiments used, each use once, as (experiment id, dataset)."""
+    tag = run_dataset_tags
+    is_context = and_(
+        tag.c.run_id == run_datasets.c.run_id,
+        tag.c.dataset_id == run_datasets.c.dataset_id,
+        tag.c.key == rules.CONTEXT_TAG,
+    )
+    query = (
+        select(datasets, tag.c.value.label("context"))
+        .join(run_datasets, run_datasets.c.dataset_id == datasets.c.dataset_id)
+        .join(runs, runs.c.run_id == run_datasets.c.run_id)
+        .outerjoin(tag, is_context)
+        .where(datasets.c.experiment_id.in_(experiment_ids))
+        .where(runs.c.lifecycle_stage == LifecycleStage.ACTIVE)
+        .order_by(
+            datasets.c.experiment_id,
+            datasets.c.name,
+            datasets.c.digest,
+            func.coalesce(tag.c.value, ""),
+        )
+        .distinct()
+        .limit(limit)
+    )
+    return [
+        (
+            str(row.experiment_id),
+            DatasetInput(
+                _dataset(row), {} if row.context is None else {rules.CONTEXT_TAG: row.context}
+            ),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def model_inputs_of(
@@ -99,6 +130,17 @@ def model_outputs_of(
         made[row.run_id].append(ModelOutput(row.model_id, row.step))
     ordered = {run_id: sorted(items, key=rules.output_order) for run_id, items in made.items()}
     return defaultdict(tuple, {run_id: tuple(items) for run_id, items in ordered.items()})
+
+
+def _dataset(row: Row[Any]) -> Dataset:
+    return Dataset(
+        name=row.name,
+        digest=row.digest,
+        source_type=row.source_type,
+        source=row.source,
+        schema=row.schema,
+        profile=row.profile,
+    )
 
 
 def _dataset_id(connection: Connection, experiment_id: int, dataset: Dataset) -> int:

@@ -8,11 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from sparkscore.records import LifecycleStage, LoggedModel, LoggedModelStatus
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
-from sparkscore.stores.sql.experiments import get_experiment
+from sparkscore.stores.sql.experiments import experiment_number, get_experiment
 from sparkscore.stores.sql.points import points_of_models
+from sparkscore.stores.sql.searched_tables import searched_logged_models
+from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import add_params, delete_pair, pairs_of, put_pairs
 from sparkscore.stores.sql.tables import logged_model_params, logged_model_tags, logged_models
 
@@ -69,6 +72,22 @@ class SqlLoggedModelStore:
         """See LoggedModelStore."""
         with self._database.read() as connection:
             return _get(connection, model_id, allow_deleted=allow_deleted)
+
+    def search_logged_models(
+        self,
+        experiment_ids: Sequence[str],
+        query: Query,
+        *,
+        datasets: Sequence[tuple[str, str]] = (),
+    ) -> Page[LoggedModel]:
+        """See LoggedModelStore."""
+        numbers = sorted({it for it in map(experiment_number, experiment_ids) if it is not None})
+        it = logged_models.c
+        where = [it.experiment_id.in_(numbers), *in_stage(it.lifecycle_stage, query.view)]
+        searched, scope = searched_logged_models(datasets), [numbers, list(datasets)]
+        with self._database.read() as connection:
+            found = search_rows(connection, searched, query, *where, scope=scope)
+            return Page(tuple(whole_logged_models(connection, found.rows)), found.next_token)
 
     def finish_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
         """See LoggedModelStore."""

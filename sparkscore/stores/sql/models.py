@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, tuple_, up
 
 from sparkscore.names import AliasName, ModelName
 from sparkscore.records import ModelVersion, Stage, VersionStatus
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.sql.registered_models import (
     SqlRegisteredModels,
@@ -17,6 +18,8 @@ from sparkscore.stores.sql.registered_models import (
     hold_model,
     no_model,
 )
+from sparkscore.stores.sql.searched_tables import searched_versions
+from sparkscore.stores.sql.searching import search_rows
 from sparkscore.stores.sql.statements import (
     delete_pair,
     in_slices,
@@ -122,6 +125,12 @@ class SqlModelStore(SqlRegisteredModels):
         with self._database.read() as connection:
             get_model(connection, name)
             return whole_versions(connection, connection.execute(query).all())
+
+    def search_versions(self, query: Query) -> Page[ModelVersion]:
+        """See ModelStore."""
+        with self._database.read() as connection:
+            found = search_rows(connection, searched_versions, query)
+            return Page(tuple(whole_versions(connection, found.rows)), found.next_token)
 
     def describe_version(self, name: ModelName, version: int, description: str) -> ModelVersion:
         """See ModelStore."""

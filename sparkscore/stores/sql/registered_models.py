@@ -11,9 +11,12 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from sparkscore.errors import RecordNotFoundError
 from sparkscore.names import ModelName
 from sparkscore.records import RegisteredModel
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
+from sparkscore.stores.sql.searched_tables import searched_models
+from sparkscore.stores.sql.searching import search_rows
 from sparkscore.stores.sql.statements import delete_pair, in_slices, pairs_of, put_pairs
 from sparkscore.stores.sql.tables import (
     model_aliases,
@@ -63,6 +66,12 @@ class SqlRegisteredModels:
         query = select(registered_models).order_by(registered_models.c.name).limit(limit)
         with self._database.read() as connection:
             return whole_models(connection, connection.execute(query).all())
+
+    def search_models(self, query: Query) -> Page[RegisteredModel]:
+        """See ModelStore."""
+        with self._database.read() as connection:
+            found = search_rows(connection, searched_models, query)
+            return Page(tuple(whole_models(connection, found.rows)), found.next_token)
 
     def rename_model(self, name: ModelName, new_name: ModelName) -> RegisteredModel:
         """See ModelStore."""

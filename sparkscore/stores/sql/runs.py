@@ -16,11 +16,13 @@ from sparkscore.records import (
     Run,
     RunStatus,
 )
-from sparkscore.search import Page
+from sparkscore.search import Page, Query
 from sparkscore.stores import metric_pages, rules
 from sparkscore.stores.sql import inputs
 from sparkscore.stores.sql.experiments import SqlExperiments, experiment_number, get_experiment
 from sparkscore.stores.sql.points import history_of, insert_points, latest_of
+from sparkscore.stores.sql.searched_tables import searched_runs
+from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import add_params, delete_pair, pairs_of, put_pairs
 from sparkscore.stores.sql.tables import run_params, run_tags, runs
 
@@ -91,6 +93,22 @@ class SqlRunStore(SqlExperiments):
         query = query.order_by(runs.c.start_time_ms.desc(), runs.c.run_id).limit(limit)
         with self._database.read() as connection:
             return whole_runs(connection, connection.execute(query).all())
+
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """See RunStore."""
+        numbers = sorted({it for it in map(experiment_number, experiment_ids) if it is not None})
+        where = [runs.c.experiment_id.in_(numbers), *in_stage(runs.c.lifecycle_stage, query.view)]
+        with self._database.read() as connection:
+            found = search_rows(connection, searched_runs, query, *where, scope=numbers)
+            return Page(tuple(whole_runs(connection, found.rows)), found.next_token)
+
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """See RunStore."""
+        numbers = [it for it in map(experiment_number, experiment_ids) if it is not None]
+        with self._database.read() as connection:
+            return inputs.uses_of_datasets(connection, numbers, limit)
 
     def log_batch(
         self,
