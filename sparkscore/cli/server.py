@@ -149,7 +149,9 @@ def command(
     }
     overrides: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     # Opened here too, so that a wrong setting is told before anything listens.
-    destination = open_workspace(overrides).artifacts.root_uri
+    workspace = open_workspace(overrides)
+    _check_own_stores(workspace)
+    destination = workspace.artifacts.root_uri
     conf, target = conf_options()
     opening = _Opening(
         conf=conf,
@@ -180,6 +182,21 @@ def _open_app(opening: _Opening) -> ASGIApp:
             settings=opening.settings,
         )
     )
+
+
+def _check_own_stores(workspace: Workspace) -> None:
+    """Refuse to stand before another server, or before this one, as MLFLOW_TRACKING_URI may say."""
+    for key, option, uri in (
+        ("tracking.uri", "--backend-store-uri", workspace.settings.tracking.uri),
+        ("registry.uri", "--registry-store-uri", workspace.settings.registry.uri or ""),
+    ):
+        if urlsplit(uri).scheme in ("http", "https"):
+            raise ConfigError(
+                f"setting {key!r} ({workspace.resolved.origins[key]}) is the address of a server, "
+                f"and a server needs a database: say {option} sqlite:///FILE"
+            )
+    # Opened for its errors: a scheme that is not known, an extra that is missing.
+    _ = workspace.models, workspace.runs
 
 
 def _prefix(text: str) -> str:

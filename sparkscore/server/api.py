@@ -29,6 +29,7 @@ BytesApp = Callable[[Match, Scope, Receive, Send], Awaitable[None]]
 
 _NO_BODY = ("GET", "HEAD")
 _JSON = "application/json"
+_MAX_DRAINED_BYTES = 1024**3
 
 
 class Api:
@@ -72,7 +73,7 @@ class Api:
         if route.is_raw:
             await self._bytes_app(match, scope, receive, send)
             return
-        body = await body_within(route.max_bytes, scope, receive)
+        body = await body_within(route.max_bytes, receive)
         if body is None:
             await send_fault(send, _too_large(route))
             return
@@ -169,24 +170,25 @@ def path_below(scope: Scope) -> str:
     return path.removeprefix(root) if root else path
 
 
-async def body_within(max_bytes: int, scope: Scope, receive: Receive) -> bytes | None:
-    """The body of a request, or None where it is larger; no more than that is ever held."""
-    length = header(scope, b"content-length")
-    if length.isdecimal() and int(length[:20]) > max_bytes:
-        return None
+async def body_within(max_bytes: int, receive: Receive) -> bytes | None:
+    """The body of a request, or None where it is larger; no more than that is ever held.
+
+    A larger one is read to its end all the same: a client that is still sending when the connection
+    closes sees a broken pipe, and no answer.
+    """
     chunks: list[bytes] = []
     n_bytes = 0
-    while True:
+    while n_bytes <= _MAX_DRAINED_BYTES:
         message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            return b"".join(chunks)
         chunk = message.get("body", b"")
         n_bytes += len(chunk)
-        if n_bytes > max_bytes:
-            return None
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        if n_bytes <= max_bytes:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            break
+    return b"".join(chunks) if n_bytes <= max_bytes else None
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -6,6 +6,7 @@ Whatever lies in a file, a browser keeps it as a download and runs nothing of it
 from __future__ import annotations
 
 import mimetypes
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,12 +20,13 @@ from starlette.types import Receive, Scope, Send
 from sparkscore.errors import RecordNotFoundError, StoreUnavailableError
 from sparkscore.names import ArtifactPath, parse_model_name, parse_run_id
 from sparkscore.server.answers import send_fault, send_head, send_json
-from sparkscore.server.api import Told, done, read_call, told, watched
+from sparkscore.server.api import Told, body_within, done, read_call, told, watched
 from sparkscore.server.artifact_places import below, parse_safe_path, served_place
 from sparkscore.server.calls import Call, Guard, RefusedError, Served
 from sparkscore.server.dispatch import Match
 from sparkscore.server.immutable import check_writable
 from sparkscore.server.model_sources import source_place
+from sparkscore.server.open_files import open_artifact
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.stores.base import ArtifactStore, StreamedArtifactStore
 from sparkscore.wire.reading import Given
@@ -33,6 +35,7 @@ from sparkscore.wire.statuses import Fault
 _CHUNK_BYTES = 1024 * 1024
 # What a browser might run, were it ever shown and not kept: told as plain text.
 _RUNS = ("html", "xml", "svg", "javascript", "ecmascript", "x-shockwave-flash", "pdf")
+_PLAIN_NAME = re.compile(r"[\w.\- ]+", re.ASCII)
 _NO_RUNNING = (("content-security-policy", "sandbox; default-src 'none'"),)
 
 Place = Callable[[Served, Given], ArtifactPath]
@@ -125,6 +128,7 @@ class ByteRoutes:
 
         begun = await to_thread.run_sync(told, begin, match.route)
         if not arrival:
+            await body_within(0, receive)
             await _refuse(send, begun)
             return
         try:
@@ -151,6 +155,8 @@ class ByteRoutes:
             held += message.get("body", b"")
             more = message.get("more_body", False)
             if limit is not None and n_bytes + len(held) > limit:
+                if more:
+                    await body_within(0, receive)
                 return Fault("REQUEST_TOO_LARGE", f"a file of at most {limit} bytes is taken here")
             if len(held) >= _CHUNK_BYTES or not more:
                 n_bytes += len(held)
@@ -158,6 +164,8 @@ class ByteRoutes:
                     told, lambda chunk=bytes(held): arrival.write(chunk), match.route
                 )
                 if not isinstance(written, bytes):
+                    if more:
+                        await body_within(0, receive)
                     return written
                 held.clear()
         return b""
@@ -215,22 +223,6 @@ class Arrival:
                 self._folder.cleanup()
 
 
-def open_artifact(store: ArtifactStore, path: ArtifactPath) -> BinaryIO:
-    """A file of the store, opened to be read.
-
-    Raises:
-        RecordNotFoundError: There is no such file.
-    """
-    if isinstance(store, StreamedArtifactStore):
-        return store.open(path)
-    with tempfile.TemporaryDirectory(prefix="sparkscore-download-") as folder:
-        local = store.get(path, Path(folder) / "file")
-        if not local.is_file():
-            raise RecordNotFoundError(f"there is no artifact file {path!r}")
-        # It stays readable after its name is gone.
-        return local.open("rb")
-
-
 @contextmanager
 def _disk(path: ArtifactPath) -> Iterator[None]:
     """Tell a disk that is full or gone as a store that is away."""
@@ -250,7 +242,7 @@ async def _send_file(send: Send, path: ArtifactPath, file: BinaryIO) -> None:
     headers = (
         ("content-type", _content_type(name)),
         ("content-length", str(n_bytes)),
-        ("content-disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}"),
+        ("content-disposition", f"attachment; {_named(name)}"),
         *_NO_RUNNING,
     )
     await send_head(send, 200, headers)
@@ -277,6 +269,13 @@ def _size(file: BinaryIO) -> int:
     n_bytes = file.seek(0, 2)
     file.seek(0)
     return n_bytes
+
+
+def _named(name: str) -> str:
+    """How the header names the file: as it is where every client reads that."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _content_type(name: str) -> str:

@@ -103,6 +103,14 @@ def source_place(served: Served, source: str) -> ArtifactPath | None:
     return place if model is None else place_of(served.artifacts, model.artifact_uri)
 
 
+def run_behind(served: Served, source: str, model_id: str) -> str:
+    """The run that made the logged model that a version is of, or "" where there is none."""
+    logged = _LOGGED_SOURCE.fullmatch(source)
+    made_of = model_id or (logged[1] if logged else "")
+    model = _logged_or_none(served, made_of) if made_of else None
+    return "" if model is None else model.source_run_id
+
+
 def _check_plain(source: str) -> None:
     plain = source
     for _ in range(_MAX_UNQUOTED):

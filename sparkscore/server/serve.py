@@ -19,6 +19,8 @@ OpenApp = Callable[[], ASGIApp]
 
 _STOP_WITHIN_S = 5
 _BACKLOG = 2048
+# Longer than clients keep a connection idle: one closed while they send looks like an outage.
+_KEEP_ALIVE_S = 75
 _PORTS_TO_TRY = 20
 
 
@@ -64,6 +66,7 @@ def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) ->
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_STOP_WITHIN_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         backlog=_BACKLOG,
         # Nobody stands in front of it of whom it knows; a client's own word is not believed.
         proxy_headers=False,

@@ -80,11 +80,9 @@ def tracking_app(
     app: ASGIApp = _Trunk(api, _pages_app(served), settings.static_prefix)
     for put_before in reversed(middleware):
         app = put_before(app)
-    app = HostAndOriginCheck(app, settings.allowed_hosts, settings.allowed_origins)
     if settings.expose_metrics:
-        counters = RequestCounters(app)
-        app = _with_metrics(counters, settings.static_prefix)
-    return app
+        app = _with_metrics(RequestCounters(app), settings.static_prefix)
+    return HostAndOriginCheck(app, settings.allowed_hosts, settings.allowed_origins)
 
 
 class _Trunk:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 
 from sparkscore.errors import (
     InvalidNameError,
-    ModelError,
     PackageDigestError,
     RecordNotFoundError,
     SparkscoreError,
     StoreUnavailableError,
 )
-from sparkscore.names import ArtifactPath, ModelName, parse_model_name
+from sparkscore.names import ModelName, parse_model_name
 from sparkscore.records import ModelVersion, VersionStatus
 from sparkscore.server.calls import Served, Verb
-from sparkscore.server.model_sources import Owner, check_source, resolve_source, source_place
+from sparkscore.server.model_sources import (
+    Owner,
+    check_source,
+    resolve_source,
+    run_behind,
+    source_place,
+)
+from sparkscore.server.sealing import digest_of
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.wire.reading import Given
 from sparkscore.wire.records_to_json import Json, version_to_json
 
-_LOG = logging.getLogger(__name__)
 _VERSIONS_TAG = "mlflow.modelVersions"
-_PACKAGE_FILE = "MLmodel"
 
 
 def create_version(served: Served, given: Given) -> Json:
@@ -41,7 +42,7 @@ def create_version(served: Served, given: Given) -> Json:
     pending = served.models.create_version(
         name,
         source=source,
-        run_id=run_id,
+        run_id=run_id or run_behind(served, source, model_id),
         description=given.text("description"),
         tags=given.pairs("tags"),
         run_link=given.text("run_link"),
@@ -114,25 +115,11 @@ def _finished(served: Served, pending: ModelVersion) -> ModelVersion:
 
 def _digest(served: Served, source: str) -> str:
     """The package digest of a source that is kept here, or "" where it is not, or no package."""
-    from sparkscore.package.manifest import compute_seal
-
     try:
         place = source_place(served, source)
     except (RecordNotFoundError, InvalidNameError):
         return ""
-    if place is None or not _is_package(served, place):
-        return ""
-    with tempfile.TemporaryDirectory(prefix="sparkscore-register-") as folder:
-        try:
-            return compute_seal(served.artifacts.get(place, Path(folder) / "package")).digest
-        except ModelError as exc:
-            _LOG.warning("version without a digest, since %s is no package: %s", source, exc)
-            return ""
-
-
-def _is_package(served: Served, place: ArtifactPath) -> bool:
-    listed = served.artifacts.list(place)
-    return any(item.path.rpartition("/")[2] == _PACKAGE_FILE for item in listed)
+    return "" if place is None else digest_of(served.artifacts, place)
 
 
 def _tag_logged_model(served: Served, model_id: str, version: ModelVersion) -> None:

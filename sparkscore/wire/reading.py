@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import parse_qsl
 
-from sparkscore.errors import UsageError, shown
+from sparkscore.errors import UsageError, listed, shown
 from sparkscore.wire.shapes import Kind, Member, Shape, camel_case
 
 _MAX_SHOWN_CHARS = 200
@@ -147,23 +147,18 @@ def read_fields(raw: Mapping[str, object], shape: Shape) -> Given:
 
 def _read_shape(raw: Mapping[str, object], shape: Shape, prefix: str) -> Given:
     values: dict[str, object] = {}
-    keys: dict[str, str] = {}
     by_key = shape.by_key
     for key, value in raw.items():
         member = by_key.get(key)
         if member is None or value is None:
             continue
         name = member.name
-        if name in keys:
-            if camel_case(keys[name]) == camel_case(key):
-                raise UsageError(
-                    f"parameter '{prefix}{name}' is given twice, as {keys[name]!r} and {key!r}: "
-                    "give it once"
-                )
+        if name in values:
+            _check_once(raw, shape, member, prefix)
             if key != name:  # the older name beside the present one, which counts
                 continue
-        keys[name] = key
-        values[name] = _read_member(value, member, prefix + name)
+        read = _read_list if member.repeated else _READERS[member.kind]
+        values[name] = read(value, member, prefix + name)
     for member in shape.required:
         value = values.get(member.name)
         if value is None or value == () or (value == "" and not member.may_be_empty):
@@ -171,9 +166,16 @@ def _read_shape(raw: Mapping[str, object], shape: Shape, prefix: str) -> Given:
     return Given(values)
 
 
-def _read_member(value: object, member: Member, path: str) -> object:
-    if not member.repeated:
-        return _read_value(value, member, path)
+def _check_once(raw: Mapping[str, object], shape: Shape, member: Member, prefix: str) -> None:
+    """Refuse one field under two of its names, unless one of these is the older one."""
+    keys = [key for key in raw if shape.by_key.get(key) is member]
+    if len({camel_case(key) for key in keys}) < len(keys):
+        raise UsageError(
+            f"parameter '{prefix}{member.name}' is given twice, as {listed(keys)}: give it once"
+        )
+
+
+def _read_list(value: object, member: Member, path: str) -> object:
     if not isinstance(value, list):
         raise _invalid(value, path, "expected a list")
     if member.at_most is not None and len(value) > member.at_most:
@@ -181,27 +183,18 @@ def _read_member(value: object, member: Member, path: str) -> object:
             f"A request can contain at most {member.at_most} {path}. Got {len(value)} {path}: "
             "split them over several requests"
         )
-    return tuple(_read_value(item, member, f"{path}[{place}]") for place, item in enumerate(value))
+    read = _READERS[member.kind]
+    return tuple(read(item, member, f"{path}[{place}]") for place, item in enumerate(value))
 
 
-def _read_value(value: object, member: Member, path: str) -> object:
-    if member.kind is Kind.SHAPE:
-        if not isinstance(value, dict):
-            raise _invalid(value, path, _EXPECTED[Kind.SHAPE])
-        assert member.shape is not None
-        return _read_shape(value, member.shape, f"{path}.")
-    if member.kind is Kind.TEXT:
-        return _text(value, path)
-    if member.kind is Kind.INT64:
-        return _whole(value, member, path)
-    if member.kind is Kind.REAL:
-        return _real(value, path)
-    if member.kind is Kind.ENUM:
-        return _name(value, member, path)
-    return _flag(value, path)
+def _object(value: object, member: Member, path: str) -> Given:
+    if not isinstance(value, dict):
+        raise _invalid(value, path, _EXPECTED[Kind.SHAPE])
+    assert member.shape is not None
+    return _read_shape(value, member.shape, f"{path}.")
 
 
-def _flag(value: object, path: str) -> bool:
+def _flag(value: object, _: Member, path: str) -> bool:
     # R writes TRUE, and a query can only hold text.
     found = _FLAGS.get(value.lower()) if isinstance(value, str) else value
     if not isinstance(found, bool):
@@ -209,7 +202,7 @@ def _flag(value: object, path: str) -> bool:
     return found
 
 
-def _text(value: object, path: str) -> str:
+def _text(value: object, _: Member, path: str) -> str:
     if not isinstance(value, str):
         raise _invalid(value, path, _EXPECTED[Kind.TEXT])
     if _UNKEEPABLE.search(value):
@@ -218,7 +211,7 @@ def _text(value: object, path: str) -> str:
 
 
 def _whole(value: object, member: Member, path: str) -> int:
-    number = _as_whole(value)
+    number = value if type(value) is int else _as_whole(value)
     if number is None or number not in _INT64:
         raise _invalid(value, path, _EXPECTED[Kind.INT64])
     if not member.low <= number <= member.high:
@@ -234,7 +227,9 @@ def _as_whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _real(value: object, path: str) -> float:
+def _real(value: object, _: Member, path: str) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, str) and value in _REALS:
         return _REALS[value]
     number = _as_real(value)
@@ -265,6 +260,16 @@ def _name(value: object, member: Member, path: str) -> str:
             if number == value:
                 return name
     raise _invalid(value, path, f"expected one of {', '.join(member.numbers)}")
+
+
+_READERS: Mapping[Kind, Callable[[object, Member, str], object]] = {
+    Kind.TEXT: _text,
+    Kind.INT64: _whole,
+    Kind.REAL: _real,
+    Kind.FLAG: _flag,
+    Kind.ENUM: _name,
+    Kind.SHAPE: _object,
+}
 
 
 def _parsed(body: bytes) -> object:

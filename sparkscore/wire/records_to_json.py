@@ -58,9 +58,10 @@ def experiment_to_json(experiment: Experiment) -> Json:
 
 def metric_to_json(metric: Metric, run_id: str = "") -> Json:
     """A point of a metric; with a run's id where points of several runs stand side by side."""
+    value = metric.value
     found: Json = {
         "key": metric.key,
-        "value": real_to_json(metric.value),
+        "value": value if math.isfinite(value) else real_to_json(value),
         "timestamp": metric.timestamp_ms,
         "step": metric.step,
     }

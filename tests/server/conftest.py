@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from starlette.types import ASGIApp
 
 import sparkscore
@@ -56,13 +55,6 @@ def serving(folder: Path, *options: str) -> Iterator[ServerProcess]:
         process.terminate()
         process.wait(timeout=30)
         process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for all tests of a module."""
-    with serving(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 def served_in(folder: Path, settings: ServerSettings | None = None) -> Served:

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message
 
 from sparkscore.names import ModelName, RunId
+from sparkscore.package.manifest import compute_seal
 from sparkscore.server.calls import Served
 from sparkscore.server.settings import ServerSettings
 from sparkscore.server.tracking_app import tracking_app
@@ -82,9 +83,13 @@ def test_nothing_that_is_stored_can_run_in_a_browser(client: Client, name: str) 
 
 
 def test_a_name_of_any_letters_is_offered_as_it_is(client: Client) -> None:
-    put(client, "1/%C3%A9%22%0A".replace("%0A", ""), b"x")
-    disposition = client.http.get(f"{STORED}/1/%C3%A9%22").headers["content-disposition"]
-    assert disposition == "attachment; filename*=UTF-8''%C3%A9%22"
+    for name, told in (
+        ("a%20b.txt", 'filename="a b.txt"'),
+        ("%C3%A9%22", "filename*=UTF-8''%C3%A9%22"),
+    ):
+        put(client, f"1/{name}")
+        headers = client.http.get(f"{STORED}/1/{name}").headers
+        assert headers["content-disposition"] == f"attachment; {told}"
 
 
 def test_a_file_that_is_cut_on_its_way_is_never_seen(served: Served, tmp_path: Path) -> None:
@@ -183,12 +188,20 @@ def ready_version(client: Client) -> str:
     folder = f"1/{run_id}/artifacts/model"
     put(client, f"{folder}/MLmodel", b"flavors: {}\n")
     put(client, f"{folder}/weights.bin", b"w")
+    put(client, f"{folder}/data/more.bin", b"m")
     client.done("POST", "registered-models/create", {"name": "net"})
     body = {"name": "net", "source": f"runs:/{run_id}/model", "run_id": run_id}
     made = client.done("POST", "model-versions/create", body)["model_version"]
     assert made["status"] == "READY"
     assert len(made["digest"]) == 64
     return folder
+
+
+def test_the_digest_of_a_version_is_that_of_its_package(
+    client: Client, ready_version: str, tmp_path: Path
+) -> None:
+    made = client.done("GET", "model-versions/get", name="net", version="1")["model_version"]
+    assert made["digest"] == compute_seal(tmp_path / "kept" / ready_version).digest
 
 
 def test_files_of_a_ready_version_never_change(client: Client, ready_version: str) -> None:

@@ -105,7 +105,7 @@ def sent(client: Client, route: Route, fields: dict[str, object]) -> httpx.Respo
 
 
 @settings(
-    max_examples=1500,
+    max_examples=800,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

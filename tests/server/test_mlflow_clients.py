@@ -47,6 +47,8 @@ def _led(python: str, server: ServerProcess, folder: Path) -> Life:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "GIT_PYTHON_REFRESH": "quiet",
+        # It would load each logged model in a process of its own, to see which libraries it needs.
+        "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "1",
     }
     done = subprocess.run(
         [python, "-W", "ignore", str(script), server.url, str(folder)],
@@ -94,7 +96,7 @@ def test_a_model_is_logged_registered_aliased_staged_loaded_and_asked(life: Life
 
 def test_a_training_is_recorded_by_itself(life: Life) -> None:
     found = life["autolog"]
-    assert found["n_params"] == 15
+    assert found["n_params"] == 14
     assert "training_accuracy_score" in found["metrics"]  # type: ignore[operator]
     assert found["n_inputs"] == 1
     assert found["model_logged"] is True
@@ -119,8 +121,7 @@ def test_the_command_line_of_mlflow_works_against_it(life: Life) -> None:
         "described": True,
         "files": True,
         "downloaded": "noted",
-        "scores": [{"0": 0}, {"0": 1}],
-        "said": True,
+        "scores": [0, 1],
     }
 
 

@@ -143,6 +143,14 @@ def test_the_logged_model_says_which_versions_were_made_of_it(
     )
 
 
+def test_a_version_of_a_logged_model_is_of_the_run_that_made_it(
+    client: Client, owned: dict[str, str]
+) -> None:
+    body = {"name": "net", "source": f"models:/{owned['model']}", "model_id": owned["model"]}
+    made = client.done("POST", "model-versions/create", body)["model_version"]
+    assert made["run_id"] == owned["run"]
+
+
 def test_a_version_of_an_unknown_model_or_run_is_not_found(client: Client) -> None:
     body = {"name": "none", "source": "s3://b/m"}
     assert client.call("POST", "model-versions/create", body).status_code == 404
