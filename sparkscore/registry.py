@@ -49,6 +49,8 @@ class PinnedModel:
     """One package, fixed by its digest: whatever moves later, this is what gets scored.
 
     `version` is None for a package that was named by its path; `folder` holds a verified copy.
+    The digest of one that is not `is_verified` is that of the bytes as they were fetched: nobody
+    registered it, so that they may be others than those that were meant.
     """
 
     name: str
@@ -57,6 +59,7 @@ class PinnedModel:
     uri: str
     folder: Path
     package: Package
+    is_verified: bool = True
 
 
 class Registry:
@@ -135,8 +138,8 @@ class Registry:
         """The package that `ref` means now, as a verified copy in `into/<digest>`.
 
         An alias is read once. A copy that is there from before is used if it still verifies, and
-        replaced if not. A version that others registered without a digest is pinned to the bytes
-        that it has now.
+        replaced if not. A version that was registered without a digest, as MLflow's clients do
+        it, is fetched each time, and sealed as it comes.
 
         Raises:
             ModelNotFoundError: There is no such model, version, alias or READY version.
@@ -147,13 +150,14 @@ class Registry:
         if isinstance(ref, PathRef):
             return _pinned_path(ref.path, into)
         version = self._found(ref)
-        digest = version.digest or self._fetch_unverified(version, into)
-        folder = into / digest
-        if not _is_intact(folder, digest):
+        if not version.digest:
+            return self._pinned_as_fetched(version, into)
+        folder = into / version.digest
+        if not _is_intact(folder, version.digest):
             self._fetch(version, folder)
         uri = f"models:/{version.name}/{version.version}"
         package = open_package(folder)
-        return PinnedModel(version.name, version.version, digest, uri, folder, package)
+        return PinnedModel(version.name, version.version, version.digest, uri, folder, package)
 
     def list_models(self) -> Sequence[RegisteredModel]:
         """All registered models by name."""
@@ -253,6 +257,23 @@ class Registry:
                 return version
         raise ModelNotFoundError(f"model {ref.name!r} has no READY version: register one")
 
+    def _pinned_as_fetched(self, version: ModelVersion, into: Path) -> PinnedModel:
+        into.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".") as staging:
+            fetched = Path(staging) / "package"
+            self._copied(version, fetched)
+            found = _pinned_path(fetched, into)
+        uri = f"models:/{version.name}/{version.version}"
+        return PinnedModel(
+            version.name,
+            version.version,
+            found.digest,
+            uri,
+            found.folder,
+            found.package,
+            is_verified=False,
+        )
+
     def _fetch(self, version: ModelVersion, folder: Path) -> None:
         with _staged(folder) as staged:
             found = self._copied(version, staged)
@@ -261,17 +282,6 @@ class Registry:
                     f"{_what(version)} at {version.source} has digest {found}, but "
                     f"{version.digest} was registered: restore the package, or register it again"
                 )
-
-    def _fetch_unverified(self, version: ModelVersion, into: Path) -> str:
-        """The digest of what is stored for a version that has none; its copy is in `into`."""
-        into.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=into, prefix=".") as scratch:
-            copy = Path(scratch) / "package"
-            digest = self._copied(version, copy)
-            if not _is_intact(into / digest, digest):
-                with _staged(into / digest) as staged:
-                    copy.rename(staged)
-        return digest
 
     def _copied(self, version: ModelVersion, local: Path) -> str:
         """The digest of a version's stored bytes, which then are at `local`, sealed."""

@@ -182,6 +182,18 @@ class Workspace:
             return self._tracking_stores.models
         return self._stores("registry.uri", uri).models
 
+    @property
+    def databases(self) -> Mapping[str, SqlStores]:
+        """The databases that this process opens itself, by the setting that names each.
+
+        Raises:
+            ConfigError: A URI is of a kind that is not supported.
+        """
+        settings = self.settings
+        named = {"tracking.uri": settings.tracking.uri, "registry.uri": settings.registry.uri}
+        given = {key: uri for key, uri in named.items() if uri is not None}
+        return {key: self._sql(key, uri) for key, uri in given.items() if not _is_server(uri)}
+
     @cached_property
     def logged_models(self) -> LoggedModelStore:
         """Models of experiments.
@@ -463,8 +475,9 @@ class Workspace:
         return self._open_remote("tracking.uri", uri) if _is_server(uri) else None
 
     def _stores(self, key: str, uri: str) -> SqlStores | RemoteStores:
-        if _is_server(uri):
-            return self._open_remote(key, uri)
+        return self._open_remote(key, uri) if _is_server(uri) else self._sql(key, uri)
+
+    def _sql(self, key: str, uri: str) -> SqlStores:
         if urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
             raise ConfigError(
                 f"setting {key!r} is {shown(masked(key, uri))} ({self.resolved.origins[key]}): "

@@ -17,8 +17,8 @@ from urllib.parse import quote
 _USER = "postgres"
 _READY = "ready to accept connections"
 _STOP_S = 30
-# What is lost in a crash of the machine is lost with the tests.
-_QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+# What is lost in a crash of the machine is lost with the tests; a crash of the server loses nothing.
+_QUICK = ("fsync=off", "full_page_writes=off")
 
 
 class PostgresServer:

@@ -20,7 +20,7 @@ from sparkscore.registry import Registry
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryModelStore
 from sparkscore.testing.clock import ticking_clock
-from sparkscore.testing.faults import FailingArtifactStore, FailingModelStore, Fault
+from sparkscore.testing.faults import Fault, failing
 
 FLIGHTS = ModelName("flight-delay")
 CHAMPION = AliasName("champion")
@@ -99,9 +99,9 @@ def test_a_failing_artifact_store_leaves_a_failed_version_and_the_alias(
     models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, calls_left: int
 ) -> None:
     Registry(models, artifacts).register(package, FLIGHTS, alias=CHAMPION)
-    failing = FailingArtifactStore(artifacts, Fault(calls_left=calls_left))
+    going_down = failing(artifacts, Fault(calls_left=calls_left))
     with pytest.raises(StoreUnavailableError):
-        Registry(models, failing).register(package, FLIGHTS, alias=CHAMPION)
+        Registry(models, going_down).register(package, FLIGHTS, alias=CHAMPION)
     failed = models.get_version(FLIGHTS, 2)
     assert failed.status is VersionStatus.FAILED_REGISTRATION
     assert failed.status_message == "the store is down, as the test wants it"
@@ -130,10 +130,10 @@ def test_a_failing_model_store_never_leaves_a_half_version_resolvable(
     tmp_path: Path,
     calls_left: int,
 ) -> None:
-    failing = FailingModelStore(models, Fault(calls_left=calls_left))
+    going_down = failing(models, Fault(calls_left=calls_left))
     registry = Registry(models, artifacts)
     try:
-        Registry(failing, artifacts).register(package, FLIGHTS, alias=CHAMPION)
+        Registry(going_down, artifacts).register(package, FLIGHTS, alias=CHAMPION)
     except StoreUnavailableError:
         with pytest.raises(ModelNotFoundError):
             registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
@@ -153,7 +153,7 @@ def test_package_that_lies_somewhere_already_is_registered_where_it_is(
     pinned = registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
     assert (pinned.folder / "model.bin").read_bytes() == b"model"
     (tmp_path / "run" / "model" / "model.bin").write_bytes(b"other")
-    with pytest.raises(PackageDigestError, match="read back|with digest"):
+    with pytest.raises(PackageDigestError, match="with digest"):
         registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
     assert registry.get_model(FLIGHTS).aliases == {"champion": 1}
 
@@ -241,8 +241,31 @@ def test_a_cached_copy_is_used_again_without_the_artifact_store(
     Registry(models, artifacts).register(package, FLIGHTS)
     ref = parse_model_uri("models:/flight-delay/1")
     first = Registry(models, artifacts).resolve(ref, tmp_path / "cache")
-    down = FailingArtifactStore(artifacts, Fault(is_down=True))
+    down = failing(artifacts, Fault(is_down=True))
     assert Registry(models, down).resolve(ref, tmp_path / "cache") == first
+
+
+def test_a_version_without_a_digest_is_pinned_as_it_is_fetched(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    registry = Registry(models, artifacts)
+    artifacts.put(package, ArtifactPath("0/models/m-1/artifacts"))
+    models.create_model(FLIGHTS)
+    source = f"{artifacts.root_uri}/0/models/m-1/artifacts"
+    models.create_version(FLIGHTS, source=source)
+    models.finish_version(FLIGHTS, 1, VersionStatus.READY)
+    ref = parse_model_uri("models:/flight-delay/1")
+    first = registry.resolve(ref, tmp_path / "cache")
+    assert (first.is_verified, first.version) == (False, 1)
+    assert (first.digest, first.uri) == (
+        compute_seal(first.folder).digest,
+        "models:/flight-delay/1",
+    )
+    assert first.folder.parent == tmp_path / "cache"
+    artifacts.put(package / "model.bin", ArtifactPath("0/models/m-1/artifacts/other.bin"))
+    second = registry.resolve(ref, tmp_path / "cache")
+    assert second.digest != first.digest
+    assert [path.name for path in (tmp_path / "cache").glob(".*")] == []
 
 
 def test_a_damaged_copy_in_the_cache_is_replaced(

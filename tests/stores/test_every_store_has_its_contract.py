@@ -9,11 +9,12 @@ import pytest
 
 import sparkscore.stores
 from sparkscore.stores.base import ArtifactStore, RunStore
-from sparkscore.stores.models_base import ModelStore
+from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 
 CONTRACTS: dict[type, str] = {
     RunStore: "RunStoreContract",
     ModelStore: "ModelStoreContract",
+    LoggedModelStore: "LoggedModelStoreContract",
     ArtifactStore: "ArtifactStoreContract",
 }
 

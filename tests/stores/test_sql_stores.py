@@ -30,7 +30,9 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stores(new_database: Path, tmp_path: Path) -> SqlStores:
     # To copy a file is quicker than to migrate one.
-    return _open(shutil.copy(new_database, tmp_path / "records.db"))
+    file = tmp_path / "records.db"
+    shutil.copy(new_database, file)
+    return _open(file)
 
 
 def _open(file: Path) -> SqlStores:

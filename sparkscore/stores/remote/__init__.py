@@ -22,6 +22,12 @@ class RemoteStores:
     models: RemoteModelStore
     logged_models: RemoteLoggedModelStore
 
+    @classmethod
+    def of(cls, server: RemoteServer) -> RemoteStores:
+        """The stores of a server."""
+        runs, models = RemoteRunStore(server), RemoteModelStore(server)
+        return cls(server, runs, models, RemoteLoggedModelStore(server))
+
     def artifacts_at(self, uri: str) -> RemoteArtifactStore:
         """The files below an `mlflow-artifacts:` URI.
 
@@ -37,7 +43,4 @@ def open_remote(uri: str, access: Access) -> RemoteStores:
     Raises:
         InvalidNameError: The URI is no address of a server.
     """
-    server = RemoteServer(uri, access)
-    return RemoteStores(
-        server, RemoteRunStore(server), RemoteModelStore(server), RemoteLoggedModelStore(server)
-    )
+    return RemoteStores.of(RemoteServer(uri, access))

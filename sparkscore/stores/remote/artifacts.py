@@ -75,15 +75,15 @@ class RemoteArtifactStore:
             UsageError: `local` exists already.
         """
         with arriving(local) as staged:
-            if path and self._downloaded(self._joined(path), staged):
-                return local
+            # Listed first: a server may answer the question for a folder's bytes with any error.
             found = tuple(self._files_below(path))
-            if not found:
-                raise RecordNotFoundError(f"there is no artifact {path!r} in {self.root_uri}")
             pairs = [(key, staged / key.removeprefix(path).strip("/")) for key in found]
             for folder in {target.parent for _, target in pairs}:
                 folder.mkdir(parents=True, exist_ok=True)
-            for_each(lambda pair: self._download(*pair), pairs)
+            if pairs:
+                for_each(lambda pair: self._download(*pair), pairs)
+            elif not path or not self._downloaded(self._joined(path), staged):
+                raise RecordNotFoundError(f"there is no artifact {path!r} in {self.root_uri}")
         return local
 
     def list(self, path: ArtifactPath) -> Sequence[ArtifactInfo]:

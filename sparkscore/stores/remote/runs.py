@@ -271,7 +271,7 @@ class RemoteRunStore:
         found: list[tuple[str, DatasetInput]] = []
         for start in range(0, len(experiment_ids), _MAX_SEARCHED_EXPERIMENTS):
             some = list(experiment_ids[start : start + _MAX_SEARCHED_EXPERIMENTS])
-            answer = self._server.ask("search_datasets", {"experiment_ids": some})
+            answer = self._server.ask("search_datasets", {"experiment_ids": some}, as_page=True)
             found += map(_summary, answer.each("dataset_summaries"))
         return found[:limit]
 

@@ -19,6 +19,7 @@ import httpx
 
 from sparkscore.errors import (
     InvalidNameError,
+    InvalidStateError,
     RecordNotFoundError,
     SparkscoreError,
     StoreUnavailableError,
@@ -40,6 +41,8 @@ _PARAMETER = re.compile(r"{(\w+)(:path)?}")
 _REFUSED = (429, 503)
 """Statuses of a request that was not done."""
 _UNKNOWN = (401, 403)
+_OF_STATE = ("Changing param values is not allowed", "must be in the 'active' state")
+"""What MLflow's servers say, by the code of any wrong argument, where a record's state forbids."""
 _NOT_TWICE = frozenset(
     {
         "create_experiment",
@@ -99,6 +102,7 @@ class RemoteServer:
         access: How to ask.
         sleep: Waits for seconds.
         jitter: Answers a number from 0 to 1, so that not all clients come back at once.
+        transport: Carries requests in the place of a network.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class RemoteServer:
         access: Access,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
@@ -119,6 +124,7 @@ class RemoteServer:
         self._auth = _auth(access, parts.username, parts.password)
         self._sleep = sleep
         self._jitter = jitter
+        self._transport = transport
         self._lock = threading.Lock()
         self._client: tuple[int, httpx.Client] | None = None
         self._is_sparkscore: bool | None = None
@@ -149,12 +155,15 @@ class RemoteServer:
                 "`mlflow gc` on its machine, or keep records with `sparkscore server`"
             )
 
-    def ask(self, name: str, fields: Mapping[str, object] | None = None) -> Given:
+    def ask(
+        self, name: str, fields: Mapping[str, object] | None = None, *, as_page: bool = False
+    ) -> Given:
         """The answer of a route.
 
         Args:
             name: The route's.
             fields: Of its request; None stands for what is not given.
+            as_page: Ask by the path for pages, the only one that MLflow's servers have for some.
 
         Raises:
             StoreUnavailableError: The server did not answer, or not in its protocol.
@@ -162,13 +171,14 @@ class RemoteServer:
         """
         route = _routes()[name]
         given = {key: value for key, value in (fields or {}).items() if value is not None}
-        path, rest = _filled(route, given)
+        path, rest = _filled(route.url_paths[-1] if as_page else route.url_path, given)
         is_get = route.method == "GET"
         answer = self.send(
             route.method,
             path,
             query=_query(rest) if is_get else (),
-            body=None if is_get else rest,
+            # MLflow's servers look there for what is in the path, too.
+            body=None if is_get else given,
             is_repeatable=name not in _NOT_TWICE,
         )
         try:
@@ -289,9 +299,10 @@ class RemoteServer:
 
     def _connected(self) -> httpx.Client:
         access = self._access
-        verify = not access.insecure_tls
+        # Reading the certificates of this machine takes longer than ten requests.
+        verify = self.uri.startswith("https:") and not access.insecure_tls
         context = httpx.create_ssl_context(verify=verify)
-        if access.ca_file is not None and verify:
+        if verify and access.ca_file is not None:
             context.load_verify_locations(cafile=str(access.ca_file))
         if access.client_cert is not None:
             context.load_cert_chain(str(access.client_cert))
@@ -301,6 +312,7 @@ class RemoteServer:
             headers={"User-Agent": "sparkscore", **headers},
             timeout=httpx.Timeout(access.timeout_s, connect=_CONNECT_TIMEOUT_S),
             verify=context,
+            transport=self._transport,
         )
 
     def _wait_s(self, n_tries: int) -> float:
@@ -337,14 +349,14 @@ def _without_password(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _filled(route: Route, given: Mapping[str, object]) -> tuple[str, Json]:
-    """A route's path with its fields in it, and the fields that are left."""
+def _filled(path: str, given: Mapping[str, object]) -> tuple[str, Json]:
+    """A path with its fields in it, and the fields that are left."""
     rest = dict(given)
 
     def value(match: re.Match[str]) -> str:
         return quote(str(rest.pop(match[1])), safe="/" if match[2] else "")
 
-    return _PARAMETER.sub(value, route.url_path), rest
+    return _PARAMETER.sub(value, path), rest
 
 
 def _query(fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -360,10 +372,13 @@ def _error(answer: httpx.Response) -> SparkscoreError:
         # A proxy's page, or a framework's: its first words may help.
         text = " ".join(answer.text[:_MAX_SHOWN_BODY].split())
         body = {"message": f"status {answer.status_code}: {shown(text)}"}
-    return error_of(answer.status_code, body)
+    error = error_of(answer.status_code, body)
+    if type(error) is UsageError and any(words in str(error) for words in _OF_STATE):
+        return InvalidStateError(str(error))
+    return error
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
     said: str = answer.headers.get("retry-after", "")
     seconds = float(said) if said.isdecimal() else 0.0
-    return min(seconds, _LONGEST_WAIT_S)
+    return seconds if seconds < _LONGEST_WAIT_S else _LONGEST_WAIT_S

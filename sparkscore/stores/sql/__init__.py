@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from sparkscore.errors import ConfigError, shown
 from sparkscore.stores.base import Clock, system_clock
+from sparkscore.stores.sql import schema
 from sparkscore.stores.sql.database import Backend, Database
 from sparkscore.stores.sql.experiments import default_experiment
 from sparkscore.stores.sql.logged_models import SqlLoggedModelStore
@@ -30,6 +31,19 @@ class SqlStores:
     models: SqlModelStore
     logged_models: SqlLoggedModelStore
     _database: Database
+
+    @property
+    def newest_revision(self) -> str:
+        """The schema of this release."""
+        return schema.HEAD
+
+    def revision(self) -> str | None:
+        """See Database.revision."""
+        return self._database.revision()
+
+    def upgrade(self) -> None:
+        """See Database.upgrade."""
+        self._database.upgrade()
 
     def close(self) -> None:
         """Close the connections to the database; a later call opens them anew."""

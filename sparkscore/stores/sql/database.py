@@ -124,17 +124,41 @@ class Database:
                 time.sleep(random.uniform(0, _MAX_PAUSE_S * n_tries))  # noqa: S311 - no secret
         raise AssertionError("the last try returns or raises")
 
+    def revision(self) -> str | None:
+        """The schema that the database has now; None where it is empty or not there yet.
+
+        Raises:
+            StoreUnavailableError: The database did not answer.
+            StoreSchemaError: It is of another product, or of a newer release.
+        """
+        with self._guarded():
+            return self._revision(self._of_this_process())
+
+    def upgrade(self) -> None:
+        """Bring the database to this release's schema, as any other call does on its way.
+
+        Raises:
+            StoreUnavailableError: The database did not answer.
+            StoreSchemaError: It is of another product, or of a newer release.
+        """
+        with self._guarded():
+            self._opened()
+
     def close(self) -> None:
         """Close the connections that no transaction uses; the next one opens them anew."""
         if self._state is not None and self._state.pid == os.getpid():
             self._state.reads.dispose()
 
-    def _opened(self) -> _Opened:
+    def _of_this_process(self) -> _Opened:
         state = self._state
         if state is None or state.pid != os.getpid():
             if state is not None:
                 _ABANDONED.append(state)
             state = self._state = _Opened(self._backend)
+        return state
+
+    def _opened(self) -> _Opened:
+        state = self._of_this_process()
         if not state.is_current:
             with state.opening:
                 if not state.is_current:
