@@ -41,12 +41,12 @@ def test_the_registry_may_have_a_database_of_its_own(folder: Path) -> None:
 
 def test_an_unsupported_registry_is_refused_by_the_setting_that_names_it(folder: Path) -> None:
     assert folder == Path.cwd()
-    workspace = Workspace.open(overrides={"registry.uri": "postgresql://me:p4ss@host/db"})
+    workspace = Workspace.open(overrides={"registry.uri": "mysql://me:p4ss@host/db"})
     with pytest.raises(ConfigError) as caught:
         _ = workspace.models
     assert str(caught.value) == (
-        "setting 'registry.uri' is 'postgresql://me:***@host/db' (flag --set): "
-        "this release supports sqlite:///FILE"
+        "setting 'registry.uri' is 'mysql://me:***@host/db' (flag --set): "
+        "this release supports sqlite:///FILE and postgresql://USER:PASSWORD@HOST/DATABASE"
     )
 
 
