@@ -24,6 +24,7 @@ from sparkscore.errors import (
 from sparkscore.names import parse_artifact_path, parse_model_uri, parse_run_id
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.registry import PinnedModel, Registry
+from sparkscore.stores.accounts_base import AccountStore
 from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
@@ -202,6 +203,21 @@ class Workspace:
             ConfigError: tracking.uri or artifacts.uri is of a kind that is not supported.
         """
         return self._tracking_stores.logged_models
+
+    @property
+    def accounts(self) -> AccountStore:
+        """Users of the server that this database belongs to, and its audit trail.
+
+        Raises:
+            ConfigError: tracking.uri names no database, but a server.
+        """
+        uri = self.settings.tracking.uri
+        if _is_server(uri):
+            raise ConfigError(
+                f"setting 'tracking.uri' is {shown(masked('tracking.uri', uri))}, a server: users "
+                "are kept in its database, so run this where that is"
+            )
+        return self._sql("tracking.uri", uri).accounts
 
     @property
     def trust(self) -> TrustPolicy:

@@ -27,6 +27,7 @@ from sparkscore.extras import missing_extra
 _COMMANDS = {
     "aliases": "Aliases of registered models: list, set, delete.",
     "artifacts": "Files of runs: list, download, log.",
+    "audit": "The audit trail of a server: list, verify.",
     "certify": "Prove that a model scores the same in every way, on your own rows.",
     "config": "Settings in force, and where each came from.",
     "db": "Databases of runs and models: status, upgrade.",
@@ -40,7 +41,9 @@ _COMMANDS = {
     "server": "Tracking and registry for clients of MLflow and our own.",
     "score": "Score a table with a model; show the plan of a job.",
     "setup": "Find a Java and fetch Delta's jars, once.",
+    "tokens": "What programs sign in with at a server: create, list, delete.",
     "ui": "The same as `server`.",
+    "users": "Users of a server: create, show, grant, revoke, password, delete.",
 }
 _ALIASES = {"ui": "server"}
 _INTERRUPTED = 130

@@ -36,6 +36,7 @@ class _Opening:
     overrides: dict[str, object]
     artifact_root: str
     settings: ServerSettings
+    asks_callers: bool
 
 
 @click.command()
@@ -109,6 +110,11 @@ class _Opening:
     "--expose-prometheus", is_flag=True, help="Answer /metrics.", envvar="MLFLOW_EXPOSE_PROMETHEUS"
 )
 @click.option(
+    "--auth/--no-auth",
+    default=None,
+    help="Ask callers who they are. Default: if the address is one that others reach.",
+)
+@click.option(
     "--insecure-no-auth", is_flag=True, help="Listen on an address that others reach, as it is."
 )
 def command(
@@ -126,10 +132,11 @@ def command(
     cors_allowed_origins: str,
     disable_security_middleware: bool,
     expose_prometheus: bool,
+    auth: bool | None,
     insecure_no_auth: bool,
 ) -> None:
     """Answer MLflow's protocol over the stores of this workspace; stop with Ctrl-C."""
-    from sparkscore.server.serve import Listen, serve
+    from sparkscore.server.serve import Listen, is_loopback, serve
     from sparkscore.server.settings import ServerSettings
 
     any_one = ("*",) if disable_security_middleware else ()
@@ -151,6 +158,12 @@ def command(
     # Opened here too, so that a wrong setting is told before anything listens.
     workspace = open_workspace(overrides)
     _check_own_stores(workspace)
+    asks = not (is_loopback(host) or insecure_no_auth) if auth is None else auth
+    if asks and not workspace.accounts.list_users():
+        raise ConfigError(
+            "callers are to be asked who they are, and there is no user yet: run `sparkscore users "
+            "create NAME --admin` with the same tracking.uri first"
+        )
     destination = workspace.artifacts.root_uri
     conf, target = conf_options()
     opening = _Opening(
@@ -159,29 +172,32 @@ def command(
         overrides=all_overrides(overrides),
         artifact_root=default_artifact_root or (_PROXIED if serve_artifacts else destination),
         settings=settings,
+        asks_callers=asks,
     )
 
     def announce(url: str) -> None:
         note(f"sparkscore answers at {url}{settings.static_prefix}; stop it with Ctrl-C")
 
-    serve(partial(_open_app, opening), Listen(host, port, workers, insecure_no_auth), announce)
+    serve(
+        partial(_open_app, opening), Listen(host, port, workers, asks or insecure_no_auth), announce
+    )
 
 
 def _open_app(opening: _Opening) -> ASGIApp:
     from sparkscore.server.calls import Served
+    from sparkscore.server.guarded_app import guarded_app
     from sparkscore.server.tracking_app import tracking_app
 
     opened = Workspace.open(opening.conf, opening.target, opening.overrides)
     workspace = replace(opened, artifact_root=opening.artifact_root)
-    return tracking_app(
-        Served(
-            runs=workspace.runs,
-            models=workspace.models,
-            logged_models=workspace.logged_models,
-            artifacts=workspace.artifacts,
-            settings=opening.settings,
-        )
+    served = Served(
+        runs=workspace.runs,
+        models=workspace.models,
+        logged_models=workspace.logged_models,
+        artifacts=workspace.artifacts,
+        settings=opening.settings,
     )
+    return guarded_app(served, workspace.accounts) if opening.asks_callers else tracking_app(served)
 
 
 def _check_own_stores(workspace: Workspace) -> None:

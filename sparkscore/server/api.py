@@ -116,7 +116,7 @@ def watched(call: Call, guards: Sequence[Guard]) -> Iterator[None]:
 def done(call: Call, guards: Sequence[Guard], answer: Json) -> bytes:
     """The bytes of an answer, once all guards were told of it."""
     for guard in guards:
-        guard.after(call, Outcome(HTTPStatus.OK, answer))
+        answer = guard.after(call, Outcome(HTTPStatus.OK, answer)) or answer
     return to_bytes(answer)
 
 
@@ -130,12 +130,17 @@ def told(do: Callable[[], bytes], route: Route) -> Told:
     except RefusedError as exc:
         return exc
     except Exception as exc:  # noqa: BLE001 - the outer edge: a client is told only that it failed
-        fault = _fault_of(exc)
-        if fault.code == "INTERNAL_ERROR":
-            _LOG.exception("%s failed", route.name)
-        elif fault.code == "TEMPORARILY_UNAVAILABLE":
-            _LOG.warning("%s: %s", route.name, exc)
-        return fault
+        return told_fault(exc, route.name)
+
+
+def told_fault(exc: Exception, what: str) -> Fault:
+    """What a client is told of an error; what is the operator's to mend is logged besides."""
+    fault = _fault_of(exc)
+    if fault.code == "INTERNAL_ERROR":
+        _LOG.error("%s failed", what, exc_info=exc)
+    elif fault.code == "TEMPORARILY_UNAVAILABLE":
+        _LOG.warning("%s: %s", what, exc)
+    return fault
 
 
 def _fault_of(exc: Exception) -> Fault:

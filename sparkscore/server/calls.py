@@ -49,8 +49,12 @@ class Guard(Protocol):
         """
         ...
 
-    def after(self, call: Call, outcome: Outcome) -> None:
-        """Called once the outcome is known, and before it is answered."""
+    def after(self, call: Call, outcome: Outcome) -> Json | None:
+        """Called once the outcome is known, and before it is answered.
+
+        Returns:
+            What is answered in the place of the outcome's own answer; None: that one.
+        """
         ...
 
 

@@ -32,13 +32,13 @@ class Listen:
         host: Name or address to bind to.
         port: The port; 0 takes any that is free.
         n_workers: Processes that answer.
-        insecure: Bind to an address that others reach, without authentication.
+        is_guarded: Whether callers are asked who they are, or the operator wants it without.
     """
 
     host: str
     port: int
     n_workers: int = 1
-    insecure: bool = False
+    is_guarded: bool = False
 
 
 def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) ->
         announce: Told the URL, once connections are taken.
 
     Raises:
-        UsageError: The address is one that others reach, and `insecure` was not said.
+        UsageError: The address is one that others reach, and nobody is asked who they are.
         PortTakenError: The port is in use; names one that is free.
     """
     _check_loopback(listen)
@@ -103,15 +103,16 @@ def _serve_by_workers(config: uvicorn.Config, bound: socket.socket) -> None:
 
 
 def _check_loopback(listen: Listen) -> None:
-    if listen.insecure or _is_loopback(listen.host):
+    if listen.is_guarded or is_loopback(listen.host):
         return
     raise UsageError(
-        f"the address {listen.host!r} is one that others reach, and this server asks nobody who "
-        "they are: listen on 127.0.0.1, behind what does, or say --insecure-no-auth"
+        f"the address {listen.host!r} is one that others reach: make a user by `sparkscore users "
+        "create NAME --admin`, so that callers are asked who they are, or say --insecure-no-auth"
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
     if host == "localhost":
         return True
     try:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 from sparkscore.errors import ConfigError, shown
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.stores.sql import schema
+from sparkscore.stores.sql.accounts import SqlAccountStore
 from sparkscore.stores.sql.database import Backend, Database
 from sparkscore.stores.sql.experiments import default_experiment
 from sparkscore.stores.sql.logged_models import SqlLoggedModelStore
@@ -18,7 +19,14 @@ from sparkscore.stores.sql.postgres import PostgresDatabase
 from sparkscore.stores.sql.runs import SqlRunStore
 from sparkscore.stores.sql.sqlite import SqliteFile
 
-__all__ = ["SqlLoggedModelStore", "SqlModelStore", "SqlRunStore", "SqlStores", "open_sql"]
+__all__ = [
+    "SqlAccountStore",
+    "SqlLoggedModelStore",
+    "SqlModelStore",
+    "SqlRunStore",
+    "SqlStores",
+    "open_sql",
+]
 
 _FORMS = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
 
@@ -30,6 +38,7 @@ class SqlStores:
     runs: SqlRunStore
     models: SqlModelStore
     logged_models: SqlLoggedModelStore
+    accounts: SqlAccountStore
     _database: Database
 
     @property
@@ -78,6 +87,7 @@ def open_sql(
         SqlRunStore(database, artifact_root, clock),
         SqlModelStore(database, clock),
         SqlLoggedModelStore(database, clock),
+        SqlAccountStore(database, clock),
         database,
     )
 

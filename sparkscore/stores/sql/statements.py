@@ -78,6 +78,12 @@ def pairs_of(
     return pairs
 
 
+def lock_for_writing(connection: Connection, table: Table) -> None:
+    """Let no other transaction write to a table before this one ends; SQLite's are so already."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
+
+
 def delete_pair(
     connection: Connection, table: Table, owner: Mapping[str, object], key: str
 ) -> bool:

@@ -301,3 +301,53 @@ model_aliases = Table(
     Column("version", Integer, nullable=False),
     _version_key(),
 )
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", text(100), primary_key=True),
+    Column("password_hash", text(300), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+)
+
+
+def _user_name(*, primary_key: bool = False) -> Column[str]:
+    key = ForeignKey("users.name", ondelete="CASCADE")
+    return Column("user_name", text(100), key, primary_key=primary_key, nullable=False)
+
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", text(32), primary_key=True),
+    _user_name(),
+    Column("secret_hash", text(64), nullable=False),
+    Column("role", Integer, nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Index("ix_tokens_user", "user_name"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _user_name(primary_key=True),
+    Column("resource", text(20), primary_key=True),
+    Column("resource_name", text(500), primary_key=True),
+    Column("role", Integer, nullable=False),
+    Index("ix_grants_resource", "resource", "resource_name"),
+)
+
+# Triggers of the database refuse to change or remove a row.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("actor", text(100), nullable=False),
+    Column("action", text(100), nullable=False),
+    Column("subject", long_text(), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("chain", text(64), nullable=False),
+)
