@@ -316,7 +316,7 @@ class RemoteServer:
         )
 
     def _wait_s(self, n_tries: int) -> float:
-        longest = min(_FIRST_WAIT_S * 2 ** (n_tries - 1), _LONGEST_WAIT_S)
+        longest = min(_FIRST_WAIT_S * (1 << (n_tries - 1)), _LONGEST_WAIT_S)
         return longest * (0.5 + 0.5 * self._jitter())
 
 
