@@ -22,7 +22,7 @@ from sparkscore.records import (
     Run,
     RunStatus,
 )
-from sparkscore.search import Page
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
 from sparkscore.stores.experiments import find_or_create_experiment
@@ -149,6 +149,10 @@ class OutboxRunStore:
         except StoreUnavailableError:
             return self._placeholder(name)
 
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """See RunStore."""
+        return self._inner.search_experiments(query)
+
     def list_experiments(self, *, limit: int = 1000) -> Sequence[Experiment]:
         """See RunStore."""
         return self._inner.list_experiments(limit=limit)
@@ -209,6 +213,16 @@ class OutboxRunStore:
         """See RunStore."""
         self._seen[run_id] = self._inner.get_run(run_id)
         return self._seen[run_id]
+
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """See RunStore."""
+        return self._inner.search_runs(experiment_ids, query)
+
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """See RunStore."""
+        return self._inner.search_datasets(experiment_ids, limit=limit)
 
     def list_runs(
         self,

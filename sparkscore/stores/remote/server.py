@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -274,6 +275,8 @@ class RemoteServer:
                 held = self._client
                 if held is None or held[0] != os.getpid():
                     held = self._client = (os.getpid(), self._connected())
+                    # Nobody needs to close what a notebook has opened.
+                    weakref.finalize(self, held[1].close)
         return held[1]
 
     def close(self) -> None:
@@ -316,7 +319,7 @@ class RemoteServer:
         )
 
     def _wait_s(self, n_tries: int) -> float:
-        longest = min(_FIRST_WAIT_S * 2 ** (n_tries - 1), _LONGEST_WAIT_S)
+        longest = min(_FIRST_WAIT_S * (1 << (n_tries - 1)), _LONGEST_WAIT_S)
         return longest * (0.5 + 0.5 * self._jitter())
 
 
