@@ -114,7 +114,12 @@ def _is_audited(route: str) -> bool:
 
 def _subject(call: Call) -> str:
     """What a call was about, as JSON."""
-    known = {name: call.given.text(name) for name in _SUBJECT if name in call.given}
+    repeated = {member.name for member in call.route.request.members if member.repeated}
+    given = [name for name in _SUBJECT if name in call.given]
+    known = {
+        name: call.given.texts(name) if name in repeated else call.given.text(name)
+        for name in given
+    }
     return json.dumps({name: value for name, value in known.items() if value}, sort_keys=True)
 
 

@@ -47,8 +47,9 @@ def _run(role: Role, served: Served, given: Given) -> Iterable[Need]:
 
 
 def _runs(role: Role, served: Served, given: Given) -> Iterable[Need]:
-    for run_id in (*given.texts("run_ids"), *given.texts("run_id")):
-        yield _of_run(role, served, run_id)
+    for field in ("run_id", "run_ids"):
+        if field in given:
+            yield from (_of_run(role, served, run_id) for run_id in given.texts(field))
 
 
 def _run_and_models(role: Role, served: Served, given: Given) -> Iterable[Need]:
