@@ -17,7 +17,7 @@ from urllib.parse import quote
 _USER = "postgres"
 _READY = "ready to accept connections"
 _STOP_S = 30
-# What is lost in a crash of the machine is lost with the tests; a crash of the server loses nothing.
+# A crash of the machine loses the tests too; one of the server alone loses nothing.
 _QUICK = ("fsync=off", "full_page_writes=off")
 
 

@@ -188,7 +188,8 @@ class RunDataCases:
         whole = [comparable(point) for point in store.metric_history(run_id, "loss")]
         assert len(whole) == 17
         for limit in (1, 2, 5, 17, 100):
-            read, token = [], None
+            read: list[tuple[str, str, int, int]] = []
+            token = None
             while True:
                 page = store.metric_history_page(run_id, "loss", limit=limit, token=token)
                 assert 1 <= len(page.items) <= limit

@@ -60,13 +60,15 @@ def datasets_of(
     connection: Connection, run_ids: Sequence[str]
 ) -> Mapping[str, tuple[DatasetInput, ...]]:
     """The datasets that runs used, with their tags, by run and in `rules.dataset_key`'s order."""
+    query = select(run_datasets.c.run_id, datasets).join(datasets)
+    rows = list(in_slices(connection, query, run_datasets.c.run_id, run_ids))
+    with_datasets = list({row.run_id for row in rows})
     tags: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     query = select(run_dataset_tags)
-    for row in in_slices(connection, query, run_dataset_tags.c.run_id, run_ids):
+    for row in in_slices(connection, query, run_dataset_tags.c.run_id, with_datasets):
         tags[row.run_id, row.dataset_id][row.key] = row.value
     used: dict[str, list[DatasetInput]] = defaultdict(list)
-    query = select(run_datasets.c.run_id, datasets).join(datasets)
-    for row in in_slices(connection, query, run_datasets.c.run_id, run_ids):
+    for row in rows:
         used[row.run_id].append(DatasetInput(_dataset(row), tags[row.run_id, row.dataset_id]))
     ordered = {run_id: sorted(items, key=rules.dataset_key) for run_id, items in used.items()}
     return defaultdict(tuple, {run_id: tuple(items) for run_id, items in ordered.items()})

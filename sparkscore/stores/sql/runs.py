@@ -50,21 +50,21 @@ class SqlRunStore(SqlExperiments):
             if known:
                 rules.check_same_experiment(known[0], experiment_id)
                 return known[0]
-            connection.execute(
-                insert(runs).values(
-                    run_id=run_id,
-                    experiment_id=int(experiment_id),
-                    run_name=run_name,
-                    user_id=user_id,
-                    status=RunStatus.RUNNING,
-                    start_time_ms=start_time_ms,
-                    artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
-                    lifecycle_stage=LifecycleStage.ACTIVE,
-                    is_gone_with_experiment=False,
-                )
+            run = Run(
+                run_id=run_id,
+                run_name=run_name,
+                experiment_id=experiment_id,
+                user_id=user_id,
+                status=RunStatus.RUNNING,
+                start_time_ms=start_time_ms,
+                end_time_ms=None,
+                artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
+                lifecycle_stage=LifecycleStage.ACTIVE,
+                tags=dict(tags or {}),
             )
+            connection.execute(insert(runs), _columns(run))
             put_pairs(connection, run_tags, {"run_id": run_id}, tags)
-            return _get_run(connection, run_id)
+            return run
 
         return self._database.write(work)
 
@@ -273,6 +273,21 @@ def whole_runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
         )
         for row in rows
     ]
+
+
+def _columns(run: Run) -> dict[str, object]:
+    return {
+        "run_id": run.run_id,
+        "experiment_id": int(run.experiment_id),
+        "run_name": run.run_name,
+        "user_id": run.user_id,
+        "status": run.status,
+        "start_time_ms": run.start_time_ms,
+        "end_time_ms": run.end_time_ms,
+        "artifact_uri": run.artifact_uri,
+        "lifecycle_stage": run.lifecycle_stage,
+        "is_gone_with_experiment": False,
+    }
 
 
 def _rows(connection: Connection, run_id: str) -> Sequence[Row[Any]]:
