@@ -147,7 +147,7 @@ def start_run(
         )
     opened = workspace or default_workspace()
     settings = opened.settings.tracking
-    own = {} if outer is None else {_PARENT_TAG: outer.run_id}
+    own: dict[str, str] = {} if outer is None else {_PARENT_TAG: outer.run_id}
     if description is not None:
         own[_NOTE_TAG] = description
     is_named = experiment is not None or experiment_id is not None

@@ -16,13 +16,16 @@ from sparkscore.stores.outbox import OutboxRunStore
 from sparkscore.stores.remote import Access, RemoteStores, open_remote
 from sparkscore.stores.remote.artifacts import RemoteArtifactStore
 from sparkscore.stores.remote.filters import filter_text
+from sparkscore.stores.remote.logged_models import RemoteLoggedModelStore
 from sparkscore.stores.remote.models import RemoteModelStore
 from sparkscore.stores.remote.runs import RemoteRunStore
 from sparkscore.stores.remote.server import RemoteServer
 from sparkscore.testing.artifact_store_contract import ArtifactStoreContract
 from sparkscore.testing.clock import ticking_clock
+from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
+from sparkscore.testing.search_contract import SearchAgreement, SearchContract
 from sparkscore.testing.tracking_server import TrackingServer
 
 RUN = RunId("r1")
@@ -49,12 +52,6 @@ class TestRemoteRunStore(RunStoreContract):
     def store(self, stores: RemoteStores) -> RemoteRunStore:
         return stores.runs
 
-    def delete_run(self, store: RunStore, run_id: RunId) -> None:
-        store.delete_run(run_id)
-
-    def delete_experiment(self, store: RunStore, experiment_id: str) -> None:
-        store.delete_experiment(experiment_id)
-
 
 class TestRemoteModelStore(ModelStoreContract):
     implementation = RemoteModelStore
@@ -62,6 +59,22 @@ class TestRemoteModelStore(ModelStoreContract):
     @pytest.fixture
     def store(self, stores: RemoteStores) -> RemoteModelStore:
         return stores.models
+
+
+class TestRemoteLoggedModelStore(LoggedModelStoreContract):
+    implementation = RemoteLoggedModelStore
+
+    @pytest.fixture
+    def runs(self, stores: RemoteStores) -> RemoteRunStore:
+        return stores.runs
+
+    @pytest.fixture
+    def store(self, stores: RemoteStores) -> RemoteLoggedModelStore:
+        return stores.logged_models
+
+
+class TestRemoteSearches(SearchContract, SearchAgreement):
+    implementation = RemoteStores
 
 
 class TestRemoteArtifactStore(ArtifactStoreContract):

@@ -381,4 +381,4 @@ def _error(answer: httpx.Response) -> SparkscoreError:
 def _retry_after_s(answer: httpx.Response) -> float:
     said: str = answer.headers.get("retry-after", "")
     seconds = float(said) if said.isdecimal() else 0.0
-    return min(seconds, _LONGEST_WAIT_S)
+    return seconds if seconds < _LONGEST_WAIT_S else _LONGEST_WAIT_S
