@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from sparkscore.search import Order, Query, Searchable, View
+from sparkscore.search import (
+    All,
+    Any,
+    Comparison,
+    Condition,
+    FieldKind,
+    Not,
+    Operator,
+    Order,
+    Query,
+    Searchable,
+    View,
+)
 from sparkscore.search_grammar import parse_filter, parse_order_by
 from sparkscore.wire.reading import Given
+
+# Clients add `!= 'true'` of this tag to every search of models, and mean those without it too.
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
 
 
 def read_query(
@@ -22,7 +37,7 @@ def read_query(
         UsageError: The filter or an order does not parse; points at the place.
     """
     return Query(
-        where=parse_filter(given.text("filter"), searchable),
+        where=_where(given, searchable),
         order=parse_order_by(given.texts("order_by"), searchable),
         view=View(given.text(view, View.ACTIVE_ONLY)),
         limit=given.whole("max_results", default_limit),
@@ -43,8 +58,26 @@ def read_model_query(given: Given, searchable: Searchable, *, default_limit: int
         dataset = (name, item.text("dataset_digest")) if name else None
         order.append(Order(asked.field, item.flag("ascending", True), dataset))
     return Query(
-        where=parse_filter(given.text("filter"), searchable),
+        where=_where(given, searchable),
         order=tuple(order),
         limit=given.whole("max_results", default_limit),
         token=given.text("page_token") or None,
     )
+
+
+def _where(given: Given, searchable: Searchable) -> Condition | None:
+    where = parse_filter(given.text("filter"), searchable)
+    return None if where is None else _without_prompts(where)
+
+
+def _without_prompts(where: Condition) -> Condition:
+    if isinstance(where, All):
+        return All(tuple(map(_without_prompts, where.parts)))
+    if isinstance(where, Any):
+        return Any(tuple(map(_without_prompts, where.parts)))
+    if isinstance(where, Not):
+        return Not(_without_prompts(where.part))
+    is_asked = where.field.kind is FieldKind.TAG and where.field.key == _PROMPT_TAG
+    if is_asked and where.operator is Operator.NOT_EQUAL:
+        return Not(Comparison(where.field, Operator.EQUAL, where.value))
+    return where

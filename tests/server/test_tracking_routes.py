@@ -212,6 +212,17 @@ def test_a_version_that_is_no_number_is_refused(client: Client) -> None:
     assert answer.status_code == 400
 
 
+def test_models_that_are_no_prompts_are_found_by_the_filter_that_clients_add(
+    client: Client,
+) -> None:
+    client.done("POST", "registered-models/create", {"name": "net"})
+    prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
+    client.done("POST", "registered-models/create", {"name": "words", "tags": prompt})
+    where = "name LIKE '%' AND tag.`mlflow.prompt.is_prompt` != 'true'"
+    found = client.done("GET", "registered-models/search", filter=where)["registered_models"]
+    assert [model["name"] for model in found] == ["net"]
+
+
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_a_body_that_is_not_said_to_be_json_is_refused(
     client: Client, content_type: str | None
