@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparkscore.errors import StoreSchemaError
-from sparkscore.records import Experiment
 from sparkscore.server.calls import Call, Outcome, RefusedError
 from sparkscore.server.tracking_app import tracking_app
-from sparkscore.stores.base import RunStore
-from sparkscore.testing.faults import FailingArtifactStore, FailingRunStore, Fault
+from sparkscore.testing.faults import Fault, failing
 from sparkscore.wire import statuses
 from tests.server.conftest import Client, client_of, served_in
 
@@ -20,7 +18,7 @@ STORED = "/api/2.0/mlflow-artifacts/artifacts"
 
 def test_a_store_that_is_away_is_told_as_that_and_heals_without_a_restart(tmp_path: Path) -> None:
     served, fault = served_in(tmp_path), Fault()
-    client = client_of(tracking_app(replace(served, runs=FailingRunStore(served.runs, fault))))
+    client = client_of(tracking_app(replace(served, runs=failing(served.runs, fault))))
     fault.is_down = True
     answer = client.call("GET", "experiments/get", experiment_id="0")
     assert answer.status_code == 503
@@ -32,8 +30,8 @@ def test_a_store_that_is_away_is_told_as_that_and_heals_without_a_restart(tmp_pa
 
 def test_files_whose_store_is_away_are_told_as_that(tmp_path: Path) -> None:
     served, fault = served_in(tmp_path), Fault(is_down=True)
-    failing = FailingArtifactStore(served.artifacts, fault)
-    client = client_of(tracking_app(replace(served, artifacts=failing)))
+    away = failing(served.artifacts, fault)
+    client = client_of(tracking_app(replace(served, artifacts=away)))
     assert client.http.put(f"{STORED}/1/x", content=b"x").status_code == 503
     assert client.http.get(f"{STORED}/1/x").status_code == 503
     fault.is_down = False
@@ -41,20 +39,9 @@ def test_files_whose_store_is_away_are_told_as_that(tmp_path: Path) -> None:
     assert client.http.get(f"{STORED}/1/x").content == b"x"
 
 
-class OtherStore(FailingRunStore):
-    """A RunStore whose `get_experiment` raises what the test wants."""
-
-    def __init__(self, inner: RunStore, error: Exception) -> None:
-        super().__init__(inner, Fault())
-        self._error = error
-
-    def get_experiment(self, experiment_id: str) -> Experiment:  # noqa: ARG002 - the seam's
-        raise self._error
-
-
 def asked(folder: Path, error: Exception) -> tuple[int, str]:
-    served = served_in(folder)
-    client = client_of(tracking_app(replace(served, runs=OtherStore(served.runs, error))))
+    served, fault = served_in(folder), Fault(is_down=True, error=error)
+    client = client_of(tracking_app(replace(served, runs=failing(served.runs, fault))))
     answer = client.call("GET", "experiments/get", experiment_id="0")
     return answer.status_code, answer.text
 
