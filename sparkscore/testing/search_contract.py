@@ -290,6 +290,9 @@ class SearchContract:
         assert [model.model_id for model in page.items][:4] == ["m-05", "m-11", "m-01", "m-07"]
 
     def test_uses_of_datasets_are_found_once_each(self, filled: Stores) -> None:
+        # A context that says nothing is none.
+        unsaid = DatasetInput(Dataset("d0", "x0", "local", "{}"), {"mlflow.data.context": ""})
+        filled.runs.log_inputs(RunId("r12"), datasets=[unsaid])
         found = filled.runs.search_datasets(["0", "1", "99"])
         assert [
             (experiment, it.dataset.name, it.dataset.digest, dict(it.tags))
