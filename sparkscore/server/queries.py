@@ -60,6 +60,7 @@ def read_model_query(given: Given, searchable: Searchable, *, default_limit: int
     return Query(
         where=_where(given, searchable),
         order=tuple(order),
+        view=View(given.text("view_type", View.ACTIVE_ONLY)),
         limit=given.whole("max_results", default_limit),
         token=given.text("page_token") or None,
     )

@@ -38,13 +38,13 @@ def create_run(served: Served, given: Given) -> Json:
     """A new RUNNING run; one without a name gets one."""
     tags = given.pairs("tags")
     name, tagged = given.text("run_name"), tags.get(RUN_NAME_TAG, "")
-    if name and tagged and name != tagged:
+    chosen_id = given.text("run_id")  # by our own clients, who say all that they want
+    if name and tagged and name != tagged and not chosen_id:
         raise UsageError(
             f"run_name is {shown(name)}, but the tag {RUN_NAME_TAG!r} is {shown(tagged)}: "
             "give one of them"
         )
-    chosen_id = given.text("run_id")
-    if not chosen_id:  # our own clients say all that they want
+    if not chosen_id:
         name = name or tagged or random_name()
         tags[RUN_NAME_TAG] = name
     run = served.runs.create_run(

@@ -149,6 +149,10 @@ class OutboxRunStore:
         except StoreUnavailableError:
             return self._placeholder(name)
 
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """See RunStore."""
+        return self._inner.search_experiments(query)
+
     def list_experiments(self, *, limit: int = 1000) -> Sequence[Experiment]:
         """See RunStore."""
         return self._inner.list_experiments(limit=limit)
@@ -213,6 +217,16 @@ class OutboxRunStore:
         """See RunStore."""
         self._seen[run_id] = self._inner.get_run(run_id)
         return self._seen[run_id]
+
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """See RunStore."""
+        return self._inner.search_runs(experiment_ids, query)
+
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """See RunStore."""
+        return self._inner.search_datasets(experiment_ids, limit=limit)
 
     def list_runs(
         self,

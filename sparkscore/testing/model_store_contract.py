@@ -194,7 +194,7 @@ class ModelStoreContract:
     def test_a_version_keeps_what_it_was_made_with(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS)
         made = store.create_version(
-            _FLIGHTS, source="s", run_link="https://h/r", model_id="m-1", user_id="ann"
+            _FLIGHTS, source="s3://b/m", run_link="https://h/r", model_id="m-1", user_id="ann"
         )
         assert (made.run_link, made.model_id, made.user_id) == ("https://h/r", "m-1", "ann")
         assert made.stage is Stage.NONE
@@ -202,7 +202,7 @@ class ModelStoreContract:
         with pytest.raises(UsageError, match="source"):
             store.create_version(_FLIGHTS, source="x" * 2049)
         with pytest.raises(InvalidNameError, match="model id"):
-            store.create_version(_FLIGHTS, source="s", model_id="../m")
+            store.create_version(_FLIGHTS, source="s3://b/m", model_id="../m")
 
     def test_a_model_is_renamed_with_all_that_it_has(self, store: ModelStore) -> None:
         store.create_model(_FLIGHTS, "d", {"a": "b"})
@@ -214,7 +214,7 @@ class ModelStoreContract:
         assert store.get_model(_DELAYS) == renamed
         version = store.get_version_by_alias(_DELAYS, _CHAMPION)
         assert (version.name, version.version, version.tags) == ("delays", 1, {"k": "v"})
-        assert store.create_version(_DELAYS, source="s").version == 2
+        assert store.create_version(_DELAYS, source="s3://b/m").version == 2
         with pytest.raises(RecordNotFoundError):
             store.get_model(_FLIGHTS)
 
@@ -275,7 +275,7 @@ class ModelStoreContract:
         assert store.get_model(_FLIGHTS).aliases == {"old": 1}
         with pytest.raises(RecordNotFoundError, match="it has 1"):
             store.get_version(_FLIGHTS, 2)
-        assert store.create_version(_FLIGHTS, source="s").version == 3
+        assert store.create_version(_FLIGHTS, source="s3://b/m").version == 3
 
     def test_a_version_moves_between_stages(self, store: ModelStore) -> None:
         for _ in range(3):

@@ -65,9 +65,14 @@ class TrackingServer:
                 server.should_exit = True
                 thread.join()
 
-    def new_stores(self, folder: Path, clock: Clock = system_clock) -> MemoryStores:
+    def new_stores(
+        self,
+        folder: Path,
+        clock: Clock = system_clock,
+        artifact_root: str = "mlflow-artifacts:",
+    ) -> MemoryStores:
         """Empty stores in memory, which are served from now on, with files in a folder."""
-        stores = open_memory("mlflow-artifacts:", clock)
+        stores = open_memory(artifact_root, clock)
         self.serve(stores, folder, clock)
         return stores
 

@@ -13,6 +13,7 @@ from sparkscore.wire.shapes_of_records import (
     TAG,
     VERSION,
     VERSION_STATUS,
+    VIEW,
 )
 
 _MODEL_ID = text("model_id", required=True)
@@ -91,6 +92,7 @@ LOGGED_MODELS = (
                     ),
                 ),
                 _TOKEN,
+                enum("view_type", VIEW),  # ours: also those that are deleted
             ),
         ),
         Shape("SearchLoggedModelsAnswer", (each("models", LOGGED_MODEL), _NEXT)),

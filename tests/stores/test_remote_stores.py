@@ -25,7 +25,7 @@ from sparkscore.testing.clock import ticking_clock
 from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
-from sparkscore.testing.search_contract import SearchAgreement, SearchContract
+from sparkscore.testing.search_contract import SearchAgreement, SearchContract, fill
 from sparkscore.testing.tracking_server import TrackingServer
 
 RUN = RunId("r1")
@@ -58,6 +58,8 @@ class TestRemoteModelStore(ModelStoreContract):
 
     @pytest.fixture
     def store(self, stores: RemoteStores) -> RemoteModelStore:
+        # A server looks for the logged model that a version says it comes from.
+        stores.logged_models.create_logged_model("0", model_id="m-1", name="trees")
         return stores.models
 
 
@@ -75,6 +77,14 @@ class TestRemoteLoggedModelStore(LoggedModelStoreContract):
 
 class TestRemoteSearches(SearchContract, SearchAgreement):
     implementation = RemoteStores
+
+    @pytest.fixture
+    def filled(self, server: TrackingServer, tmp_path: Path) -> Iterator[RemoteStores]:
+        # Behind the server's back: it would not take the places that these versions come from.
+        fill(server.new_stores(tmp_path / "served", ticking_clock(), "file:///artifacts"))
+        opened = open_remote(server.uri, Access(max_tries=1))
+        yield opened
+        opened.server.close()
 
 
 class TestRemoteArtifactStore(ArtifactStoreContract):

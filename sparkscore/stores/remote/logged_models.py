@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+from sparkscore.errors import UsageError
 from sparkscore.records import LoggedModel, LoggedModelStatus
-from sparkscore.search import FieldKind, Order, Page, Query
+from sparkscore.search import FieldKind, Order, Page, Query, View
 from sparkscore.stores import rules
 from sparkscore.stores.remote.filters import filter_text
-from sparkscore.stores.remote.paging import next_token
+from sparkscore.stores.remote.paging import next_token, page_fields
 from sparkscore.stores.remote.server import RemoteServer
+from sparkscore.stores.search_pages import check_limit
 from sparkscore.wire.json_to_records import logged_model_of
 from sparkscore.wire.reading import Given
 from sparkscore.wire.records_to_json import Json, pairs_to_json
 
 _PREFIXES = {FieldKind.METRIC: "metrics.", FieldKind.PARAM: "params.", FieldKind.TAG: "tags."}
 _MAX_RESULTS = 50_000
+_PLAIN_KEY = re.compile(r"[A-Za-z_][\w.\-/]*", re.ASCII)
 
 
 class RemoteLoggedModelStore:
@@ -36,6 +40,9 @@ class RemoteLoggedModelStore:
         tags: Mapping[str, str] | None = None,
     ) -> LoggedModel:
         """See LoggedModelStore."""
+        rules.check_new_logged_model(model_id, name, model_type, source_run_id, params, tags)
+        if not experiment_id:  # the protocol takes an empty field for one that was forgotten
+            raise rules.no_experiment(experiment_id)
         fields: Json = {
             "experiment_id": experiment_id,
             "model_id": model_id,
@@ -60,14 +67,20 @@ class RemoteLoggedModelStore:
         datasets: Sequence[tuple[str, str]] = (),
     ) -> Page[LoggedModel]:
         """See LoggedModelStore."""
-        is_mlflow = query.where is not None and not self._server.is_sparkscore
+        check_limit(query)
+        is_plain = query.where is None and query.view is View.ACTIVE_ONLY
+        is_mlflow = not is_plain and not self._server.is_sparkscore
+        if is_mlflow and query.view is not View.ACTIVE_ONLY:
+            raise UsageError(
+                f"{self._server.uri} is a server of MLflow's, which finds no deleted models"
+            )
         fields: Json = {
             "experiment_ids": list(experiment_ids),
             "filter": filter_text(query.where, is_mlflow=is_mlflow) or None,
             "datasets": [_dataset(name, digest) for name, digest in datasets],
-            "max_results": min(query.limit, _MAX_RESULTS),
             "order_by": [_order(order) for order in query.order],
-            "page_token": query.token,
+            "view_type": None if query.view is View.ACTIVE_ONLY else query.view.value,
+            **page_fields(query.limit, query.token, _MAX_RESULTS),
         }
         answer = self._server.ask("search_logged_models", fields)
         items = tuple(logged_model_of(item) for item in answer.each("models"))
@@ -91,6 +104,7 @@ class RemoteLoggedModelStore:
 
     def log_logged_model_params(self, model_id: str, params: Mapping[str, str]) -> None:
         """See LoggedModelStore."""
+        rules.check_params(params)
         fields = {"model_id": model_id, "params": pairs_to_json(params)}
         self._server.ask("log_logged_model_params", fields)
 
@@ -117,8 +131,11 @@ def _dataset(name: str, digest: str) -> Json:
 
 
 def _order(order: Order) -> Json:
+    key = order.field.key
+    if not _PLAIN_KEY.fullmatch(key):  # quoted only then: not every server reads quotes here
+        key = f"`{key}`"
     fields: Json = {
-        "field_name": _PREFIXES.get(order.field.kind, "") + order.field.key,
+        "field_name": _PREFIXES.get(order.field.kind, "") + key,
         "ascending": order.ascending,
     }
     if order.dataset is not None:

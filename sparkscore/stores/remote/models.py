@@ -11,8 +11,9 @@ from sparkscore.records import ModelVersion, RegisteredModel, Stage, VersionStat
 from sparkscore.search import Comparison, Field, FieldKind, Operator, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.remote.filters import filter_text, order_text
-from sparkscore.stores.remote.paging import all_items, next_token
+from sparkscore.stores.remote.paging import all_items, next_token, page_fields
 from sparkscore.stores.remote.server import RemoteServer
+from sparkscore.stores.search_pages import check_limit
 from sparkscore.wire.json_to_records import registered_model_of, version_of
 from sparkscore.wire.reading import Given
 from sparkscore.wire.records_to_json import Json, pairs_to_json
@@ -101,8 +102,8 @@ class RemoteModelStore:
         user_id: str = "",
     ) -> ModelVersion:
         """See ModelStore."""
-        rules.check_description(description)
-        rules.check_tags(tags, rules.MAX_REGISTRY_TAG_CHARS)
+        links = {"source": source, "run id": run_id, "run link": run_link, "user id": user_id}
+        rules.check_new_version(description, tags, links, model_id)
         pending = VersionStatus.PENDING_REGISTRATION.value
         is_ours = self._server.is_sparkscore
         all_tags = {**(tags or {}), **({} if is_ours else {_STATUS_TAG: pending})}
@@ -177,6 +178,7 @@ class RemoteModelStore:
         self, name: ModelName, version: int, stage: Stage, *, archive_others: bool
     ) -> ModelVersion:
         """See ModelStore."""
+        rules.check_archiving(stage, archive_others=archive_others)
         fields: Json = {"stage": stage.value, "archive_existing_versions": archive_others}
         return _version(self._of_version("move_version", name, version, fields))
 
@@ -225,12 +227,12 @@ class RemoteModelStore:
         return self._server.ask(route, {"name": name, "version": str(version), **(fields or {})})
 
     def _search(self, query: Query, max_results: int) -> Json:
+        check_limit(query)
         is_mlflow = query.where is not None and not self._server.is_sparkscore
         return {
             "filter": filter_text(query.where, is_mlflow=is_mlflow) or None,
             "order_by": [order_text(order) for order in query.order],
-            "max_results": min(query.limit, max_results),
-            "page_token": query.token,
+            **page_fields(query.limit, query.token, max_results),
         }
 
     def _finish_by_tags(

@@ -26,10 +26,11 @@ from sparkscore.search import (
     Query,
     View,
 )
-from sparkscore.stores import rules
+from sparkscore.stores import metric_pages, rules
 from sparkscore.stores.remote.filters import filter_text, order_text
-from sparkscore.stores.remote.paging import all_items, next_token
+from sparkscore.stores.remote.paging import all_items, next_token, page_fields
 from sparkscore.stores.remote.server import RemoteServer
+from sparkscore.stores.search_pages import check_limit
 from sparkscore.wire import routes_runs
 from sparkscore.wire.json_to_records import experiment_of, metric_of, run_of
 from sparkscore.wire.reading import Given
@@ -46,6 +47,7 @@ _CHOSEN_ID_TAG = "sparkscore.runId"
 _CONTEXT_TAG = "mlflow.data.context"
 _MAX_SEARCHED_EXPERIMENTS = 20
 _HISTORY_PAGE = 25_000
+_MAX_POINTS = 2**31 - 1
 
 
 class RemoteRunStore:
@@ -197,6 +199,7 @@ class RemoteRunStore:
 
     def rename_run(self, run_id: RunId, name: str) -> Run:
         """See RunStore."""
+        rules.check_run_name(name)
         self._of_run("update_run", run_id, {"run_name": name})
         return self.get_run(run_id)
 
@@ -229,6 +232,7 @@ class RemoteRunStore:
         model_ids: Sequence[str] = (),
     ) -> None:
         """See RunStore."""
+        rules.check_inputs(datasets, model_ids)
         fields: Json = {
             "datasets": [dataset_input_to_json(used) for used in datasets],
             "models": [{"model_id": model_id} for model_id in model_ids],
@@ -237,6 +241,7 @@ class RemoteRunStore:
 
     def log_outputs(self, run_id: RunId, models: Sequence[ModelOutput]) -> None:
         """See RunStore."""
+        rules.check_outputs(models)
         fields: Json = {"models": [model_output_to_json(model) for model in models]}
         self._of_run("log_outputs", run_id, fields)
 
@@ -260,7 +265,8 @@ class RemoteRunStore:
         self, run_id: RunId, key: str, *, limit: int, token: str | None = None
     ) -> Page[Metric]:
         """See RunStore."""
-        fields: Json = {"metric_key": key, "max_results": limit, "page_token": token}
+        metric_pages.check_limit(limit)
+        fields = {"metric_key": key, **page_fields(limit, token, _MAX_POINTS)}
         answer = self._of_run("get_metric_history", run_id, fields)
         return Page(tuple(metric_of(item) for item in answer.each("metrics")), next_token(answer))
 
@@ -276,13 +282,13 @@ class RemoteRunStore:
         return found[:limit]
 
     def _search(self, query: Query, view: str) -> Json:
+        check_limit(query)
         is_mlflow = query.where is not None and not self._server.is_sparkscore
         return {
             "filter": filter_text(query.where, is_mlflow=is_mlflow) or None,
             "order_by": [order_text(order) for order in query.order],
             view: query.view.value,
-            "max_results": min(query.limit, routes_runs.MAX_RESULTS),
-            "page_token": query.token,
+            **page_fields(query.limit, query.token, routes_runs.MAX_RESULTS),
         }
 
     def _of_experiment(self, name: str, experiment_id: str, fields: Json | None = None) -> Given:

@@ -316,7 +316,7 @@ class RemoteServer:
         )
 
     def _wait_s(self, n_tries: int) -> float:
-        longest = min(_FIRST_WAIT_S * 2 ** (n_tries - 1), _LONGEST_WAIT_S)
+        longest = min(_FIRST_WAIT_S * (1 << (n_tries - 1)), _LONGEST_WAIT_S)
         return longest * (0.5 + 0.5 * self._jitter())
 
 
@@ -381,4 +381,4 @@ def _error(answer: httpx.Response) -> SparkscoreError:
 def _retry_after_s(answer: httpx.Response) -> float:
     said: str = answer.headers.get("retry-after", "")
     seconds = float(said) if said.isdecimal() else 0.0
-    return seconds if seconds < _LONGEST_WAIT_S else _LONGEST_WAIT_S
+    return min(_LONGEST_WAIT_S, seconds)
