@@ -144,10 +144,7 @@ class Workspace:
             return LocalArtifactStore.at(uri)
         if scheme == "mlflow-artifacts":
             if self._remote is None:
-                raise InvalidNameError(
-                    f"artifact location {shown(uri)} is kept by a tracking server: set "
-                    "tracking.uri to its address"
-                )
+                return self.artifacts_at(self._place_of_proxied(uri))
             return self._remote.artifacts_at(uri)
         from sparkscore.stores.object_files import ObjectArtifactStore
 
@@ -454,6 +451,16 @@ class Workspace:
         before = running_session()
         session = open_session(self.session_settings, self.announce)
         return session, session is not before
+
+    def _place_of_proxied(self, uri: str) -> str:
+        """Where a server over these same settings keeps what clients send through it."""
+        parts, kept = urlsplit(uri), self.settings.artifacts.uri
+        if parts.netloc or urlsplit(kept).scheme == parts.scheme:
+            raise InvalidNameError(
+                f"artifact location {shown(uri)} is kept by a tracking server: set "
+                "tracking.uri to its address"
+            )
+        return f"{kept.rstrip('/')}/{parse_artifact_path(parts.path.strip('/'))}".rstrip("/")
 
     def _place_of_record(self, scheme: str, uri: str) -> str:
         """Where the files lie that a run or a logged model holds."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkscore.errors import ConfigError
+from sparkscore.errors import ConfigError, InvalidNameError
 from sparkscore.names import ModelName
 from sparkscore.workspace import Workspace
 
@@ -65,6 +65,15 @@ def test_files_of_a_server_are_kept_by_it_unless_another_place_is_named(folder: 
     named = Workspace.open(overrides=server | {"artifacts.uri": "here"})
     assert named.artifacts.root_uri == (folder / "here").as_uri()
     assert not named.keeps_models_in_runs
+
+
+def test_files_that_came_through_a_server_are_found_where_it_keeps_them(folder: Path) -> None:
+    workspace = Workspace.open(overrides={"artifacts.uri": "kept"})
+    found = workspace.artifacts_at("mlflow-artifacts:/1/run/artifacts").root_uri
+    assert found == (folder / "kept/1/run/artifacts").as_uri()
+    for uri in ("mlflow-artifacts://other:5000/1", "mlflow-artifacts:/1/../../etc"):
+        with pytest.raises(InvalidNameError):
+            workspace.artifacts_at(uri)
 
 
 def test_place_of_files_that_cannot_be_is_refused_by_its_setting(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Pages for people: what is on record, without a script; and the table of routes.
+"""Pages for people: what is on record, and the table of routes.
 
-Every text from a record is escaped, and the browser is told to run nothing at all.
+Every text from a record is escaped, and the browser is told to run nothing but one script of ours.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ code { font-size: .9em; } .FAILED, .KILLED { color: #c33; } .FINISHED { color: #
 """.strip()
 
 
+FORWARD = r"""
+var asked = location.hash.match(/^#\/((?:experiments|models)\/[^\/?]+)(?:\/runs\/([^\/?]+))?/);
+if (asked) location.replace("PREFIX/" + (asked[2] ? "runs/" + asked[2] : asked[1]));
+""".strip()
+"""Follows the links that clients of MLflow print, which name a page behind a `#`."""
+
+
 @dataclass(frozen=True)
 class Markup:
     """Text that is HTML already, and not escaped again."""
@@ -52,6 +59,11 @@ class Pages:
     def __init__(self, served: Served, prefix: str) -> None:
         self._served = served
         self._prefix = prefix
+
+    @property
+    def forward(self) -> str:
+        """The one script that a page holds."""
+        return FORWARD.replace("PREFIX", self._prefix)
 
     def home(self, token: str) -> str:
         """Experiments and registered models."""
@@ -83,6 +95,7 @@ class Pages:
         )
         return self._page(
             "sparkscore",
+            f"<script>{self.forward}</script>"
             f"<h2>Experiments</h2>{listed}{self._more('/', experiments.next_token)}"
             f"<h2>Registered models</h2>{registered}",
         )

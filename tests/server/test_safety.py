@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -128,9 +131,25 @@ def test_pages_show_what_is_on_record_and_run_nothing_of_it(tmp_path: Path) -> N
         assert shown in answer.text
         tags_found = Tags()
         tags_found.feed(answer.text)
-        assert tags_found.found.isdisjoint({"script", "b", "iframe", "@onerror", "@onclick"})
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert tags_found.found.isdisjoint({"b", "iframe", "@onerror", "@onclick"})
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        for script in re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"script-src 'sha256-{digest}';" in policy
         assert "http:" not in answer.text.replace("http://b", "")
+
+
+def test_links_that_clients_print_are_followed_below_the_prefix(tmp_path: Path) -> None:
+    client = client_with(tmp_path, ServerSettings(static_prefix="/tracking"))
+    page = client.http.get("/tracking/").text
+    assert 'location.replace("/tracking/" + ' in page
+    # As the browser would: the pattern of the script, on what a client prints.
+    found = re.search(r"match\(/(.*)/\);", page)
+    assert found
+    asked = re.match(found[1].replace("\\/", "/"), "#/experiments/12/runs/ab-1")
+    assert asked
+    assert asked.groups() == ("experiments/12", "ab-1")
 
 
 def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:

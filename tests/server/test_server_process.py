@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sparkscore.cli import main
 from tests.server.conftest import ServerProcess, serving
 
 
@@ -101,23 +100,14 @@ def test_a_refusal_is_heard_by_a_client_that_is_still_sending(tmp_path: Path) ->
         assert client.get("/health").text == "OK"
 
 
-def refused(folder: Path, *options: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sparkscore.cli", "server", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stderr
-
-
-def test_a_port_that_is_taken_is_told_with_one_that_is_free(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told_with_one_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, told = refused(tmp_path, "--port", str(port))
-    assert code == 75
+        assert main(["server", "--port", str(port)]) == 75
+    told = capsys.readouterr().err
     assert f"port {port} of '127.0.0.1' is in use" in told
     assert "--port" in told
 
@@ -134,12 +124,16 @@ def test_a_port_that_is_taken_is_told_with_one_that_is_free(tmp_path: Path) -> N
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_listens(
-    tmp_path: Path, options: tuple[str, ...], told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    told: str,
 ) -> None:
-    code, words = refused(tmp_path, "--port", "0", *options)
-    assert code == 2
-    assert told in words
-    assert "Traceback" not in words
+    monkeypatch.chdir(tmp_path)
+    assert main(["ui", "--port", "0", *options]) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_new_experiments_lie_where_the_option_says(tmp_path: Path) -> None:
