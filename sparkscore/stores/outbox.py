@@ -157,10 +157,6 @@ class OutboxRunStore:
         """See RunStore."""
         return self._inner.list_experiments(limit=limit)
 
-    def search_experiments(self, query: Query) -> Page[Experiment]:
-        """See RunStore."""
-        return self._inner.search_experiments(query)
-
     def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
         """See RunStore."""
         self._inner.rename_experiment(experiment_id, name)
@@ -238,10 +234,6 @@ class OutboxRunStore:
         """See RunStore."""
         return self._inner.list_runs(experiment_ids=experiment_ids, tags=tags, limit=limit)
 
-    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
-        """See RunStore."""
-        return self._inner.search_runs(experiment_ids, query)
-
     def log_batch(
         self,
         run_id: RunId,
@@ -312,12 +304,6 @@ class OutboxRunStore:
     ) -> Page[Metric]:
         """See RunStore."""
         return self._inner.metric_history_page(run_id, key, limit=limit, token=token)
-
-    def search_datasets(
-        self, experiment_ids: Sequence[str], *, limit: int = 1000
-    ) -> Sequence[tuple[str, DatasetInput]]:
-        """See RunStore."""
-        return self._inner.search_datasets(experiment_ids, limit=limit)
 
     def _send(self, run_id: RunId, operation: Operation) -> Run | None:
         if not self._journal.is_waiting(run_id):

@@ -76,9 +76,9 @@ class PostgresServer:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def new_database(self, name: str, template: str = "template0") -> str:
-        """The URL of a new database: empty, or a copy of one that nobody is connected to."""
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    def new_database(self, name: str) -> str:
+        """The URL of a new and empty database."""
+        self.run(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def _started(self, program: str, *options: str) -> subprocess.Popen[str]:

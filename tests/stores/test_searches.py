@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,43 +22,44 @@ class TestMemorySearches(SearchContract):
 
 
 @pytest.fixture(scope="module")
-def filled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("filled") / "records.db"
-    _fill(f"sqlite:///{file}")
-    return file
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> SqlStores:
+    return _filled(f"sqlite:///{tmp_path_factory.mktemp('filled')}/records.db")
 
 
 class TestSqliteSearches(SearchContract, SearchAgreement):
     implementation = SqlStores
 
     @pytest.fixture
-    def filled(self, filled_file: Path, tmp_path: Path) -> SqlStores:
-        # To copy is quicker than to fill, here and below.
-        return _opened(f"sqlite:///{shutil.copy(filled_file, tmp_path)}")
+    def filled(self, sqlite: SqlStores) -> SqlStores:
+        return sqlite
+
+    @pytest.fixture
+    def writable(self, tmp_path: Path) -> SqlStores:
+        return _filled(f"sqlite:///{tmp_path}/records.db")
 
 
 @pytest.fixture(scope="module")
-def filled_database(postgres: PostgresServer) -> str:
-    _fill(postgres.new_database("searched"))
-    return "searched"
+def postgresql(postgres: PostgresServer) -> Iterator[SqlStores]:
+    stores = _filled(postgres.new_database("searched"))
+    yield stores
+    stores.close()
 
 
 class TestPostgresSearches(SearchContract, SearchAgreement):
     implementation = SqlStores
 
     @pytest.fixture
-    def filled(self, postgres: PostgresServer, filled_database: str) -> Iterator[SqlStores]:
-        copy = f"{filled_database}_{uuid.uuid4().hex}"
-        stores = _opened(postgres.new_database(copy, filled_database))
+    def filled(self, postgresql: SqlStores) -> SqlStores:
+        return postgresql
+
+    @pytest.fixture
+    def writable(self, postgres: PostgresServer) -> Iterator[SqlStores]:
+        stores = _filled(postgres.new_database(f"searched_{uuid.uuid4().hex}"))
         yield stores
         stores.close()
 
 
-def _opened(url: str) -> SqlStores:
-    return open_sql(url, "file:///artifacts", ticking_clock())
-
-
-def _fill(url: str) -> None:
-    stores = _opened(url)
+def _filled(url: str) -> SqlStores:
+    stores = open_sql(url, "file:///artifacts", ticking_clock())
     fill(stores)
-    stores.close()
+    return stores
