@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 import sparkscore
 from sparkscore.cli import main
 from sparkscore.errors import ModelError, ModelNotFoundError
-from sparkscore.names import ModelName
+from sparkscore.names import ModelName, RunId
 from sparkscore.records import RunStatus, VersionStatus
 from sparkscore.stores.memory import MemoryStores
 from sparkscore.testing.tracking_server import TrackingServer
@@ -67,7 +67,7 @@ def test_model_goes_to_the_run_and_the_registry_and_comes_back(
 
 def test_package_without_a_run_gets_one(served: MemoryStores, tmp_path: Path) -> None:
     version = sparkscore.log_model(fitted(), "line", input_example=ROWS)
-    run = served.runs.get_run(version.run_id)
+    run = served.runs.get_run(RunId(version.run_id))
     assert (run.status, version.source) == (RunStatus.FINISHED, f"{run.artifact_uri}/model")
     package = sparkscore.save_model(fitted(), tmp_path / "package", input_example=ROWS).folder
     assert main(["models", "register", str(package), "--name", "line", "--alias", "new"]) == 0
