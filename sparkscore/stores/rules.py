@@ -424,9 +424,9 @@ def dataset_key(used: DatasetInput) -> tuple[str, str]:
 
 
 def context_of(used: DatasetInput) -> DatasetInput:
-    """A dataset with no other tag than the one that says what it was used for."""
-    tags = {key: value for key, value in used.tags.items() if key == CONTEXT_TAG}
-    return DatasetInput(used.dataset, tags)
+    """A dataset with no other tag than the one that says what it was used for, if it says it."""
+    context = used.tags.get(CONTEXT_TAG)
+    return DatasetInput(used.dataset, {CONTEXT_TAG: context} if context else {})
 
 
 def use_order(experiment_id: str, used: DatasetInput) -> tuple[int, str, str, str]:
