@@ -115,8 +115,8 @@ def test_a_port_that_is_taken_is_told_with_one_that_is_free(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--host", "0.0.0.0"), "--insecure-no-auth"),
-        (("--host", "no.such.host.example"), "--insecure-no-auth"),
+        (("--host", "0.0.0.0"), "users create NAME --admin"),
+        (("--host", "no.such.host.example"), "users create NAME --admin"),
         (("--static-prefix", "tracking"), "begin it with '/'"),
         (("--backend-store-uri", "nosql://x"), "tracking.uri"),
         (("--artifacts-destination", "gopher://x"), "artifacts.uri"),
