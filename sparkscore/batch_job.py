@@ -156,7 +156,14 @@ def run_batch_job(
         "sparkscore.run_key": prepared.plan.identity.run_key,
         "sparkscore.spark_application_id": prepared.engine.application_id or "",
     }
-    with workspace.tracking.start_run(job.name, experiment, origin=run_origin(), tags=tags) as run:
+    started_run = workspace.tracking.start_run(
+        job.name,
+        experiment,
+        experiment_id=None if job.experiment else workspace.settings.tracking.experiment_id,
+        origin=run_origin(),
+        tags=tags,
+    )
+    with started_run as run:
         run.log_params(_params(prepared, workspace))
         announce(f"Scoring into {prepared.sink.uri}")
         facts = RunFacts(run_id=run.run_id, scored_at=dt.datetime.now(dt.UTC))

@@ -374,8 +374,13 @@ def _keep(workspace: Workspace, certificate: Certificate) -> None:
     """Put the certificate on record: a run with its JSON, and tags of the version."""
     model = certificate.model
     is_certified = not certificate.failed
-    experiment = workspace.settings.tracking.experiment
-    with workspace.tracking.start_run("certify", experiment, origin=run_origin()) as run:
+    tracking = workspace.settings.tracking
+    with workspace.tracking.start_run(
+        "certify",
+        tracking.experiment,
+        experiment_id=tracking.experiment_id,
+        origin=run_origin(),
+    ) as run:
         run.log_params(
             {
                 "model_uri": str(model["uri"]),

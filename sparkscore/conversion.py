@@ -40,6 +40,7 @@ from sparkscore.package.datatypes import ScalarType
 from sparkscore.package.schema import ColumnSchema
 from sparkscore.package.signature import arrow_schema
 from sparkscore.records import ModelVersion
+from sparkscore.registering import register_package
 from sparkscore.scoring.batch import (
     BatchLimits,
     BatchTask,
@@ -138,9 +139,10 @@ def convert(
             raise NotConvertedError(_refusal(model, best, compared, request.tolerance))
         facts = _facts(model, source.table, best, compared, request.tolerance)
         announce(f"Registering it as a version of {name}")
-        version = workspace.registry.register(
+        version = register_package(
             best.package.folder,
             name,
+            workspace=workspace,
             description=f"{model.uri} as an ONNX graph",
             tags={_FROM_TAG: model.uri, _TAG: json.dumps(facts)},
         )

@@ -30,11 +30,12 @@ from sparkscore.package import open_package
 from sparkscore.package.params import given_params
 from sparkscore.package.schema import TensorSchema
 from sparkscore.package.tensors import nested_lists
+from sparkscore.registering import register_package
 from sparkscore.scoring.batch import BatchTask, joined, score_batch, slices
 from sparkscore.scoring.casts import is_list
 from sparkscore.scoring.comparison import Binding, rows_binding
 from sparkscore.scoring.facts import SourceColumn, input_columns
-from sparkscore.workspace import Workspace
+from sparkscore.workspace import Workspace, default_workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +141,7 @@ def load_model(
         >>> model = sparkscore.load_model("models:/flight-delay@champion")
         >>> model.predict({"dep_delay": [0.0, 60.0], "distance": [200.0, 2500.0]})
     """
-    opened = workspace or Workspace.open()
+    opened = workspace or default_workspace()
     facts = opened.model(model)
     policy = replace(opened.trust, allow_code=True) if trust else opened.trust
     package = open_package(facts.folder)
@@ -181,17 +182,24 @@ def log_model(
     """
     parsed = parse_model_name(registered_model_name or name)
     parsed_alias = None if alias is None else parse_alias(alias)
-    opened = workspace or Workspace.open()
+    opened = workspace or default_workspace()
     run = active_run()
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkscore-log-"))
         package = save_model(model, Path(scratch) / "package", **how)
+        kept_at = None
         if registered_model_name is not None:
             run = run or stack.enter_context(start_run(name, workspace=opened))
-            run.log_package(package, name)
-        if run_id is None:
-            run_id = "" if run is None else run.run_id
-        return opened.registry.register(package.folder, parsed, alias=parsed_alias, run_id=run_id)
+            kept_at = f"{run.artifact_uri}/{run.log_package(package, name)}"
+        return register_package(
+            package.folder,
+            parsed,
+            workspace=opened,
+            alias=parsed_alias,
+            run=run,
+            run_id=run_id or "",
+            kept_at=kept_at,
+        )
 
 
 def _columns(

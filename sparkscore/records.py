@@ -27,6 +27,23 @@ class RunStatus(StrEnum):
     KILLED = "KILLED"
 
 
+class LoggedModelStatus(StrEnum):
+    """Whether a logged model's files are all there."""
+
+    PENDING = "LOGGED_MODEL_PENDING"
+    READY = "LOGGED_MODEL_READY"
+    UPLOAD_FAILED = "LOGGED_MODEL_UPLOAD_FAILED"
+
+
+class Stage(StrEnum):
+    """A model version's place in MLflow's older scheme; aliases are the newer one."""
+
+    NONE = "None"
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
 class VersionStatus(StrEnum):
     """Whether a model version's bytes are all there and verified."""
 
@@ -50,11 +67,48 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured value of a run; `value` may be NaN or infinite."""
+    """One measured value of a run; `value` may be NaN or infinite.
+
+    It may be of a logged model of the run (`model_id`), and measured on a dataset.
+    """
 
     key: str
     value: float
     timestamp_ms: int
+    step: int = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data that a run used; name and digest tell two apart within an experiment.
+
+    `source`, `schema` and `profile` are the text (mostly JSON) that the client gave.
+    """
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str = ""
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A dataset as a run used it; the tag `mlflow.data.context` says for what."""
+
+    dataset: Dataset
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """A logged model that a run made, at a step."""
+
+    model_id: str
     step: int = 0
 
 
@@ -77,6 +131,29 @@ class Run:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[DatasetInput, ...] = ()
+    model_inputs: tuple[str, ...] = ()
+    model_outputs: tuple[ModelOutput, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model that an experiment holds, registered or not; `metrics` as they were logged."""
+
+    model_id: str
+    experiment_id: str
+    name: str
+    model_type: str
+    source_run_id: str
+    status: LoggedModelStatus
+    artifact_uri: str
+    creation_time_ms: int
+    last_update_time_ms: int
+    lifecycle_stage: LifecycleStage = LifecycleStage.ACTIVE
+    status_message: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,9 +170,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered package; `digest` is its package digest once it is READY.
+    """One registered package; `digest` is its package digest once it is READY and verified.
 
-    `source` is where the bytes lie: a URI below the artifact root of the registry.
+    `source` is where the bytes lie, or for a version that was registered over REST, the URI that
+    the client gave; such a one may be READY without a digest, and is then not verified.
     """
 
     name: str
@@ -110,6 +188,10 @@ class ModelVersion:
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    stage: Stage = Stage.NONE
+    run_link: str = ""
+    model_id: str = ""
+    user_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparkscore.errors import (
+    InvalidNameError,
     ModelNotFoundError,
     PackageDigestError,
     PackageFormatError,
@@ -32,10 +33,11 @@ from sparkscore.names import (
     parse_artifact_path,
 )
 from sparkscore.package import Package, compute_seal, copy_sealed, open_package, verify
-from sparkscore.package.manifest import SIGNING, read_seal
+from sparkscore.package.manifest import SIGNING, read_seal, seal
 from sparkscore.package.signing import sign_package
 from sparkscore.records import ModelVersion, RegisteredModel, VersionStatus
-from sparkscore.stores.base import ArtifactStore, ModelStore
+from sparkscore.stores.base import ArtifactStore
+from sparkscore.stores.models_base import ModelStore
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.\-]")
 _MAX_FOLDER_CHARS = 120
@@ -48,6 +50,8 @@ class PinnedModel:
     """One package, fixed by its digest: whatever moves later, this is what gets scored.
 
     `version` is None for a package that was named by its path; `folder` holds a verified copy.
+    The digest of one that is not `is_verified` is that of the bytes as they were fetched: nobody
+    registered it, so that they may be others than those that were meant.
     """
 
     name: str
@@ -56,14 +60,27 @@ class PinnedModel:
     uri: str
     folder: Path
     package: Package
+    is_verified: bool = True
 
 
 class Registry:
-    """Model versions: records in `models`, bytes in `artifacts`."""
+    """Model versions: records in `models`, bytes in `artifacts`.
 
-    def __init__(self, models: ModelStore, artifacts: ArtifactStore) -> None:
+    Args:
+        models: Where versions are recorded.
+        artifacts: Where packages are put.
+        open_at: Opens the place of a version that was put elsewhere; None: there are no such.
+    """
+
+    def __init__(
+        self,
+        models: ModelStore,
+        artifacts: ArtifactStore,
+        open_at: Callable[[str], ArtifactStore] | None = None,
+    ) -> None:
         self._models = models
         self._artifacts = artifacts
+        self._open_at = open_at
 
     def register(
         self,
@@ -74,11 +91,21 @@ class Registry:
         description: str = "",
         tags: Mapping[str, str] | None = None,
         run_id: str = "",
+        kept_at: str | None = None,
     ) -> ModelVersion:
         """The package in `folder` as a new READY version, after its stored bytes were read back.
 
         The model is created if there is none. A failure on the way leaves the version
         FAILED_REGISTRATION with the reason and the alias where it was.
+
+        Args:
+            folder: The package.
+            name: The model.
+            alias: Points at the version once it is READY.
+            description: What this version is.
+            tags: Of the version.
+            run_id: The run that made the package.
+            kept_at: URI where its files lie already, such as in that run; None: they are copied.
 
         Raises:
             PackageFormatError: The folder is no package; nothing was registered.
@@ -90,23 +117,18 @@ class Registry:
             open_package(folder)
             digest = copy_sealed(folder, sealed).digest
             self._ensure_model(name)
+            # Named before the version has its number: MLflow's server never changes a source.
+            place = parse_artifact_path(f"{_folder_of(name)}/{digest[:16]}-{uuid.uuid4().hex[:8]}")
+            source = kept_at or f"{self._artifacts.root_uri}/{place}"
             pending = self._models.create_version(
-                name,
-                source=f"{self._artifacts.root_uri}/{_folder_of(name)}",
-                run_id=run_id,
-                description=description,
-                tags=tags,
+                name, source=source, run_id=run_id, description=description, tags=tags
             )
             with self._marked_failed(pending):
-                place = parse_artifact_path(f"{_folder_of(name)}/{pending.version}")
-                self._artifacts.put(sealed, place)
-                self._check_stored(place, digest, Path(staging) / "stored")
+                if kept_at is None:
+                    self._artifacts.put(sealed, place)
+                self._check_stored(source, digest, Path(staging) / "stored")
                 ready = self._models.finish_version(
-                    name,
-                    pending.version,
-                    VersionStatus.READY,
-                    source=f"{self._artifacts.root_uri}/{place}",
-                    digest=digest,
+                    name, pending.version, VersionStatus.READY, digest=digest
                 )
         if alias is None:
             return ready
@@ -117,7 +139,8 @@ class Registry:
         """The package that `ref` means now, as a verified copy in `into/<digest>`.
 
         An alias is read once. A copy that is there from before is used if it still verifies, and
-        replaced if not.
+        replaced if not. A version that was registered without a digest, as MLflow's clients do
+        it, is fetched each time, and sealed as it comes.
 
         Raises:
             ModelNotFoundError: There is no such model, version, alias or READY version.
@@ -128,6 +151,8 @@ class Registry:
         if isinstance(ref, PathRef):
             return _pinned_path(ref.path, into)
         version = self._found(ref)
+        if not version.digest:
+            return self._pinned_as_fetched(version, into)
         folder = into / version.digest
         if not _is_intact(folder, version.digest):
             self._fetch(version, folder)
@@ -155,8 +180,8 @@ class Registry:
             folder = Path(scratch) / "package"
             self._fetch(version, folder)
             key = sign_package(folder, key_file)
-            place = f"{self._place_of(version)}/{SIGNING}"
-            self._artifacts.put(folder / SIGNING, parse_artifact_path(place))
+            store, place = self._opened(version.source)
+            store.put(folder / SIGNING, _signing_at(place))
         return version.digest, key
 
     def list_models(self) -> Sequence[RegisteredModel]:
@@ -219,11 +244,12 @@ class Registry:
                 )
             raise
 
-    def _check_stored(self, place: ArtifactPath, digest: str, local: Path) -> None:
-        stored = verify(self._artifacts.get(place, local)).digest
+    def _check_stored(self, source: str, digest: str, local: Path) -> None:
+        store, place = self._opened(source)
+        stored = _sealed(store.get(place, local))
         if stored != digest:
             raise PackageDigestError(
-                f"the artifact store {self._artifacts.root_uri} returned {place!r} with digest "
+                f"the artifact store {store.root_uri} returned {place!r} with digest "
                 f"{stored}, but {digest} was stored: register again"
             )
 
@@ -238,7 +264,7 @@ class Registry:
                 f"version {version.version} of model {version.name!r} is {version.status}{why}, "
                 "not READY: choose another version, or register the package again"
             )
-        if not _DIGEST.fullmatch(version.digest):
+        if version.digest and not _DIGEST.fullmatch(version.digest):
             raise PackageDigestError(
                 f"version {version.version} of model {version.name!r} has the digest "
                 f"{shown(version.digest)}, which is no sha256: register the package again"
@@ -256,45 +282,84 @@ class Registry:
                 return version
         raise ModelNotFoundError(f"model {ref.name!r} has no READY version: register one")
 
-    def _place_of(self, version: ModelVersion) -> str:
-        root, separator, place = version.source.partition(f"{self._artifacts.root_uri}/")
-        if root or not separator:
-            raise ModelNotFoundError(
-                f"version {version.version} of model {version.name!r} lies at "
-                f"{shown(version.source)}, which is not below the artifact store "
-                f"{self._artifacts.root_uri}: set artifacts.uri to the store that it was "
-                "registered in"
-            )
-        return place
-
     def _fetch_signatures(self, version: ModelVersion, folder: Path) -> None:
         """Bring the signatures of a copy from before to what they are now."""
         fresh = folder.with_name(f".{uuid.uuid4().hex}")
         try:
-            place = parse_artifact_path(f"{self._place_of(version)}/{SIGNING}")
-            self._artifacts.get(place, fresh).replace(folder / SIGNING)
+            store, place = self._opened(version.source)
+            store.get(_signing_at(place), fresh).replace(folder / SIGNING)
         except RecordNotFoundError:
             (folder / SIGNING).unlink(missing_ok=True)
-        except (ModelNotFoundError, StoreUnavailableError):
+        except (InvalidNameError, StoreUnavailableError):
             return  # The copy does without the store, and a signature is right or wrong by itself.
 
+    def _pinned_as_fetched(self, version: ModelVersion, into: Path) -> PinnedModel:
+        into.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".") as staging:
+            fetched = Path(staging) / "package"
+            self._copied(version, fetched)
+            found = _pinned_path(fetched, into)
+        uri = f"models:/{version.name}/{version.version}"
+        return PinnedModel(
+            version.name,
+            version.version,
+            found.digest,
+            uri,
+            found.folder,
+            found.package,
+            is_verified=False,
+        )
+
     def _fetch(self, version: ModelVersion, folder: Path) -> None:
-        what = f"version {version.version} of model {version.name!r}"
-        place = self._place_of(version)
         with _staged(folder) as staged:
-            try:
-                self._artifacts.get(parse_artifact_path(place), staged)
-            except RecordNotFoundError as exc:
-                raise ModelNotFoundError(
-                    f"the bytes of {what} are gone from {version.source}: "
-                    "choose another version, or register the package again"
-                ) from exc
-            found = verify(staged).digest
+            found = self._copied(version, staged)
             if found != version.digest:
                 raise PackageDigestError(
-                    f"{what} at {version.source} has digest {found}, but {version.digest} was "
-                    "registered: restore the package, or register it again"
+                    f"{_what(version)} at {version.source} has digest {found}, but "
+                    f"{version.digest} was registered: restore the package, or register it again"
                 )
+
+    def _copied(self, version: ModelVersion, local: Path) -> str:
+        """The digest of a version's stored bytes, which then are at `local`, sealed."""
+        try:
+            store, place = self._opened(version.source)
+            return _sealed(store.get(place, local))
+        except RecordNotFoundError as exc:
+            raise ModelNotFoundError(
+                f"the bytes of {_what(version)} are gone from {version.source}: "
+                "choose another version, or register the package again"
+            ) from exc
+        except InvalidNameError as exc:
+            raise ModelNotFoundError(
+                f"{_what(version)} lies at {shown(version.source)}, which cannot be opened here: "
+                f"{exc}"
+            ) from exc
+
+    def _opened(self, source: str) -> tuple[ArtifactStore, ArtifactPath]:
+        """The store that a version's bytes are in, and where in it."""
+        root, separator, place = source.partition(f"{self._artifacts.root_uri}/")
+        if not root and separator:
+            return self._artifacts, parse_artifact_path(place)
+        if self._open_at is None:
+            raise InvalidNameError(
+                f"it is not below the artifact store {self._artifacts.root_uri}: set artifacts.uri "
+                "to the store that it was registered in"
+            )
+        return self._open_at(source), ArtifactPath("")
+
+
+def _signing_at(place: ArtifactPath) -> ArtifactPath:
+    """Where the signatures of the package at `place` lie."""
+    return parse_artifact_path(f"{place}/{SIGNING}" if place else SIGNING)
+
+
+def _what(version: ModelVersion) -> str:
+    return f"version {version.version} of model {version.name!r}"
+
+
+def _sealed(folder: Path) -> str:
+    """The digest of a package, verified if it is sealed, else sealed now."""
+    return (seal(folder) if read_seal(folder) is None else verify(folder)).digest
 
 
 def _folder_of(name: ModelName) -> str:

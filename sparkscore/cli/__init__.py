@@ -25,18 +25,27 @@ from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.extras import missing_extra
 
 _COMMANDS = {
+    "aliases": "Aliases of registered models: list, set, delete.",
+    "artifacts": "Files of runs: list, download, log.",
+    "audit": "The audit trail of a server: list, verify.",
     "certify": "Prove that a model scores the same in every way, on your own rows.",
     "config": "Settings in force, and where each came from.",
+    "db": "Databases of runs and models: status, upgrade.",
     "demo": "Play the whole way on real data, in one folder.",
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
     "env": "What a shell needs before spark-submit; environments that models ask for.",
-    "experiments": "Experiments of the tracking store.",
-    "models": "Registered models: register, show, verify, move aliases.",
+    "experiments": "Experiments: list, create, rename, delete, restore, write as CSV.",
+    "models": "Registered models: register, show, search, verify, rename, delete, tag.",
     "outbox": "Records that wait for the tracking store.",
-    "runs": "Runs of the tracking store.",
+    "runs": "Runs: list, search, show, compare, delete, restore.",
+    "server": "Tracking and registry for clients of MLflow and our own.",
     "score": "Score a table with a model; show the plan of a job.",
     "setup": "Find a Java and fetch Delta's jars, once.",
+    "tokens": "What programs sign in with at a server: create, list, delete.",
+    "ui": "The same as `server`.",
+    "users": "Users of a server: create, show, grant, revoke, password, delete.",
 }
+_ALIASES = {"ui": "server"}
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -63,7 +72,8 @@ class LazyGroup(click.Group):
         """The command of that name, from the module of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        command: object = import_module(f"sparkscore.cli.{cmd_name}").command
+        module = _ALIASES.get(cmd_name, cmd_name)
+        command: object = import_module(f"sparkscore.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import click
 
@@ -21,8 +22,22 @@ def open_workspace(settings: Mapping[str, object] | None = None) -> Workspace:
         ConfigError: The settings do not hold together.
     """
     options = _options()
-    overrides = _assigned(options.assignments) | dict(settings or {})
-    return Workspace.open(options.conf, options.target, overrides, note)
+    return Workspace.open(options.conf, options.target, all_overrides(settings), note)
+
+
+def all_overrides(settings: Mapping[str, object] | None = None) -> dict[str, object]:
+    """Dotted key to value, of `--set` and, over that, of a command's own options.
+
+    Raises:
+        ConfigError: A `--set` is not of its form.
+    """
+    return _assigned(_options().assignments) | dict(settings or {})
+
+
+def conf_options() -> tuple[Path | None, str | None]:
+    """The folder and the name that `--conf` and `--conf-target` gave."""
+    options = _options()
+    return options.conf, options.target
 
 
 def note(text: str) -> None:

@@ -10,13 +10,16 @@ import click
 
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record, utc
+from sparkscore.cli.records import tag_pairs
 from sparkscore.cli.scoring_options import column_names, scoring_settings, trust_options
 from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.package import TrustPolicy
 from sparkscore.package.signing import check_signed, parse_public_key, signers
-from sparkscore.records import ModelVersion
+from sparkscore.records import ModelVersion, RegisteredModel
+from sparkscore.registering import register_package
 
+_MODEL_COLUMNS = ("name", "aliases", "updated", "description")
 _VERSION_COLUMNS = (
     "version",
     "status",
@@ -31,23 +34,15 @@ _VERSION_COLUMNS = (
 
 @click.group()
 def command() -> None:
-    """Registered models: register, show, verify, move aliases."""
+    """Registered models: register, show, search, verify, rename, delete, tag."""
 
 
 @command.command("list")
 @output_option
 def list_models(output: Output) -> None:
     """Registered models by name."""
-    rows = [
-        {
-            "name": model.name,
-            "aliases": dict(sorted(model.aliases.items())),
-            "updated": utc(model.last_update_time_ms),
-            "description": model.description,
-        }
-        for model in open_workspace().registry.list_models()
-    ]
-    show(rows, ("name", "aliases", "updated", "description"), output)
+    rows = [_model_row(model) for model in open_workspace().registry.list_models()]
+    show(rows, _MODEL_COLUMNS, output)
 
 
 @command.command("show")
@@ -72,6 +67,83 @@ def show_model(model: str, output: Output) -> None:
     click.echo(f"\nScore a table with it:\n  {_how_to_score(model)}")
 
 
+@command.command("search")
+@click.argument("where", default="")
+@click.option("--versions", is_flag=True, help="Search versions, and not models.")
+@click.option("--order-by", metavar="KEY [ASC|DESC]", multiple=True, help="May be given again.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@output_option
+def search_models(
+    where: str, *, versions: bool, order_by: tuple[str, ...], limit: int, output: Output
+) -> None:
+    """Models that fit WHERE, as in "tags.team = 'ops'"; or versions, as in "run_id = 'x'"."""
+    from sparkscore.client import SparkscoreClient
+
+    client = SparkscoreClient(workspace=open_workspace())
+    if versions:
+        found = client.search_model_versions(where, limit, order_by)
+        rows = [{"name": version.name} | _row(version) for version in found]
+        show(rows, ("name", *_VERSION_COLUMNS), output)
+    else:
+        models = client.search_registered_models(where, limit, order_by)
+        show([_model_row(model) for model in models], _MODEL_COLUMNS, output)
+
+
+@command.command("versions")
+@click.argument("name")
+@output_option
+def list_versions(name: str, output: Output) -> None:
+    """All versions of model NAME, highest first."""
+    versions = open_workspace().registry.versions(parse_model_name(name))
+    show([_row(version) for version in versions], _VERSION_COLUMNS, output)
+
+
+@command.command("rename")
+@click.argument("name")
+@click.argument("new_name")
+def rename_model(name: str, new_name: str) -> None:
+    """Give model NAME another name; versions, tags and aliases go with it."""
+    open_workspace().models.rename_model(parse_model_name(name), parse_model_name(new_name))
+    note(f"model {name!r} is now {new_name!r}")
+
+
+@command.command("delete")
+@click.argument("name")
+@click.option("--version", type=click.IntRange(min=1), help="Only this one of its versions.")
+@click.confirmation_option("--yes", prompt="It cannot be restored. Delete it?")
+def delete_model(name: str, version: int | None) -> None:
+    """Remove model NAME with its versions, tags and aliases, or one version; for good."""
+    models = open_workspace().models
+    if version is None:
+        models.delete_model(parse_model_name(name))
+        note(f"model {name!r} is gone")
+    else:
+        models.delete_version(parse_model_name(name), version)
+        note(f"version {version} of model {name!r} is gone")
+
+
+@command.command("tag")
+@click.argument("name")
+@click.argument("tags", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--version", type=click.IntRange(min=1), help="Of this one of its versions.")
+@click.option("--remove", multiple=True, metavar="KEY", help="May be given again.")
+def tag_model(
+    name: str, tags: tuple[str, ...], *, version: int | None, remove: tuple[str, ...]
+) -> None:
+    """Set or remove tags of model NAME, or of one of its versions."""
+    models, model, pairs = open_workspace().models, parse_model_name(name), tag_pairs(tags)
+    if version is None:
+        models.set_model_tags(model, pairs)
+    else:
+        models.set_version_tags(model, version, pairs)
+    for key in remove:
+        if version is None:
+            models.delete_model_tag(model, key)
+        else:
+            models.delete_version_tag(model, version, key)
+    note(f"tags of {name!r}: {len(pairs)} set, {len(remove)} removed")
+
+
 @command.command("register")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Registered model; created if it is new.")
@@ -80,9 +152,10 @@ def show_model(model: str, output: Output) -> None:
 @output_option
 def register(path: Path, name: str, alias: str | None, description: str, output: Output) -> None:
     """Register the package folder PATH as the next version of a model."""
-    version = open_workspace().registry.register(
+    version = register_package(
         path,
         parse_model_name(name),
+        workspace=open_workspace(),
         alias=None if alias is None else parse_alias(alias),
         description=description,
     )
@@ -202,6 +275,15 @@ def verify(uri: str, key: str | None, output: Output) -> None:
 def _how_to_score(model: str) -> str:
     uri = shlex.quote(model)
     return f"sparkscore score batch --model {uri} --source TABLE --target SCORES --key COLUMN"
+
+
+def _model_row(model: RegisteredModel) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "aliases": dict(sorted(model.aliases.items())),
+        "updated": utc(model.last_update_time_ms),
+        "description": model.description,
+    }
 
 
 def _row(version: ModelVersion) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How data is shown: as a table for people, as JSON or JSON lines for programs.
+"""How data is shown: as a table for people, as JSON, JSON lines or CSV for programs.
 
 A table is drawn by rich on a terminal and is plain aligned text otherwise. JSON keeps types;
 times are ISO 8601 in UTC, durations are seconds, and what JSON cannot say (NaN) is text.
@@ -6,6 +6,8 @@ times are ISO 8601 in UTC, durations are seconds, and what JSON cannot say (NaN)
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import sys
@@ -27,6 +29,7 @@ class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
+    CSV = "csv"
 
 
 output_option = click.option(
@@ -38,7 +41,7 @@ output_option = click.option(
     callback=lambda _ctx, _param, value: Output(value),
     help="Form of the answer on stdout.",
 )
-"""Gives a command the option `-o table|json|jsonl` as its argument `output`."""
+"""Gives a command the option `-o table|json|jsonl|csv` as its argument `output`."""
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], output: Output) -> None:
@@ -55,6 +58,8 @@ def show(rows: Sequence[Row], columns: Sequence[str], output: Output) -> None:
     elif output is Output.JSONL:
         for row in picked:
             click.echo(_json(row))
+    elif output is Output.CSV:
+        _write_csv(picked, columns)
     elif sys.stdout.isatty():
         _draw(picked, columns)
     else:
@@ -64,6 +69,8 @@ def show(rows: Sequence[Row], columns: Sequence[str], output: Output) -> None:
 def show_record(record: Row, output: Output) -> None:
     """Write one record to stdout: a line per field as a table (nested ones dotted), else an object.
 
+    As CSV it is two lines: the fields, nested ones dotted, and their values.
+
     Args:
         record: Field to value; values as in `show`.
         output: The form.
@@ -71,6 +78,9 @@ def show_record(record: Row, output: Output) -> None:
     if output is Output.TABLE:
         lines = [{"field": key, "value": value} for key, value in _flat(record)]
         show(lines, ("field", "value"), output)
+    elif output is Output.CSV:
+        flat = dict(_flat(record))
+        show([flat], tuple(flat), output)
     else:
         click.echo(_json(record, indent=2 if output is Output.JSON else None))
 
@@ -102,6 +112,23 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def _write_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(_csv_cell(row[name]) for name in columns)
+    click.echo(text.getvalue(), nl=False)
+
+
+def _csv_cell(value: object) -> object:
+    """Text and numbers as they are, nothing as nothing, all else as JSON."""
+    plain = _plain(value)
+    if plain is None:
+        return ""
+    return plain if isinstance(plain, int | float | str) and plain is not True else _json(plain)
 
 
 def _flat(record: Row, prefix: str = "") -> list[tuple[str, object]]:

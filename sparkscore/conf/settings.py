@@ -84,8 +84,34 @@ class TrackingSettings(Frozen):
     """Needs no server; a relative file lies in the working folder."""
     experiment: str = "Default"
     """The experiment that every store has from the start."""
+    experiment_id: str | None = None
+    """Where it is set, new runs belong to this experiment, whatever its name."""
+    run_id: str | None = None
+    """The run that a process continues, as MLflow's launchers say it."""
+    system_metrics: bool = False
+    """A thread that wakes every ten seconds is for those who want its numbers."""
+    system_metrics_interval_s: Count = 10
+    """MLflow's."""
     outbox: FolderPath = Path(".sparkscore/outbox")
     """Keeps records while the store is away; beside the database, so that a project holds both."""
+
+
+class ClientSettings(Frozen):
+    """How servers of tracking and registry are asked."""
+
+    username: str | None = None
+    password: str | None = None
+    token: str | None = None
+    """Sent to a server as a bearer's; wins over the username."""
+    timeout_s: Count = 60
+    """Longest silence of a server; a large search over a slow disk takes that long."""
+    max_retries: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 4
+    """Some four seconds in all: after that the outbox takes over, so that no job waits."""
+    insecure_tls: bool = False
+    ca_file: FolderPath | None = None
+    """PEM file of the authorities that signed the server's certificate; None: the usual ones."""
+    client_cert: FolderPath | None = None
+    """PEM file of this client's certificate and key."""
 
 
 class RegistrySettings(Frozen):
@@ -99,7 +125,10 @@ class ArtifactSettings(Frozen):
     """Where files of runs and packages of model versions are kept."""
 
     uri: str = "./sparkscore-artifacts"
-    """A folder or a file: URI; beside the default database."""
+    """A folder, or a URI of an object store; beside the default database. Where the tracking
+    store is a server and this is not set, the server keeps them."""
+    s3_endpoint: str | None = None
+    """Where an S3 store that is not Amazon's answers; None: AWS_ENDPOINT_URL."""
 
 
 class SparkSettings(Frozen):
@@ -171,6 +200,7 @@ class Settings(Frozen):
 
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    client: ClientSettings = Field(default_factory=ClientSettings)
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sparkscore.errors import PackageDigestError, PackageFormatError, listed, shown
 
@@ -65,7 +66,25 @@ def compute_seal(folder: Path) -> Seal:
     Raises:
         PackageFormatError: A link or a device lies in the folder, or a file cannot be read.
     """
-    files = {path: _hash_file(folder / path) for path in _walk(folder)}
+    return seal_of({path: _hash_path(folder / path) for path in _walk(folder)})
+
+
+def is_sealed(path: str) -> bool:
+    """Whether the file of this path, below the package's folder, is one that seals cover."""
+    return path not in _UNSEALED
+
+
+def hash_file(file: BinaryIO) -> FileSeal:
+    """Digest and size of an open file, which is read to its end."""
+    digest, n_bytes = hashlib.sha256(), 0
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        n_bytes += len(chunk)
+    return FileSeal(digest.hexdigest(), n_bytes)
+
+
+def seal_of(files: Mapping[str, FileSeal]) -> Seal:
+    """The seal of a package whose files, all that are covered, are known by their digests."""
     return Seal(_digest(files), files)
 
 
@@ -167,7 +186,7 @@ def _walk(folder: Path) -> Iterator[str]:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             mode = path.lstat().st_mode
-            if stat.S_ISREG(mode) and relative not in _UNSEALED:
+            if stat.S_ISREG(mode) and is_sealed(relative):
                 found.append(relative)
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 bad.append(relative)
@@ -179,13 +198,9 @@ def _walk(folder: Path) -> Iterator[str]:
     return iter(sorted(found))
 
 
-def _hash_file(path: Path) -> FileSeal:
-    digest, n_bytes = hashlib.sha256(), 0
+def _hash_path(path: Path) -> FileSeal:
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                n_bytes += len(chunk)
+            return hash_file(file)
     except OSError as exc:
         raise PackageFormatError(f"{path} cannot be read: {exc.strerror}") from exc
-    return FileSeal(digest.hexdigest(), n_bytes)

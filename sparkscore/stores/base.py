@@ -1,4 +1,4 @@
-"""The three seams behind which records and files are kept.
+"""The seams behind which runs and files are kept; those of models are in `models_base`.
 
 Every implementation passes the contract suites in `sparkscore.testing`. Clocks are handed in,
 so that a store never decides what time it is.
@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
-from sparkscore.names import AliasName, ArtifactPath, ExperimentName, ModelName, RunId
+from sparkscore.names import ArtifactPath, ExperimentName, RunId
 from sparkscore.records import (
     ArtifactInfo,
+    DatasetInput,
     Experiment,
     Metric,
-    ModelVersion,
-    RegisteredModel,
+    ModelOutput,
     Run,
     RunStatus,
-    VersionStatus,
 )
+from sparkscore.search import Page, Query
 
 Clock = Callable[[], int]
 """Returns the present as milliseconds since the epoch, UTC."""
@@ -68,6 +68,73 @@ class RunStore(Protocol):
         """Active experiments, newest first."""
         ...
 
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """Experiments that fit; without an order newest first.
+
+        Raises:
+            UsageError: The token is of another query, or of none.
+        """
+        ...
+
+    def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
+        """Give an experiment another name.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment.
+            InvalidStateError: It is deleted.
+            RecordExistsError: The name is taken.
+        """
+        ...
+
+    def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Add or replace tags.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment.
+            InvalidStateError: It is deleted.
+            InvalidNameError: A key is not usable.
+            UsageError: A value is over its limit.
+        """
+        ...
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment or tag.
+            InvalidStateError: The experiment is deleted.
+        """
+        ...
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Mark an active experiment and its active runs as deleted; nothing is lost yet.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment.
+            InvalidStateError: It is deleted already.
+        """
+        ...
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        """Make a deleted experiment active again, with the runs that were deleted with it.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment.
+            InvalidStateError: It is active.
+        """
+        ...
+
+    def purge_experiment(self, experiment_id: str) -> None:
+        """Remove a deleted experiment with all its runs and logged models, for good.
+
+        Its files are the caller's to remove, before.
+
+        Raises:
+            RecordNotFoundError: There is no such experiment.
+            InvalidStateError: It is active.
+        """
+        ...
+
     def create_run(
         self,
         experiment_id: str,
@@ -107,6 +174,16 @@ class RunStore(Protocol):
         """Active runs that carry all of `tags`, newest start first; no ids: all experiments."""
         ...
 
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """Runs of these experiments that fit; without an order newest start first.
+
+        An id of no experiment finds nothing.
+
+        Raises:
+            UsageError: The token is of another query, or of none.
+        """
+        ...
+
     def log_batch(
         self,
         run_id: RunId,
@@ -122,6 +199,76 @@ class RunStore(Protocol):
             InvalidStateError: The run is deleted, or a param is known with another value.
             InvalidNameError: A key is not usable.
             UsageError: A value is over its limit (`rules` has them); values are never cut.
+        """
+        ...
+
+    def rename_run(self, run_id: RunId, name: str) -> Run:
+        """The run under another name, which its tag `mlflow.runName` repeats.
+
+        Raises:
+            RecordNotFoundError: No such run.
+            InvalidStateError: The run is deleted.
+            UsageError: The name is too long.
+        """
+        ...
+
+    def delete_run_tag(self, run_id: RunId, key: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            RecordNotFoundError: No such run or tag.
+            InvalidStateError: The run is deleted.
+        """
+        ...
+
+    def delete_run(self, run_id: RunId) -> None:
+        """Mark a run as deleted; nothing happens where it is.
+
+        Raises:
+            RecordNotFoundError: No such run.
+        """
+        ...
+
+    def restore_run(self, run_id: RunId) -> None:
+        """Make a run active again; nothing happens where it is.
+
+        Raises:
+            RecordNotFoundError: No such run.
+            InvalidStateError: Its experiment is deleted.
+        """
+        ...
+
+    def purge_run(self, run_id: RunId) -> None:
+        """Remove a deleted run with all its records, for good.
+
+        Raises:
+            RecordNotFoundError: No such run.
+            InvalidStateError: The run is active.
+        """
+        ...
+
+    def log_inputs(
+        self,
+        run_id: RunId,
+        *,
+        datasets: Sequence[DatasetInput] = (),
+        model_ids: Sequence[str] = (),
+    ) -> None:
+        """Add what a run used; a dataset or model that it has is kept once, its tags replaced.
+
+        Raises:
+            RecordNotFoundError: No such run.
+            InvalidStateError: The run is deleted.
+            UsageError: A text is over its limit.
+        """
+        ...
+
+    def log_outputs(self, run_id: RunId, models: Sequence[ModelOutput]) -> None:
+        """Add logged models that a run made; one that it has is kept once.
+
+        Raises:
+            RecordNotFoundError: No such run.
+            InvalidStateError: The run is deleted.
         """
         ...
 
@@ -142,105 +289,21 @@ class RunStore(Protocol):
         """
         ...
 
-
-class ModelStore(Protocol):
-    """Registered models, their versions and aliases. Any call may raise StoreUnavailableError."""
-
-    def create_model(
-        self, name: ModelName, description: str = "", tags: Mapping[str, str] | None = None
-    ) -> RegisteredModel:
-        """A new registered model without versions.
+    def metric_history_page(
+        self, run_id: RunId, key: str, *, limit: int, token: str | None = None
+    ) -> Page[Metric]:
+        """One page of `metric_history`.
 
         Raises:
-            RecordExistsError: The name is taken.
+            RecordNotFoundError: No such run.
+            UsageError: The token is of another history, or of none.
         """
         ...
 
-    def get_model(self, name: ModelName) -> RegisteredModel:
-        """The registered model of this name.
-
-        Raises:
-            RecordNotFoundError: There is none; near names are offered.
-        """
-        ...
-
-    def list_models(self, *, limit: int = 1000) -> Sequence[RegisteredModel]:
-        """Registered models by name."""
-        ...
-
-    def create_version(
-        self,
-        name: ModelName,
-        *,
-        source: str,
-        run_id: str = "",
-        description: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> ModelVersion:
-        """A new PENDING_REGISTRATION version with the next number; numbers are never reused.
-
-        Raises:
-            RecordNotFoundError: No such model.
-        """
-        ...
-
-    def finish_version(
-        self,
-        name: ModelName,
-        version: int,
-        status: VersionStatus,
-        *,
-        source: str | None = None,
-        digest: str = "",
-        message: str = "",
-    ) -> ModelVersion:
-        """Turn a pending version READY (with its digest) or FAILED_REGISTRATION.
-
-        Raises:
-            RecordNotFoundError: No such version.
-            InvalidStateError: The version is not pending.
-        """
-        ...
-
-    def get_version(self, name: ModelName, version: int) -> ModelVersion:
-        """One version with its tags and the aliases that point at it.
-
-        Raises:
-            RecordNotFoundError: There is none; the known numbers are listed.
-        """
-        ...
-
-    def list_versions(self, name: ModelName) -> Sequence[ModelVersion]:
-        """All versions of a model, highest number first.
-
-        Raises:
-            RecordNotFoundError: No such model.
-        """
-        ...
-
-    def set_version_tags(self, name: ModelName, version: int, tags: Mapping[str, str]) -> None:
-        """Add or replace tags of a version.
-
-        Raises:
-            RecordNotFoundError: No such version.
-        """
-        ...
-
-    def set_alias(self, name: ModelName, alias: AliasName, version: int) -> None:
-        """Point an alias at a READY version, away from any other.
-
-        Raises:
-            RecordNotFoundError: No such model or version.
-            InvalidStateError: The version is not READY.
-        """
-        ...
-
-    def get_version_by_alias(self, name: ModelName, alias: AliasName) -> ModelVersion:
-        """The version that the alias points at now.
-
-        Raises:
-            RecordNotFoundError: No such model or alias; the known aliases are listed.
-        """
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """Datasets that active runs of these experiments used, as (experiment id, input)."""
         ...
 
 
@@ -279,4 +342,28 @@ class ArtifactStore(Protocol):
 
     def delete(self, path: ArtifactPath) -> None:
         """Remove the file or folder `path`; nothing happens where nothing is."""
+        ...
+
+
+@runtime_checkable
+class StreamedArtifactStore(Protocol):
+    """What an ArtifactStore may offer besides: files read and filled where they lie, uncopied.
+
+    Any call may raise StoreUnavailableError.
+    """
+
+    def open(self, path: ArtifactPath) -> BinaryIO:
+        """The file `path`, opened to be read; the caller closes it.
+
+        Raises:
+            RecordNotFoundError: There is no file at `path`.
+        """
+        ...
+
+    def staging_path(self) -> Path:
+        """A new local path; what is written there is not seen before it is taken in."""
+        ...
+
+    def take(self, staged: Path, path: ArtifactPath) -> None:
+        """Move a file from its staging path to `path`: it becomes visible whole or not at all."""
         ...

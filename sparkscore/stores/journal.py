@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from sparkscore.errors import SparkscoreError, StoreUnavailableError, UsageError, shown
 from sparkscore.names import ArtifactPath, RunId, parse_artifact_path
-from sparkscore.records import Metric, RunStatus
+from sparkscore.records import Dataset, DatasetInput, Metric, ModelOutput, RunStatus
 from sparkscore.stores.base import Clock
 from sparkscore.stores.local_files import LocalArtifactStore
 
@@ -67,6 +67,35 @@ class UpdateRun:
 
 
 @dataclass(frozen=True)
+class RenameRun:
+    """A call of RunStore.rename_run."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class DeleteRunTag:
+    """A call of RunStore.delete_run_tag."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class LogInputs:
+    """A call of RunStore.log_inputs."""
+
+    datasets: Sequence[DatasetInput] = ()
+    model_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LogOutputs:
+    """A call of RunStore.log_outputs."""
+
+    models: Sequence[ModelOutput] = ()
+
+
+@dataclass(frozen=True)
 class PutArtifact:
     """A call of ArtifactStore.put; the bytes wait as `file` in the run's folder of files."""
 
@@ -74,7 +103,8 @@ class PutArtifact:
     file: ArtifactPath
 
 
-Operation = CreateRun | LogBatch | UpdateRun | PutArtifact
+RunWrite = CreateRun | LogBatch | UpdateRun | RenameRun | DeleteRunTag | LogInputs | LogOutputs
+Operation = RunWrite | PutArtifact
 
 
 class Journal:
@@ -286,6 +316,18 @@ def _operation(raw: dict[str, Any]) -> Operation:
         return LogBatch(metrics, **raw)
     if kind == "UpdateRun":
         return UpdateRun(RunStatus(raw["status"]), raw["end_time_ms"])
+    if kind == "RenameRun":
+        return RenameRun(**raw)
+    if kind == "DeleteRunTag":
+        return DeleteRunTag(**raw)
+    if kind == "LogInputs":
+        return LogInputs([_dataset_input(it) for it in raw["datasets"]], raw["model_ids"])
+    if kind == "LogOutputs":
+        return LogOutputs([ModelOutput(**model) for model in raw["models"]])
     if kind == "PutArtifact":
         return PutArtifact(parse_artifact_path(raw["path"]), parse_artifact_path(raw["file"]))
     raise ValueError(f"unknown operation {kind!r}")
+
+
+def _dataset_input(raw: dict[str, Any]) -> DatasetInput:
+    return DatasetInput(Dataset(**raw["dataset"]), raw["tags"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from sparkscore.errors import (
@@ -22,8 +22,14 @@ from sparkscore.errors import (
 )
 from sparkscore.names import ArtifactPath
 from sparkscore.records import ArtifactInfo
-
-_STAGING_PREFIX = ".incoming-"
+from sparkscore.stores.transfers import (
+    STAGING_PREFIX,
+    arriving,
+    check_inside,
+    check_no_link,
+    check_regular,
+    remove,
+)
 
 
 class LocalArtifactStore:
@@ -69,12 +75,12 @@ class LocalArtifactStore:
             target = self._place(path)
             self._root.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            staged = self._root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"
+            staged = self._root / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
             try:
                 _copy(local.resolve(), staged)
                 _move_in(staged, target)
             finally:
-                _remove(staged)
+                remove(staged)
 
     def get(self, path: ArtifactPath, local: Path) -> Path:
         """See ArtifactStore.
@@ -86,15 +92,8 @@ class LocalArtifactStore:
             source = self._place(path)
             if not source.exists():
                 raise RecordNotFoundError(f"there is no artifact {path!r} in {self.root_uri}")
-            if local.exists():
-                raise UsageError(f"{str(local)!r} exists already: name a new file or folder")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            staged = local.with_name(f"{_STAGING_PREFIX}{uuid.uuid4().hex}")
-            try:
+            with arriving(local) as staged:
                 _copy(source, staged)
-                staged.rename(local)
-            finally:
-                _remove(staged)
             return local
 
     def list(self, path: ArtifactPath) -> Sequence[ArtifactInfo]:
@@ -106,18 +105,41 @@ class LocalArtifactStore:
             return [
                 _info(entry, f"{path}/{entry.name}" if path else entry.name)
                 for entry in sorted(folder.iterdir())
-                if not entry.name.startswith(_STAGING_PREFIX)
+                if not entry.name.startswith(STAGING_PREFIX)
             ]
 
     def delete(self, path: ArtifactPath) -> None:
         """See ArtifactStore."""
         with self._guarded(path):
-            _remove(self._place(path))
+            remove(self._place(path))
+
+    def open(self, path: ArtifactPath) -> BinaryIO:
+        """See StreamedArtifactStore."""
+        with self._guarded(path):
+            source = self._place(path)
+            if not source.is_file():
+                raise RecordNotFoundError(f"there is no artifact file {path!r}")
+            return source.open("rb")
+
+    def staging_path(self) -> Path:
+        """See StreamedArtifactStore."""
+        with self._guarded(ArtifactPath("")):
+            self._root.mkdir(parents=True, exist_ok=True)
+        return self._root / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+
+    def take(self, staged: Path, path: ArtifactPath) -> None:
+        """See StreamedArtifactStore."""
+        with self._guarded(path):
+            target = self._place(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("rb") as file:
+                os.fsync(file.fileno())
+            staged.replace(target)
 
     def _place(self, path: ArtifactPath) -> Path:
         place = self._root / path
-        if path.startswith(_STAGING_PREFIX):
-            raise InvalidNameError(f"artifact path {path!r} starts with {_STAGING_PREFIX!r}")
+        if path.startswith(STAGING_PREFIX):
+            raise InvalidNameError(f"artifact path {path!r} starts with {STAGING_PREFIX!r}")
         if not place.resolve().is_relative_to(self._root.resolve()):
             raise InvalidNameError(
                 f"artifact path {path!r} leads out of {self.root_uri} by a symbolic link: "
@@ -153,28 +175,19 @@ def _copy(source: Path, target: Path) -> None:
     for folder, names, files in os.walk(source):
         inside = target / Path(folder).relative_to(source)
         for name in names:
-            if (Path(folder) / name).is_symlink():
-                raise _refused(Path(folder) / name, "is a symbolic link to a folder")
+            check_no_link(Path(folder) / name)
             (inside / name).mkdir()
         for name in files:
-            found = Path(folder) / name
-            if not found.resolve().is_relative_to(source.resolve()):
-                raise _refused(found, "is a symbolic link out of the folder")
-            _copy_file(found, inside / name)
+            check_inside(Path(folder) / name, source.resolve())
+            _copy_file(Path(folder) / name, inside / name)
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    # Asked before opening: to open a FIFO hangs, to open a device may do anything.
-    if not stat.S_ISREG(source.stat().st_mode):
-        raise _refused(source, "is no regular file")
+    check_regular(source)
     with source.open("rb") as reader, target.open("xb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _refused(path: Path, why: str) -> UsageError:
-    return UsageError(f"{str(path)!r} {why} and is not copied: replace it by the file itself")
 
 
 def _move_in(staged: Path, target: Path) -> None:
@@ -183,13 +196,6 @@ def _move_in(staged: Path, target: Path) -> None:
             _move_in(entry, target / entry.name)
     else:
         staged.replace(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _info(entry: Path, path: str) -> ArtifactInfo:

@@ -10,24 +10,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparkscore.errors import SparkscoreError, StoreUnavailableError
+from sparkscore.errors import RecordNotFoundError, SparkscoreError, StoreUnavailableError
 from sparkscore.names import ArtifactPath, ExperimentName, RunId, parse_experiment_name
 from sparkscore.records import (
     ArtifactInfo,
+    DatasetInput,
     Experiment,
     LifecycleStage,
     Metric,
+    ModelOutput,
     Run,
     RunStatus,
 )
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
 from sparkscore.stores.experiments import find_or_create_experiment
 from sparkscore.stores.journal import (
     CreateRun,
+    DeleteRunTag,
     Journal,
     LogBatch,
+    LogInputs,
+    LogOutputs,
     Operation,
+    PutArtifact,
+    RenameRun,
+    RunWrite,
     UpdateRun,
 )
 
@@ -54,11 +63,14 @@ class ReplayReport:
 
 
 class OutboxRunStore:
-    """`inner`, but create_run, log_batch and update_run are queued when it is unavailable.
+    """`inner`, but what a run writes of itself is queued when it is unavailable.
 
-    Once something of a run is queued, all that follows of it queues behind, so that order is
-    kept; `replay` delivers. Reads pass through. While `inner` is away, an experiment that is
-    asked for by name is answered with a placeholder, and found or created at delivery.
+    That is create_run, log_batch, update_run, rename_run, delete_run_tag, log_inputs and
+    log_outputs. Once something of a run is queued, all that follows of it queues behind, so that
+    order is kept; `replay` delivers. Reads pass through, and so does what is done to experiments,
+    and to a run from outside (delete_run, restore_run, purge_run): who does that waits for the
+    answer. While `inner` is away, an experiment that is asked for by name is answered with a
+    placeholder, and found or created at delivery.
 
     Args:
         inner: The store to write to.
@@ -137,9 +149,37 @@ class OutboxRunStore:
         except StoreUnavailableError:
             return self._placeholder(name)
 
+    def search_experiments(self, query: Query) -> Page[Experiment]:
+        """See RunStore."""
+        return self._inner.search_experiments(query)
+
     def list_experiments(self, *, limit: int = 1000) -> Sequence[Experiment]:
         """See RunStore."""
         return self._inner.list_experiments(limit=limit)
+
+    def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
+        """See RunStore."""
+        self._inner.rename_experiment(experiment_id, name)
+
+    def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """See RunStore."""
+        self._inner.set_experiment_tags(experiment_id, tags)
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """See RunStore."""
+        self._inner.delete_experiment_tag(experiment_id, key)
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """See RunStore."""
+        self._inner.delete_experiment(experiment_id)
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        """See RunStore."""
+        self._inner.restore_experiment(experiment_id)
+
+    def purge_experiment(self, experiment_id: str) -> None:
+        """See RunStore."""
+        self._inner.purge_experiment(experiment_id)
 
     def create_run(
         self,
@@ -174,6 +214,16 @@ class OutboxRunStore:
         self._seen[run_id] = self._inner.get_run(run_id)
         return self._seen[run_id]
 
+    def search_runs(self, experiment_ids: Sequence[str], query: Query) -> Page[Run]:
+        """See RunStore."""
+        return self._inner.search_runs(experiment_ids, query)
+
+    def search_datasets(
+        self, experiment_ids: Sequence[str], *, limit: int = 1000
+    ) -> Sequence[tuple[str, DatasetInput]]:
+        """See RunStore."""
+        return self._inner.search_datasets(experiment_ids, limit=limit)
+
     def list_runs(
         self,
         *,
@@ -196,6 +246,47 @@ class OutboxRunStore:
         rules.check_batch(metrics, params, tags)
         self._send(run_id, LogBatch(tuple(metrics), dict(params or {}), dict(tags or {})))
 
+    def rename_run(self, run_id: RunId, name: str) -> Run:
+        """See RunStore; the answer to a queued call is the run as this process last saw it."""
+        rules.check_run_name(name)
+        sent = self._send(run_id, RenameRun(name))
+        last = self._seen.get(run_id) or _unseen(run_id)
+        tags = {**last.tags, rules.RUN_NAME_TAG: name}
+        self._seen[run_id] = sent or replace(last, run_name=name, tags=tags)
+        return self._seen[run_id]
+
+    def delete_run_tag(self, run_id: RunId, key: str) -> None:
+        """See RunStore; that there is no such tag is not known while the call is queued."""
+        self._send(run_id, DeleteRunTag(key))
+
+    def delete_run(self, run_id: RunId) -> None:
+        """See RunStore."""
+        self._inner.delete_run(run_id)
+
+    def restore_run(self, run_id: RunId) -> None:
+        """See RunStore."""
+        self._inner.restore_run(run_id)
+
+    def purge_run(self, run_id: RunId) -> None:
+        """See RunStore."""
+        self._inner.purge_run(run_id)
+
+    def log_inputs(
+        self,
+        run_id: RunId,
+        *,
+        datasets: Sequence[DatasetInput] = (),
+        model_ids: Sequence[str] = (),
+    ) -> None:
+        """See RunStore; what is wrong in itself is refused at once, queued or not."""
+        rules.check_inputs(datasets, model_ids)
+        self._send(run_id, LogInputs(tuple(datasets), tuple(model_ids)))
+
+    def log_outputs(self, run_id: RunId, models: Sequence[ModelOutput]) -> None:
+        """See RunStore; what is wrong in itself is refused at once, queued or not."""
+        rules.check_outputs(models)
+        self._send(run_id, LogOutputs(tuple(models)))
+
     def update_run(self, run_id: RunId, status: RunStatus, end_time_ms: int | None) -> Run:
         """See RunStore; the answer to a queued call is the run as this process last saw it."""
         rules.check_int64(end_time_ms or 0, "end time")
@@ -207,6 +298,12 @@ class OutboxRunStore:
     def metric_history(self, run_id: RunId, key: str) -> Sequence[Metric]:
         """See RunStore."""
         return self._inner.metric_history(run_id, key)
+
+    def metric_history_page(
+        self, run_id: RunId, key: str, *, limit: int, token: str | None = None
+    ) -> Page[Metric]:
+        """See RunStore."""
+        return self._inner.metric_history_page(run_id, key, limit=limit, token=token)
 
     def _send(self, run_id: RunId, operation: Operation) -> Run | None:
         if not self._journal.is_waiting(run_id):
@@ -222,13 +319,28 @@ class OutboxRunStore:
         while True:
             operations = self._journal.operations(run_id)
             for operation in operations[n_delivered:]:
-                self._deliver(run_id, operation)
+                self._deliver_again(run_id, operation)
             n_delivered = len(operations)
             # The run may still be going on: what it queued meanwhile comes next.
             if self._journal.remove(run_id, n_delivered):
                 return
 
+    def _deliver_again(self, run_id: RunId, operation: Operation) -> None:
+        try:
+            self._deliver(run_id, operation)
+        except RecordNotFoundError:
+            # The one operation that is refused the second time: there is no tag any more.
+            if not isinstance(operation, DeleteRunTag):
+                raise
+
     def _deliver(self, run_id: RunId, operation: Operation) -> Run | None:
+        if not isinstance(operation, PutArtifact):
+            return self._write(run_id, operation)
+        place = self._open_artifacts(self._inner.get_run(run_id).artifact_uri)
+        place.put(self._journal.artifact_file(run_id, operation), operation.path)
+        return None
+
+    def _write(self, run_id: RunId, operation: RunWrite) -> Run | None:
         if isinstance(operation, CreateRun):
             return self._inner.create_run(
                 self._known_experiment_id(operation.experiment_id),
@@ -240,13 +352,20 @@ class OutboxRunStore:
             )
         if isinstance(operation, UpdateRun):
             return self._inner.update_run(run_id, operation.status, operation.end_time_ms)
+        if isinstance(operation, RenameRun):
+            return self._inner.rename_run(run_id, operation.name)
         if isinstance(operation, LogBatch):
             self._inner.log_batch(
                 run_id, metrics=operation.metrics, params=operation.params, tags=operation.tags
             )
-            return None
-        place = self._open_artifacts(self._inner.get_run(run_id).artifact_uri)
-        place.put(self._journal.artifact_file(run_id, operation), operation.path)
+        elif isinstance(operation, LogInputs):
+            self._inner.log_inputs(
+                run_id, datasets=operation.datasets, model_ids=operation.model_ids
+            )
+        elif isinstance(operation, LogOutputs):
+            self._inner.log_outputs(run_id, operation.models)
+        else:
+            self._inner.delete_run_tag(run_id, operation.key)
         return None
 
     def _known_experiment_id(self, experiment_id: str) -> str:

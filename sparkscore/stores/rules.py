@@ -1,5 +1,7 @@
 """Rules that every store keeps, whatever it keeps records in: limits, immutability, order.
 
+Some messages begin with words of MLflow's own, which its users and their scripts look for.
+
 The limits are MLflow's. A value over its limit is refused, not cut: a record that was shortened
 silently is a wrong record.
 """
@@ -10,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from sparkscore.errors import (
+    InvalidNameError,
     InvalidStateError,
     RecordExistsError,
     RecordNotFoundError,
@@ -18,18 +21,26 @@ from sparkscore.errors import (
     nearest,
     shown,
 )
-from sparkscore.names import parse_record_key
+from sparkscore.names import parse_record_key, parse_run_id
 from sparkscore.records import (
+    DatasetInput,
     Experiment,
     LifecycleStage,
+    LoggedModel,
+    LoggedModelStatus,
     Metric,
+    ModelOutput,
     ModelVersion,
     Run,
+    Stage,
     VersionStatus,
 )
+from sparkscore.search import View
 
 DEFAULT_EXPERIMENT_ID = "0"
 DEFAULT_EXPERIMENT_NAME = "Default"
+CONTEXT_TAG = "mlflow.data.context"
+RUN_NAME_TAG = "mlflow.runName"
 
 MAX_PARAM_CHARS = 6000
 MAX_RUN_TAG_CHARS = 8000
@@ -38,6 +49,11 @@ MAX_REGISTRY_TAG_CHARS = 100_000
 _MAX_DESCRIPTION_CHARS = 5000
 _MAX_NAME_CHARS = 500
 _MAX_LOCATION_CHARS = 2048
+_MAX_DIGEST_CHARS = 64
+_MAX_DATASET_TEXT_CHARS = 1_000_000
+_MAX_INPUT_TAG_KEY_CHARS = 255
+_MAX_INPUT_TAG_CHARS = 500
+_UNUSABLE_IN_LOGGED_NAMES = "/:.%\"'"
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -116,10 +132,128 @@ def check_batch(
         parse_record_key(metric.key, "metric")
         check_int64(metric.step, f"the step of metric {metric.key!r}")
         check_int64(metric.timestamp_ms, f"the timestamp of metric {metric.key!r}")
+        check_text(metric.dataset_name, "dataset name", _MAX_NAME_CHARS)
+        check_text(metric.dataset_digest, "dataset digest", _MAX_DIGEST_CHARS)
+    check_params(params)
+    check_tags(tags, MAX_RUN_TAG_CHARS)
+
+
+def check_params(params: Mapping[str, str] | None) -> None:
+    """Refuse params of which a key or value is not usable.
+
+    Raises:
+        InvalidNameError: A key is not usable.
+        UsageError: A value is over its limit.
+    """
     for key, value in (params or {}).items():
         parse_record_key(key, "param")
         check_text(value, f"the value of param {key!r}", MAX_PARAM_CHARS)
+
+
+def check_run_name(name: str) -> None:
+    """Refuse a run's name that could not be kept.
+
+    Raises:
+        UsageError: It is too long.
+    """
+    check_text(name, "run name", _MAX_NAME_CHARS)
+
+
+def check_inputs(datasets: Sequence[DatasetInput], model_ids: Sequence[str]) -> None:
+    """Refuse inputs of a run that could not be kept.
+
+    Raises:
+        InvalidNameError: A model's id is not usable.
+        UsageError: A text is too long.
+    """
+    for item in datasets:
+        dataset = item.dataset
+        check_text(dataset.name, "dataset name", _MAX_NAME_CHARS)
+        check_text(dataset.digest, "dataset digest", _MAX_DIGEST_CHARS)
+        check_text(dataset.source_type, "dataset source type", _MAX_NAME_CHARS)
+        for noun in ("source", "schema", "profile"):
+            check_text(getattr(dataset, noun), f"dataset {noun}", _MAX_DATASET_TEXT_CHARS)
+        for key, value in item.tags.items():
+            check_text(key, "the key of an input tag", _MAX_INPUT_TAG_KEY_CHARS)
+            check_text(value, f"the value of input tag {key!r}", _MAX_INPUT_TAG_CHARS)
+    for model_id in model_ids:
+        check_model_id(model_id)
+
+
+def check_outputs(models: Sequence[ModelOutput]) -> None:
+    """Refuse outputs of a run that could not be kept.
+
+    Raises:
+        InvalidNameError: A model's id is not usable.
+        UsageError: A step needs more than 64 bits.
+    """
+    for model in models:
+        check_model_id(model.model_id)
+        check_int64(model.step, f"the step of model {model.model_id!r}")
+
+
+def check_model_id(model_id: str) -> None:
+    """Refuse a logged model's id that is not one; it is made like a run's.
+
+    Raises:
+        InvalidNameError: It is not 1 to 256 letters, digits, `_` and `-`.
+    """
+    try:
+        parse_run_id(model_id)
+    except InvalidNameError as exc:
+        raise InvalidNameError(
+            f"model id {shown(model_id)} is not 1 to 256 letters, digits, '_' or '-'"
+        ) from exc
+
+
+def check_new_logged_model(
+    model_id: str,
+    name: str,
+    model_type: str,
+    source_run_id: str,
+    params: Mapping[str, str] | None,
+    tags: Mapping[str, str] | None,
+) -> None:
+    """Refuse a logged model that could not be kept.
+
+    Raises:
+        InvalidNameError: The id, the name or a key is not usable.
+        UsageError: A text is too long.
+    """
+    check_model_id(model_id)
+    if not name.strip() or any(char in _UNUSABLE_IN_LOGGED_NAMES for char in name):
+        raise InvalidNameError(
+            f"name {shown(name)} of a logged model is empty or holds one of "
+            f"{' '.join(_UNUSABLE_IN_LOGGED_NAMES)}"
+        )
+    check_text(name, "name of a logged model", _MAX_NAME_CHARS)
+    check_text(model_type, "model type", _MAX_NAME_CHARS)
+    check_text(source_run_id, "source run id", _MAX_NAME_CHARS)
+    check_params(params)
     check_tags(tags, MAX_RUN_TAG_CHARS)
+
+
+def check_new_version(
+    description: str, tags: Mapping[str, str] | None, links: Mapping[str, str], model_id: str
+) -> None:
+    """Refuse a model version that could not be kept.
+
+    Args:
+        description: What its maker says of it.
+        tags: Its tags.
+        links: Noun to text of what else it names, such as its source.
+        model_id: The logged model that it comes from, or "".
+
+    Raises:
+        InvalidNameError: A tag's key or the model's id is not usable.
+        UsageError: A text is too long.
+    """
+    check_description(description)
+    check_tags(tags, MAX_REGISTRY_TAG_CHARS)
+    for noun, text in links.items():
+        check_text(text, noun, _MAX_LOCATION_CHARS)
+    if model_id:
+        check_model_id(model_id)
 
 
 def check_int64(number: int, noun: str) -> None:
@@ -132,8 +266,8 @@ def check_int64(number: int, noun: str) -> None:
         raise UsageError(f"{noun} is {shown(number)}, which needs more than 64 bits")
 
 
-def check_params_kept(run_id: str, known: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Refuse to change a param that a run has.
+def check_params_kept(owner: str, known: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Refuse to change a param that a run or logged model (`owner`, as messages call it) has.
 
     Raises:
         InvalidStateError: A param is known with another value.
@@ -141,8 +275,9 @@ def check_params_kept(run_id: str, known: Mapping[str, str], new: Mapping[str, s
     for key, value in new.items():
         if known.get(key, value) != value:
             raise InvalidStateError(
-                f"param {key!r} is already {shown(known[key])} in run {run_id!r} and cannot become "
-                f"{shown(value)}: params never change; start a new run, or set a tag"
+                f"Changing param values is not allowed: param {key!r} is already "
+                f"{shown(known[key])} in {owner} and cannot become {shown(value)}; start a new "
+                "one, or set a tag"
             )
 
 
@@ -154,8 +289,42 @@ def check_active(record: Experiment | Run) -> None:
     """
     if record.lifecycle_stage is LifecycleStage.ACTIVE:
         return
-    what = f"run {record.run_id!r}" if isinstance(record, Run) else f"experiment {record.name!r}"
-    raise InvalidStateError(f"{what} is deleted and takes no writes: restore it or choose another")
+    if isinstance(record, Run):
+        raise deleted_run(record.run_id)
+    raise InvalidStateError(
+        f"experiment {record.name!r} must be in the 'active' state, but is deleted: restore it or "
+        "choose another"
+    )
+
+
+def check_deleted(record: Experiment | Run | LoggedModel) -> None:
+    """Refuse to restore or purge what is in use.
+
+    Raises:
+        InvalidStateError: It is active.
+    """
+    if record.lifecycle_stage is LifecycleStage.DELETED:
+        return
+    if isinstance(record, Experiment):
+        what = f"experiment {record.name!r}"
+    elif isinstance(record, Run):
+        what = f"run {record.run_id!r}"
+    else:
+        what = f"logged model {record.model_id!r}"
+    raise InvalidStateError(f"{what} is active: only what is deleted is restored or purged")
+
+
+def check_restorable(run: Run, experiment: Experiment) -> None:
+    """Refuse to restore a run into a deleted experiment.
+
+    Raises:
+        InvalidStateError: The experiment is deleted.
+    """
+    if experiment.lifecycle_stage is LifecycleStage.DELETED:
+        raise InvalidStateError(
+            f"run {run.run_id!r} is of experiment {experiment.name!r}, which is deleted: "
+            "restore the experiment first"
+        )
 
 
 def check_same_experiment(run: Run, experiment_id: str) -> None:
@@ -171,8 +340,10 @@ def check_same_experiment(run: Run, experiment_id: str) -> None:
         )
 
 
-def check_finish(version: ModelVersion, status: VersionStatus, digest: str) -> None:
-    """Refuse to finish a version twice, or as READY without a digest.
+def check_finish(version: ModelVersion, status: VersionStatus) -> None:
+    """Refuse to finish a version twice, or not to finish it.
+
+    A READY version without a digest is one whose bytes nobody has verified.
 
     Raises:
         InvalidStateError: One of these.
@@ -182,17 +353,40 @@ def check_finish(version: ModelVersion, status: VersionStatus, digest: str) -> N
         raise InvalidStateError(
             f"{what} is {version.status} and never changes again: register a new version"
         )
-    if status is VersionStatus.PENDING_REGISTRATION or (
-        status is VersionStatus.READY and not digest
-    ):
+    if status is VersionStatus.PENDING_REGISTRATION:
         raise InvalidStateError(
-            f"{what} cannot become {status} with digest {digest!r}: "
-            "give READY with a digest, or FAILED_REGISTRATION"
+            f"{what} cannot become {status}, which it is: give READY or FAILED_REGISTRATION"
+        )
+
+
+def check_archiving(stage: Stage, *, archive_others: bool) -> None:
+    """Refuse to empty a stage that any number of versions may be in.
+
+    Raises:
+        UsageError: `archive_others` with a stage other than Staging and Production.
+    """
+    if archive_others and stage not in (Stage.STAGING, Stage.PRODUCTION):
+        raise UsageError(
+            f"versions in stage {stage.value!r} are not archived for another one: "
+            "archive_others goes with Staging and Production"
+        )
+
+
+def check_finish_logged(status: LoggedModelStatus) -> None:
+    """Refuse to finish a logged model as one that is not.
+
+    Raises:
+        UsageError: The status is PENDING.
+    """
+    if status is LoggedModelStatus.PENDING:
+        raise UsageError(
+            f"a logged model is not finished as {status}: "
+            f"give {LoggedModelStatus.READY} or {LoggedModelStatus.UPLOAD_FAILED}"
         )
 
 
 def check_alias_target(version: ModelVersion) -> None:
-    """Refuse to point an alias at a version whose bytes are not verified.
+    """Refuse to point an alias at a version whose bytes are not all there.
 
     Raises:
         InvalidStateError: The version is not READY.
@@ -206,9 +400,54 @@ def check_alias_target(version: ModelVersion) -> None:
 
 
 def metric_order(metric: Metric) -> tuple[int, int, bool, float]:
-    """What points of one metric are ordered and told apart by; NaN comes before every number."""
+    """What points of one metric are ordered by; NaN comes before every number."""
     is_number = not math.isnan(metric.value)
     return metric.step, metric.timestamp_ms, is_number, metric.value if is_number else 0.0
+
+
+PointKey = tuple[int, int, bool, float, str, str]
+
+
+def point_key(metric: Metric) -> PointKey:
+    """What points of one metric of a run, or of a logged model, are told apart by."""
+    return (*metric_order(metric), metric.dataset_name, metric.dataset_digest)
+
+
+def model_point_order(metric: Metric) -> tuple[str, PointKey]:
+    """What the metrics of a logged model are ordered by."""
+    return metric.key, point_key(metric)
+
+
+def dataset_key(used: DatasetInput) -> tuple[str, str]:
+    """What datasets of an experiment are told apart by; those of a run are in this order."""
+    return used.dataset.name, used.dataset.digest
+
+
+def context_of(used: DatasetInput) -> DatasetInput:
+    """A dataset with no other tag than the one that says what it was used for, if it says it."""
+    context = used.tags.get(CONTEXT_TAG)
+    return DatasetInput(used.dataset, {CONTEXT_TAG: context} if context else {})
+
+
+def use_order(experiment_id: str, used: DatasetInput) -> tuple[int, str, str, str]:
+    """What uses of datasets are ordered by and told apart."""
+    return int(experiment_id), *dataset_key(used), used.tags.get(CONTEXT_TAG, "")
+
+
+def is_in_view(stage: LifecycleStage, view: View) -> bool:
+    """Whether a search looks at records of this stage."""
+    wanted = View.ACTIVE_ONLY if stage is LifecycleStage.ACTIVE else View.DELETED_ONLY
+    return view in (View.ALL, wanted)
+
+
+def output_order(model: ModelOutput) -> tuple[int, str]:
+    """What the models that a run made are ordered by."""
+    return model.step, model.model_id
+
+
+def logged_model_place(experiment: Experiment, model_id: str) -> str:
+    """Where a logged model's files lie, as MLflow's clients expect it."""
+    return f"{experiment.artifact_location}/models/{model_id}/artifacts"
 
 
 def latest_points(points: Iterable[Metric]) -> dict[str, Metric]:
@@ -240,6 +479,37 @@ def no_run(run_id: str) -> RecordNotFoundError:
     """The error for an unknown run id."""
     return RecordNotFoundError(
         f"there is no run with id {shown(run_id)}; `sparkscore runs list` shows them"
+    )
+
+
+def no_tag(owner: str, key: str, known: Iterable[str]) -> RecordNotFoundError:
+    """The error for an unknown tag of `owner`, which is as messages call it."""
+    keys = sorted(known)
+    return RecordNotFoundError(
+        f"No tag with name {shown(key)} in {owner}{nearest(key, keys)}; it has {listed(keys)}"
+    )
+
+
+def logged_model_exists(model_id: str) -> RecordExistsError:
+    """The error for the id of a logged model that is taken."""
+    return RecordExistsError(
+        f"logged model {model_id!r} exists already, maybe deleted: choose another id"
+    )
+
+
+def no_logged_model(model_id: str) -> RecordNotFoundError:
+    """The error for an unknown logged model."""
+    return RecordNotFoundError(
+        f"there is no logged model with id {shown(model_id)}, or it is deleted; "
+        "a search of its experiment's logged models shows them"
+    )
+
+
+def deleted_run(run_id: str) -> InvalidStateError:
+    """The error for a write to a deleted run."""
+    return InvalidStateError(
+        f"run {run_id!r} must be in the 'active' state, but is deleted: restore it, or choose "
+        "another"
     )
 
 

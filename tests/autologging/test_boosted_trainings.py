@@ -16,7 +16,7 @@ from sparkscore.autologging.boosting import Steps
 from sparkscore.names import RunId
 from sparkscore.package.signature import ColumnSchema
 from sparkscore.records import Run, RunStatus
-from sparkscore.testing.faults import FailingRunStore, Fault
+from sparkscore.testing.faults import Fault, failing
 from sparkscore.tracking import Tracking
 from sparkscore.workspace import Workspace
 
@@ -256,7 +256,7 @@ def test_steps_of_a_training_that_fails_are_kept(
 
 def test_points_of_many_steps_are_sent_in_few_calls(workspace: Workspace) -> None:
     fault = Fault(calls_left=100)
-    tracking = Tracking(FailingRunStore(workspace.runs, fault), workspace.outbox.open_artifacts)
+    tracking = Tracking(failing(workspace.runs, fault), workspace.outbox.open_artifacts)
     now_ms = 0
     with tracking.start_run("steps") as run:
         steps = Steps(run, lambda: now_ms)

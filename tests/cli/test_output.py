@@ -101,3 +101,10 @@ def test_on_a_terminal_a_table_is_drawn_and_no_color_is_honoured(tmp_path: Path)
     os.close(ours)
     assert "│ [red]x │" in drawn
     assert "\x1b[3" not in drawn
+
+
+def test_csv_has_a_header_and_quotes_what_it_must(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{"a": 'x,"y"', "b": None, "c": True, "d": {"k": 1}, "e": 0.5}], "abcde", Output.CSV)
+    assert capsys.readouterr().out == 'a,b,c,d,e\n"x,""y""",,true,"{""k"": 1}",0.5\n'
+    show_record({"a": 1, "tags": {"k": "v"}}, Output.CSV)
+    assert capsys.readouterr().out == "a,tags.k\n1,v\n"

@@ -138,12 +138,9 @@ def test_what_is_not_there_is_an_error(run: Run, args: list[str], code: str, mes
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (
-            "tracking.uri=http://me:p4ss@localhost:5000",
-            "'tracking.uri' is 'http://me:***@localhost:5000' (flag --set): this release supports",
-        ),
-        ("tracking.uri=./mlruns", "this release supports sqlite:///FILE"),
-        ("artifacts.uri=s3://bucket/x", "this release supports a folder or file:///FOLDER"),
+        ("tracking.uri=mysql://me:p4ss@host/x", "'tracking.uri' is 'mysql://me:***@host/x' (flag"),
+        ("tracking.uri=./mlruns", "give sqlite:///FILE, postgresql://HOST/DATABASE or a server's"),
+        ("artifacts.uri=nosuch://bucket/x", "'artifacts.uri' is 'nosuch://bucket/x' (flag --set)"),
     ],
 )
 def test_a_store_of_an_unsupported_kind_is_refused(run: Run, setting: str, message: str) -> None:

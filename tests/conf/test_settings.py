@@ -130,6 +130,30 @@ def test_text_becomes_numbers_truth_values_lists_and_nothing() -> None:
     assert values.spark.jars == Path.home() / "jars"
 
 
+def test_variables_of_mlflow_say_how_servers_are_asked() -> None:
+    resolved = load(
+        env={
+            "MLFLOW_TRACKING_USERNAME": "ann",
+            "MLFLOW_TRACKING_PASSWORD": "p4ss",
+            "MLFLOW_TRACKING_TOKEN": "t0ken",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "7",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "MLFLOW_TRACKING_INSECURE_TLS": "true",
+            "MLFLOW_EXPERIMENT_ID": "3",
+            "MLFLOW_RUN_ID": "abc",
+        }
+    )
+    client = resolved.values.client
+    assert (client.username, client.password, client.token) == ("ann", "p4ss", "t0ken")
+    assert (client.timeout_s, client.max_retries, client.insecure_tls) == (7, 0, True)
+    tracking = resolved.values.tracking
+    assert (tracking.experiment_id, tracking.run_id) == ("3", "abc")
+    shown = {line.key: (line.value, line.origin) for line in resolved.described()}
+    assert shown["client.password"] == ("***", "env MLFLOW_TRACKING_PASSWORD")
+    assert shown["client.token"] == ("***", "env MLFLOW_TRACKING_TOKEN")
+    assert "p4ss" not in repr(resolved.values)
+
+
 def test_null_unsets_an_optional_value(folder: Path) -> None:
     (folder / "base.yaml").write_text("registry:\n  uri: sqlite:///r.db\ntrust:\n")
     (folder / "local.yaml").write_text("registry: {uri: null}\n")
@@ -156,7 +180,7 @@ def test_an_unknown_key_is_refused_with_its_origin_and_the_nearest(folder: Path)
     message = refusal(folder)
     assert "unknown setting 'tracking.experimnt' (local.yaml:3)" in message
     assert "did you mean 'tracking.experiment'?" in message
-    assert "section 'tracking' has the keys uri, experiment, outbox" in message
+    assert "section 'tracking' has the keys uri, experiment, experiment_id" in message
 
 
 def test_an_unknown_key_is_refused_in_every_layer() -> None:

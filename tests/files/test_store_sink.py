@@ -187,7 +187,7 @@ def test_library_that_asks_the_store_is_named_where_it_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     one = at(root, (1, 1, 0.5))
-    with pytest.raises(EngineUnfitError, match=r"'obstore', which is not.*sparkscore\[s3\]"):
+    with pytest.raises(EngineUnfitError, match=r"'obstore', which is not.*sparkscore\[buckets\]"):
         sink_of(one, root).refuse_unfit(one.plan)
 
 

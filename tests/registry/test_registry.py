@@ -23,7 +23,7 @@ from sparkscore.registry import Registry
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryModelStore
 from sparkscore.testing.clock import ticking_clock
-from sparkscore.testing.faults import FailingArtifactStore, FailingModelStore, Fault
+from sparkscore.testing.faults import Fault, failing
 
 FLIGHTS = ModelName("flight-delay")
 CHAMPION = AliasName("champion")
@@ -62,8 +62,10 @@ def test_a_package_becomes_a_ready_version_with_its_digest(
     version = registry.register(package, FLIGHTS, description="d", tags={"a": "b"}, run_id="r")
     assert (version.version, version.status) == (1, VersionStatus.READY)
     assert (version.description, version.tags, version.run_id) == ("d", {"a": "b"}, "r")
-    assert version.source == f"{artifacts.root_uri}/models/flight-delay/1"
-    stored = artifacts.get(ArtifactPath("models/flight-delay/1"), tmp_path / "stored")
+    root = f"{artifacts.root_uri}/models/flight-delay/"
+    assert version.source.startswith(root)
+    place = ArtifactPath(version.source.removeprefix(f"{artifacts.root_uri}/"))
+    stored = artifacts.get(place, tmp_path / "stored")
     assert compute_seal(stored).digest == version.digest == compute_seal(package).digest
 
 
@@ -100,9 +102,9 @@ def test_a_failing_artifact_store_leaves_a_failed_version_and_the_alias(
     models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, calls_left: int
 ) -> None:
     Registry(models, artifacts).register(package, FLIGHTS, alias=CHAMPION)
-    failing = FailingArtifactStore(artifacts, Fault(calls_left=calls_left))
+    going_down = failing(artifacts, Fault(calls_left=calls_left))
     with pytest.raises(StoreUnavailableError):
-        Registry(models, failing).register(package, FLIGHTS, alias=CHAMPION)
+        Registry(models, going_down).register(package, FLIGHTS, alias=CHAMPION)
     failed = models.get_version(FLIGHTS, 2)
     assert failed.status is VersionStatus.FAILED_REGISTRATION
     assert failed.status_message == "the store is down, as the test wants it"
@@ -131,15 +133,53 @@ def test_a_failing_model_store_never_leaves_a_half_version_resolvable(
     tmp_path: Path,
     calls_left: int,
 ) -> None:
-    failing = FailingModelStore(models, Fault(calls_left=calls_left))
+    going_down = failing(models, Fault(calls_left=calls_left))
     registry = Registry(models, artifacts)
     try:
-        Registry(failing, artifacts).register(package, FLIGHTS, alias=CHAMPION)
+        Registry(going_down, artifacts).register(package, FLIGHTS, alias=CHAMPION)
     except StoreUnavailableError:
         with pytest.raises(ModelNotFoundError):
             registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
     else:
         pytest.fail("the store failed and register did not say so")
+
+
+def test_package_that_lies_somewhere_already_is_registered_where_it_is(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    kept = (tmp_path / "run" / "model").as_uri()
+    LocalArtifactStore.at(kept).put(package, ArtifactPath(""))
+    registry = Registry(models, artifacts, LocalArtifactStore.at)
+    version = registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
+    assert (version.source, version.digest) == (kept, compute_seal(package).digest)
+    assert list(artifacts.list(ArtifactPath(""))) == []
+    pinned = registry.resolve(parse_model_uri("models:/flight-delay@champion"), tmp_path / "c")
+    assert (pinned.folder / "model.bin").read_bytes() == b"model"
+    (tmp_path / "run" / "model" / "model.bin").write_bytes(b"other")
+    with pytest.raises(PackageDigestError, match="with digest"):
+        registry.register(package, FLIGHTS, kept_at=kept, alias=CHAMPION)
+    assert registry.get_model(FLIGHTS).aliases == {"champion": 1}
+
+
+def test_version_that_others_registered_is_pinned_to_its_bytes_of_now(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    models.create_model(FLIGHTS)
+    models.create_version(FLIGHTS, source=package.as_uri())
+    models.finish_version(FLIGHTS, 1, VersionStatus.READY)
+    registry = Registry(models, artifacts, LocalArtifactStore.at)
+    ref = parse_model_uri("models:/flight-delay/1")
+    first = registry.resolve(ref, tmp_path / "cache")
+    assert first.digest == compute_seal(package).digest
+    assert registry.resolve(ref, tmp_path / "cache") == first
+    (package / "model.bin").write_bytes(b"other")
+    second = registry.resolve(ref, tmp_path / "cache")
+    assert second.digest == compute_seal(package).digest != first.digest
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted(
+        [first.digest, second.digest]
+    )
+    with pytest.raises(ModelNotFoundError, match=r"set artifacts\.uri"):
+        Registry(models, artifacts).resolve(ref, tmp_path / "cache")
 
 
 def test_an_alias_resolves_to_one_verified_package(
@@ -204,8 +244,31 @@ def test_a_cached_copy_is_used_again_without_the_artifact_store(
     Registry(models, artifacts).register(package, FLIGHTS)
     ref = parse_model_uri("models:/flight-delay/1")
     first = Registry(models, artifacts).resolve(ref, tmp_path / "cache")
-    down = FailingArtifactStore(artifacts, Fault(is_down=True))
+    down = failing(artifacts, Fault(is_down=True))
     assert Registry(models, down).resolve(ref, tmp_path / "cache") == first
+
+
+def test_a_version_without_a_digest_is_pinned_as_it_is_fetched(
+    models: MemoryModelStore, artifacts: LocalArtifactStore, package: Path, tmp_path: Path
+) -> None:
+    registry = Registry(models, artifacts)
+    artifacts.put(package, ArtifactPath("0/models/m-1/artifacts"))
+    models.create_model(FLIGHTS)
+    source = f"{artifacts.root_uri}/0/models/m-1/artifacts"
+    models.create_version(FLIGHTS, source=source)
+    models.finish_version(FLIGHTS, 1, VersionStatus.READY)
+    ref = parse_model_uri("models:/flight-delay/1")
+    first = registry.resolve(ref, tmp_path / "cache")
+    assert (first.is_verified, first.version) == (False, 1)
+    assert (first.digest, first.uri) == (
+        compute_seal(first.folder).digest,
+        "models:/flight-delay/1",
+    )
+    assert first.folder.parent == tmp_path / "cache"
+    artifacts.put(package / "model.bin", ArtifactPath("0/models/m-1/artifacts/other.bin"))
+    second = registry.resolve(ref, tmp_path / "cache")
+    assert second.digest != first.digest
+    assert [path.name for path in (tmp_path / "cache").glob(".*")] == []
 
 
 def test_a_damaged_copy_in_the_cache_is_replaced(
@@ -229,7 +292,7 @@ def test_stored_bytes_that_changed_are_refused(
     resealed: bool,
 ) -> None:
     version = registry.register(package, FLIGHTS)
-    stored = tmp_path / "artifacts" / "models" / "flight-delay" / "1"
+    (stored,) = (tmp_path / "artifacts" / "models" / "flight-delay").iterdir()
     assert stored.as_uri() == version.source
     (stored / "model.bin").write_bytes(b"mOdel")
     if resealed:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import sparkscore.stores
-from sparkscore.stores.base import ArtifactStore, ModelStore, RunStore
+from sparkscore.stores.base import ArtifactStore, RunStore
+from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 
 CONTRACTS: dict[type, str] = {
     RunStore: "RunStoreContract",
     ModelStore: "ModelStoreContract",
+    LoggedModelStore: "LoggedModelStoreContract",
     ArtifactStore: "ArtifactStoreContract",
 }
 

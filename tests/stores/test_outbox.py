@@ -14,13 +14,13 @@ from sparkscore.errors import (
     UsageError,
 )
 from sparkscore.names import ArtifactPath, ExperimentName, RunId
-from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.records import Dataset, DatasetInput, Metric, ModelOutput, Run, RunStatus
 from sparkscore.stores.base import ArtifactStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryRunStore
 from sparkscore.stores.outbox import OutboxRunStore
 from sparkscore.testing.clock import ticking_clock
-from sparkscore.testing.faults import FailingArtifactStore, FailingRunStore, Fault
+from sparkscore.testing.faults import Fault, failing
 from sparkscore.tracking import Tracking
 
 RUN = RunId("run-1")
@@ -48,9 +48,9 @@ def outbox(kept: MemoryRunStore, fault: Fault, folder: Path) -> OutboxRunStore:
 
 def _outbox(kept: MemoryRunStore, fault: Fault, folder: Path) -> OutboxRunStore:
     def open_artifacts(uri: str) -> ArtifactStore:
-        return FailingArtifactStore(LocalArtifactStore.at(uri), fault)
+        return failing(LocalArtifactStore.at(uri), fault)
 
-    return OutboxRunStore(FailingRunStore(kept, fault), folder, open_artifacts, ticking_clock())
+    return OutboxRunStore(failing(kept, fault), folder, open_artifacts, ticking_clock())
 
 
 def _create(outbox: OutboxRunStore, run_id: RunId = RUN, experiment_id: str = "0") -> Run:
@@ -287,6 +287,32 @@ def test_an_empty_journal_is_cleared_away(
     (folder / "run-1.jsonl").touch()
     fault.is_down = False
     assert outbox.replay().delivered == (RUN,)
+    assert outbox.waiting() == []
+
+
+def test_all_that_a_run_writes_of_itself_is_queued(
+    outbox: OutboxRunStore, kept: MemoryRunStore, fault: Fault
+) -> None:
+    used = DatasetInput(Dataset("train", "d", "local", "{}"), {"mlflow.data.context": "training"})
+    _create(outbox)
+    outbox.log_batch(RUN, tags={"a": "1", "b": "1"})
+    assert outbox.rename_run(RUN, "brave-owl-7").run_name == "brave-owl-7"
+    outbox.delete_run_tag(RUN, "a")
+    outbox.delete_run_tag(RUN, "never-set")
+    outbox.log_inputs(RUN, datasets=[used], model_ids=["m-1"])
+    outbox.log_outputs(RUN, [ModelOutput("m-2", 3)])
+    fault.is_down = False
+    assert outbox.replay().delivered == (RUN,)
+    run = kept.get_run(RUN)
+    assert (run.run_name, run.tags) == ("brave-owl-7", {"b": "1", "mlflow.runName": "brave-owl-7"})
+    assert (run.datasets, run.model_inputs) == ((used,), ("m-1",))
+    assert run.model_outputs == (ModelOutput("m-2", 3),)
+
+
+def test_what_is_done_to_a_run_from_outside_is_not_queued(outbox: OutboxRunStore) -> None:
+    for call in (outbox.delete_run, outbox.restore_run, outbox.purge_run):
+        with pytest.raises(StoreUnavailableError):
+            call(RUN)
     assert outbox.waiting() == []
 
 

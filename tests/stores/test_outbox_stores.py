@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparkscore.names import RunId
-from sparkscore.records import LifecycleStage
-from sparkscore.stores.base import RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryRunStore
 from sparkscore.stores.outbox import OutboxArtifactStore, OutboxRunStore
@@ -30,18 +27,8 @@ class TestOutboxRunStore(RunStoreContract):
     implementation = OutboxRunStore
 
     @pytest.fixture
-    def store(self, outbox: OutboxRunStore, inner: MemoryRunStore) -> OutboxRunStore:
-        self.inner = inner
+    def store(self, outbox: OutboxRunStore) -> OutboxRunStore:
         return outbox
-
-    def delete_run(self, store: RunStore, run_id: RunId) -> None:
-        run = store.get_run(run_id)
-        self.inner._runs[run_id] = replace(run, lifecycle_stage=LifecycleStage.DELETED)
-
-    def delete_experiment(self, store: RunStore, experiment_id: str) -> None:
-        experiment = store.get_experiment(experiment_id)
-        deleted = replace(experiment, lifecycle_stage=LifecycleStage.DELETED)
-        self.inner._experiments[experiment_id] = deleted
 
 
 class TestOutboxArtifactStore(ArtifactStoreContract):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +14,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from sparkscore.errors import ConfigError, StoreSchemaError, StoreUnavailableError
-from sparkscore.names import ExperimentName
-from sparkscore.stores.sql import open_sql, schema
+from sparkscore.names import AliasName, ExperimentName, ModelName, RunId
+from sparkscore.records import LifecycleStage, Metric, Stage
+from sparkscore.stores.sql import SqlStores, open_sql, schema
 from sparkscore.stores.sql.tables import metadata
 from sparkscore.testing.clock import ticking_clock
 
@@ -34,6 +37,11 @@ def _run(file: Path, *statements: str) -> list[tuple[object, ...]]:
         for statement in statements:
             rows = connection.execute(statement).fetchall()
         return rows
+
+
+def _fill(stores: SqlStores) -> None:
+    for number in range(100):
+        stores.runs.create_experiment(ExperimentName(f"{number:0500}"))
 
 
 def test_to_open_a_store_touches_nothing(file: Path) -> None:
@@ -72,6 +80,45 @@ def test_an_empty_file_becomes_a_database(file: Path) -> None:
     file.touch()
     _use(file)
     assert _run(file, "SELECT name FROM experiments") == [("Default",)]
+
+
+def test_a_database_of_the_first_release_is_upgraded_with_all_that_it_holds(file: Path) -> None:
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0001")
+    _run(
+        file,
+        "INSERT INTO experiments VALUES (0, 'Default', 'file:///a/0', 'active', 1, 1)",
+        "INSERT INTO experiments VALUES (3, 'flights', 'file:///a/3', 'active', 5, 5)",
+        "INSERT INTO experiment_tags VALUES (3, 'team', 'delay')",
+        "INSERT INTO runs VALUES"
+        " ('r', 3, 'nightly', 'ann', 'FINISHED', 5, 9, 'file:///a/3/r', 'active')",
+        "INSERT INTO params VALUES ('r', 'mode', 'append')",
+        "INSERT INTO run_tags VALUES ('r', 'done', 'yes')",
+        "INSERT INTO metrics VALUES ('r', 'rows', 0, 5, 0, 10.0), ('r', 'rows', 1, 6, 1, 0.0)",
+        "INSERT INTO latest_metrics VALUES ('r', 'rows', 1, 6, 1, 0.0)",
+        "INSERT INTO registered_models VALUES ('delay', 'd', 1, 2, 7)",
+        "INSERT INTO model_versions VALUES"
+        " ('delay', 7, 1, 2, 'file:///m', 'READY', '', 'abc', 'r', 'd')",
+        "INSERT INTO model_version_tags VALUES ('delay', 7, 'k', 'v')",
+        "INSERT INTO model_aliases VALUES ('delay', 'champion', 7)",
+    )
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    run = stores.runs.get_run(RunId("r"))
+    assert (run.params, run.tags, run.end_time_ms) == ({"mode": "append"}, {"done": "yes"}, 9)
+    assert math.isnan(run.metrics["rows"].value)
+    assert stores.runs.metric_history(RunId("r"), "rows")[0] == Metric("rows", 10.0, 5, 0)
+    assert stores.runs.get_experiment("3").tags == {"team": "delay"}
+    version = stores.models.get_version_by_alias(ModelName("delay"), AliasName("champion"))
+    assert (version.version, version.digest, version.tags) == (7, "abc", {"k": "v"})
+    assert (version.stage, version.user_id) == (Stage.NONE, "")
+    stores.runs.log_batch(RunId("r"), metrics=[Metric("rows", -0.0, 7, 2)])
+    assert repr(stores.runs.get_run(RunId("r")).metrics["rows"].value) == "-0.0"
+    stores.runs.delete_experiment("3")
+    stores.runs.restore_experiment("3")
+    assert stores.runs.get_run(RunId("r")).lifecycle_stage is LifecycleStage.ACTIVE
+    assert stores.runs.create_experiment(ExperimentName("new")).experiment_id == "4"
+    assert _run(file, "PRAGMA foreign_key_check", "PRAGMA integrity_check") == [("ok",)]
 
 
 def test_a_database_of_another_product_is_refused_unchanged(file: Path) -> None:
@@ -136,6 +183,75 @@ def test_a_database_that_was_moved_is_unavailable_and_heals(file: Path) -> None:
     assert len(stores.runs.list_experiments()) == 1
 
 
+def test_a_database_that_was_replaced_is_read_at_once(file: Path) -> None:
+    other = file.with_name("other.db")
+    for path, name in ((file, "old"), (other, "new")):
+        stores = open_sql(f"sqlite:///{path}", "file:///a", ticking_clock())
+        stores.runs.create_experiment(ExperimentName(name))
+        stores.close()
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    assert stores.runs.find_experiment(ExperimentName("old")) is not None
+    other.replace(file)
+    assert stores.runs.find_experiment(ExperimentName("new")) is not None
+
+
+def test_a_read_only_database_is_read_and_heals(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use(file)
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    connect = sqlite3.connect
+
+    def read_only(url: str, **options: object) -> sqlite3.Connection:
+        # As SQLite does it by itself where the file may not be written.
+        return connect(url.replace("mode=rw", "mode=ro"), **options)  # type: ignore[call-overload, no-any-return]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", read_only)
+        assert len(stores.runs.list_experiments()) == 1
+        with pytest.raises(StoreUnavailableError, match=r"readonly.*are writable"):
+            stores.runs.create_experiment(ExperimentName("flights"))
+    assert stores.runs.create_experiment(ExperimentName("flights")).experiment_id == "1"
+
+
+def test_a_full_database_is_unavailable_and_heals(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    stores.runs.list_experiments()
+    stores.close()
+    connect = sqlite3.connect
+
+    def small(*args: object, **options: object) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)  # type: ignore[call-overload]
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", small)
+        with pytest.raises(StoreUnavailableError, match="full"):
+            _fill(stores)
+    n_kept = len(stores.runs.list_experiments())
+    stores.runs.create_experiment(ExperimentName("flights"))
+    assert len(stores.runs.list_experiments()) == n_kept + 1
+
+
+def test_a_child_that_was_forked_has_connections_of_its_own(file: Path) -> None:
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    stores.runs.list_experiments()
+    child = os.fork()
+    if child == 0:
+        # No pytest in the child: it says by its exit code how it went.
+        try:
+            stores.runs.create_experiment(ExperimentName("of the child"))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    stores.runs.create_experiment(ExperimentName("of the parent"))
+    assert len(stores.runs.list_experiments()) == 3
+
+
 def test_a_damaged_page_is_unavailable(file: Path) -> None:
     _use(file)
     _run(file, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -147,7 +263,15 @@ def test_a_damaged_page_is_unavailable(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:secret@h/db", "records.db", ""]
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://u:secret@h/db",
+        "postgresql://u:secret@h",
+        "records.db",
+        "",
+    ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"sqlite:///FILE") as caught:

@@ -1,26 +1,41 @@
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+import shutil
 from pathlib import Path
 
 import pytest
 
-from sparkscore.names import RunId
-from sparkscore.stores.base import RunStore
-from sparkscore.stores.sql import SqlModelStore, SqlRunStore, SqlStores, open_sql
+from sparkscore.stores.sql import (
+    SqlLoggedModelStore,
+    SqlModelStore,
+    SqlRunStore,
+    SqlStores,
+    open_sql,
+)
 from sparkscore.testing.clock import ticking_clock
+from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "records.db"
+@pytest.fixture(scope="module")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("new") / "records.db"
+    stores = _open(file)
+    stores.runs.list_experiments()
+    stores.close()
+    return file
 
 
 @pytest.fixture
-def stores(file: Path) -> SqlStores:
+def stores(new_database: Path, tmp_path: Path) -> SqlStores:
+    # To copy a file is quicker than to migrate one.
+    file = tmp_path / "records.db"
+    shutil.copy(new_database, file)
+    return _open(file)
+
+
+def _open(file: Path) -> SqlStores:
     return open_sql(f"sqlite:///{file}", "file:///artifacts", ticking_clock())
 
 
@@ -28,22 +43,8 @@ class TestSqlRunStore(RunStoreContract):
     implementation = SqlRunStore
 
     @pytest.fixture
-    def store(self, stores: SqlStores, file: Path) -> SqlRunStore:
-        self.file = file
+    def store(self, stores: SqlStores) -> SqlRunStore:
         return stores.runs
-
-    def delete_run(self, store: RunStore, run_id: RunId) -> None:  # noqa: ARG002 - back door
-        self._execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_id = ?", run_id)
-
-    def delete_experiment(self, store: RunStore, experiment_id: str) -> None:  # noqa: ARG002
-        self._execute(
-            "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?",
-            int(experiment_id),
-        )
-
-    def _execute(self, statement: str, value: object) -> None:
-        with closing(sqlite3.connect(self.file)) as connection, connection:
-            assert connection.execute(statement, (value,)).rowcount == 1
 
 
 class TestSqlModelStore(ModelStoreContract):
@@ -52,3 +53,15 @@ class TestSqlModelStore(ModelStoreContract):
     @pytest.fixture
     def store(self, stores: SqlStores) -> SqlModelStore:
         return stores.models
+
+
+class TestSqlLoggedModelStore(LoggedModelStoreContract):
+    implementation = SqlLoggedModelStore
+
+    @pytest.fixture
+    def runs(self, stores: SqlStores) -> SqlRunStore:
+        return stores.runs
+
+    @pytest.fixture
+    def store(self, stores: SqlStores) -> SqlLoggedModelStore:
+        return stores.logged_models

@@ -1,4 +1,4 @@
-"""Registered models, versions and aliases in SQL tables."""
+"""Versions and aliases of registered models in SQL tables."""
 
 from __future__ import annotations
 
@@ -6,63 +6,38 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, delete, insert, select, tuple_, update
 
 from sparkscore.names import AliasName, ModelName
-from sparkscore.records import ModelVersion, RegisteredModel, VersionStatus
+from sparkscore.records import ModelVersion, Stage, VersionStatus
+from sparkscore.search import Page, Query
 from sparkscore.stores import rules
-from sparkscore.stores.base import Clock
-from sparkscore.stores.sql.database import Database
+from sparkscore.stores.sql.registered_models import (
+    SqlRegisteredModels,
+    get_model,
+    hold_model,
+    no_model,
+)
+from sparkscore.stores.sql.searched_tables import searched_versions
+from sparkscore.stores.sql.searching import search_rows
+from sparkscore.stores.sql.statements import (
+    delete_pair,
+    in_slices,
+    insert_or_replace,
+    put_pairs,
+)
 from sparkscore.stores.sql.tables import (
     model_aliases,
     model_version_tags,
     model_versions,
-    registered_model_tags,
     registered_models,
 )
 
 _VERSIONS = range(1, 2**31)
 
 
-class SqlModelStore:
+class SqlModelStore(SqlRegisteredModels):
     """Registered models in a SQL database; safe between threads and processes."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-
-    def create_model(
-        self, name: ModelName, description: str = "", tags: Mapping[str, str] | None = None
-    ) -> RegisteredModel:
-        """See ModelStore."""
-        rules.check_description(description)
-        rules.check_tags(tags, rules.MAX_REGISTRY_TAG_CHARS)
-        with self._database.write() as connection:
-            if name in _model_names(connection):
-                raise rules.model_exists(name)
-            now = self._clock()
-            connection.execute(
-                insert(registered_models).values(
-                    name=name,
-                    description=description,
-                    creation_time_ms=now,
-                    last_update_time_ms=now,
-                    last_version=0,
-                )
-            )
-            _insert_tags(connection, registered_model_tags, {"name": name}, tags)
-            return _get_model(connection, name)
-
-    def get_model(self, name: ModelName) -> RegisteredModel:
-        """See ModelStore."""
-        with self._database.read() as connection:
-            return _get_model(connection, name)
-
-    def list_models(self, *, limit: int = 1000) -> Sequence[RegisteredModel]:
-        """See ModelStore."""
-        query = select(registered_models).order_by(registered_models.c.name).limit(limit)
-        with self._database.read() as connection:
-            return _read_models(connection, query)
 
     def create_version(
         self,
@@ -72,11 +47,19 @@ class SqlModelStore:
         run_id: str = "",
         description: str = "",
         tags: Mapping[str, str] | None = None,
+        run_link: str = "",
+        model_id: str = "",
+        user_id: str = "",
     ) -> ModelVersion:
         """See ModelStore."""
-        rules.check_description(description)
-        rules.check_tags(tags, rules.MAX_REGISTRY_TAG_CHARS)
-        with self._database.write() as connection:
+        rules.check_new_version(
+            description,
+            tags,
+            {"source": source, "run id": run_id, "run link": run_link, "user id": user_id},
+            model_id,
+        )
+
+        def work(connection: Connection) -> ModelVersion:
             now = self._clock()
             version = _next_version(connection, name, now)
             connection.execute(
@@ -91,10 +74,16 @@ class SqlModelStore:
                     digest="",
                     run_id=run_id,
                     description=description,
+                    stage=Stage.NONE,
+                    run_link=run_link,
+                    model_id=model_id,
+                    user_id=user_id,
                 )
             )
-            _insert_tags(connection, model_version_tags, {"name": name, "version": version}, tags)
+            put_pairs(connection, model_version_tags, {"name": name, "version": version}, tags)
             return _get_version(connection, name, version)
+
+        return self._database.write(work)
 
     def finish_version(
         self,
@@ -107,21 +96,22 @@ class SqlModelStore:
         message: str = "",
     ) -> ModelVersion:
         """See ModelStore."""
-        with self._database.write() as connection:
-            pending = _get_version(connection, name, version)
-            rules.check_finish(pending, status, digest)
-            connection.execute(
-                update(model_versions)
-                .where(model_versions.c.name == name, model_versions.c.version == version)
-                .values(
-                    status=status,
-                    source=pending.source if source is None else source,
-                    digest=digest,
-                    status_message=message,
-                    last_update_time_ms=self._clock(),
-                )
+
+        def work(connection: Connection) -> ModelVersion:
+            pending = _hold_version(connection, name, version)
+            rules.check_finish(pending, status)
+            values = {} if source is None else {"source": source}
+            self._change(
+                connection,
+                pending,
+                status=status,
+                digest=digest,
+                status_message=message,
+                **values,
             )
             return _get_version(connection, name, version)
+
+        return self._database.write(work)
 
     def get_version(self, name: ModelName, version: int) -> ModelVersion:
         """See ModelStore."""
@@ -131,124 +121,142 @@ class SqlModelStore:
     def list_versions(self, name: ModelName) -> Sequence[ModelVersion]:
         """See ModelStore."""
         query = select(model_versions).where(model_versions.c.name == name)
+        query = query.order_by(model_versions.c.version.desc())
         with self._database.read() as connection:
-            _get_model(connection, name)
-            return _read_versions(connection, query.order_by(model_versions.c.version.desc()))
+            get_model(connection, name)
+            return whole_versions(connection, connection.execute(query).all())
+
+    def search_versions(self, query: Query) -> Page[ModelVersion]:
+        """See ModelStore."""
+        with self._database.read() as connection:
+            found = search_rows(connection, searched_versions, query)
+            return Page(tuple(whole_versions(connection, found.rows)), found.next_token)
+
+    def describe_version(self, name: ModelName, version: int, description: str) -> ModelVersion:
+        """See ModelStore."""
+        rules.check_description(description)
+
+        def work(connection: Connection) -> ModelVersion:
+            held = _hold_version(connection, name, version)
+            self._change(connection, held, description=description)
+            return _get_version(connection, name, version)
+
+        return self._database.write(work)
+
+    def move_version(
+        self, name: ModelName, version: int, stage: Stage, *, archive_others: bool
+    ) -> ModelVersion:
+        """See ModelStore."""
+        rules.check_archiving(stage, archive_others=archive_others)
+
+        def work(connection: Connection) -> ModelVersion:
+            _hold_version(connection, name, version)
+            now = self._clock()
+            self._touch(connection, name, last_update_time_ms=now)
+            it = model_versions.c
+            if archive_others:
+                connection.execute(
+                    update(model_versions)
+                    .where(it.name == name, it.stage == stage, it.version != version)
+                    .values(stage=Stage.ARCHIVED, last_update_time_ms=now)
+                )
+            connection.execute(
+                update(model_versions)
+                .where(it.name == name, it.version == version)
+                .values(stage=stage, last_update_time_ms=now)
+            )
+            return _get_version(connection, name, version)
+
+        return self._database.write(work)
+
+    def delete_version(self, name: ModelName, version: int) -> None:
+        """See ModelStore."""
+
+        def work(connection: Connection) -> None:
+            _hold_version(connection, name, version)
+            self._touch(connection, name)
+            it = model_versions.c
+            connection.execute(delete(model_versions).where(it.name == name, it.version == version))
+
+        self._database.write(work)
+
+    def delete_version_tag(self, name: ModelName, version: int, key: str) -> None:
+        """See ModelStore."""
+
+        def work(connection: Connection) -> None:
+            _hold_version(connection, name, version)
+            owner = {"name": name, "version": version}
+            delete_pair(connection, model_version_tags, owner, key)
+
+        self._database.write(work)
 
     def set_version_tags(self, name: ModelName, version: int, tags: Mapping[str, str]) -> None:
         """See ModelStore."""
         rules.check_tags(tags, rules.MAX_REGISTRY_TAG_CHARS)
-        table = model_version_tags
-        with self._database.write() as connection:
-            _get_version(connection, name, version)
-            connection.execute(
-                delete(table).where(
-                    table.c.name == name, table.c.version == version, table.c.key.in_(list(tags))
-                )
-            )
-            _insert_tags(connection, table, {"name": name, "version": version}, tags)
+
+        def work(connection: Connection) -> None:
+            _hold_version(connection, name, version)
+            put_pairs(connection, model_version_tags, {"name": name, "version": version}, tags)
+
+        self._database.write(work)
 
     def set_alias(self, name: ModelName, alias: AliasName, version: int) -> None:
         """See ModelStore."""
-        table = model_aliases
-        with self._database.write() as connection:
-            rules.check_alias_target(_get_version(connection, name, version))
-            connection.execute(delete(table).where(table.c.name == name, table.c.alias == alias))
-            connection.execute(insert(table).values(name=name, alias=alias, version=version))
-            connection.execute(
-                update(registered_models)
-                .where(registered_models.c.name == name)
-                .values(last_update_time_ms=self._clock())
+
+        def work(connection: Connection) -> None:
+            rules.check_alias_target(_hold_version(connection, name, version))
+            row = {"name": name, "alias": alias, "version": version}
+            connection.execute(insert_or_replace(connection, model_aliases), row)
+            self._touch(connection, name)
+
+        self._database.write(work)
+
+    def delete_alias(self, name: ModelName, alias: AliasName) -> None:
+        """See ModelStore."""
+
+        def work(connection: Connection) -> None:
+            hold_model(connection, name)
+            it = model_aliases.c
+            done = connection.execute(
+                delete(model_aliases).where(it.name == name, it.alias == alias)
             )
+            if done.rowcount:
+                self._touch(connection, name)
+
+        self._database.write(work)
 
     def get_version_by_alias(self, name: ModelName, alias: AliasName) -> ModelVersion:
         """See ModelStore."""
-        with self._database.read() as connection:
-            aliases = _get_model(connection, name).aliases
-            if alias not in aliases:
-                raise rules.no_alias(name, alias, sorted(aliases))
-            return _get_version(connection, name, aliases[alias])
-
-
-def _model_names(connection: Connection) -> list[str]:
-    return list(connection.scalars(select(registered_models.c.name)))
-
-
-def _next_version(connection: Connection, name: str, now_ms: int) -> int:
-    # Counting up takes the row's lock first, so that two processes never see the same number.
-    version = connection.scalar(
-        update(registered_models)
-        .where(registered_models.c.name == name)
-        .values(last_version=registered_models.c.last_version + 1, last_update_time_ms=now_ms)
-        .returning(registered_models.c.last_version)
-    )
-    if version is None:
-        raise rules.no_model(name, _model_names(connection))
-    return int(version)
-
-
-def _insert_tags(
-    connection: Connection,
-    table: Table,
-    owner: Mapping[str, object],
-    tags: Mapping[str, str] | None,
-) -> None:
-    if tags:
-        rows = [{**owner, "key": key, "value": value} for key, value in tags.items()]
-        connection.execute(insert(table), rows)
-
-
-def _get_model(connection: Connection, name: str) -> RegisteredModel:
-    query = select(registered_models).where(registered_models.c.name == name)
-    for model in _read_models(connection, query):
-        return model
-    raise rules.no_model(name, _model_names(connection))
-
-
-def _read_models(connection: Connection, query: Select[Any]) -> list[RegisteredModel]:
-    names = query.with_only_columns(registered_models.c.name)
-    tags: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in connection.execute(
-        select(registered_model_tags).where(registered_model_tags.c.name.in_(names))
-    ):
-        tags[row.name][row.key] = row.value
-    aliases: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in connection.execute(select(model_aliases).where(model_aliases.c.name.in_(names))):
-        aliases[row.name][row.alias] = row.version
-    return [
-        RegisteredModel(
-            name=row.name,
-            creation_time_ms=row.creation_time_ms,
-            last_update_time_ms=row.last_update_time_ms,
-            description=row.description,
-            tags=tags[row.name],
-            aliases=aliases[row.name],
+        it = model_aliases.c
+        query = select(model_versions).join(
+            model_aliases,
+            and_(it.name == model_versions.c.name, it.version == model_versions.c.version),
         )
-        for row in connection.execute(query)
-    ]
+        query = query.where(it.name == name, it.alias == alias)
+        with self._database.read() as connection:
+            for version in whole_versions(connection, connection.execute(query).all()):
+                return version
+            raise rules.no_alias(name, alias, sorted(get_model(connection, name).aliases))
+
+    def _change(self, connection: Connection, version: ModelVersion, **values: object) -> None:
+        it = model_versions.c
+        connection.execute(
+            update(model_versions)
+            .where(it.name == version.name, it.version == version.version)
+            .values(last_update_time_ms=self._clock(), **values)
+        )
 
 
-def _get_version(connection: Connection, name: str, version: int) -> ModelVersion:
-    _get_model(connection, name)
-    of_model = select(model_versions).where(model_versions.c.name == name)
-    # A version comes from a URI and may have more digits than a database number.
-    if version in _VERSIONS:
-        for found in _read_versions(
-            connection, of_model.where(model_versions.c.version == version)
-        ):
-            return found
-    numbers = of_model.with_only_columns(model_versions.c.version)
-    known = connection.scalars(numbers.order_by(model_versions.c.version.desc()))
-    raise rules.no_version(name, version, list(known))
-
-
-def _read_versions(connection: Connection, query: Select[Any]) -> list[ModelVersion]:
-    keys = query.with_only_columns(model_versions.c.name, model_versions.c.version)
+def whole_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[ModelVersion]:
+    """These rows of the table of versions, with tags and aliases."""
+    keys = [(row.name, row.version) for row in rows]
     tags: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
-    for row in connection.execute(_of_versions(model_version_tags, keys)):
+    it = model_version_tags.c
+    for row in in_slices(connection, select(model_version_tags), tuple_(it.name, it.version), keys):
         tags[row.name, row.version][row.key] = row.value
     aliases: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in connection.execute(_of_versions(model_aliases, keys)):
+    at = model_aliases.c
+    for row in in_slices(connection, select(model_aliases), tuple_(at.name, at.version), keys):
         aliases[row.name, row.version].append(row.alias)
     return [
         ModelVersion(
@@ -264,10 +272,39 @@ def _read_versions(connection: Connection, query: Select[Any]) -> list[ModelVers
             description=row.description,
             tags=tags[row.name, row.version],
             aliases=tuple(sorted(aliases[row.name, row.version])),
+            stage=Stage(row.stage),
+            run_link=row.run_link,
+            model_id=row.model_id,
+            user_id=row.user_id,
         )
-        for row in connection.execute(query)
+        for row in rows
     ]
 
 
-def _of_versions(table: Table, keys: Select[Any]) -> Select[Any]:
-    return select(table).where(tuple_(table.c.name, table.c.version).in_(keys))
+def _next_version(connection: Connection, name: str, now_ms: int) -> int:
+    # Counting up takes the row's lock first, so that two processes never see the same number.
+    version = connection.scalar(
+        update(registered_models)
+        .where(registered_models.c.name == name)
+        .values(last_version=registered_models.c.last_version + 1, last_update_time_ms=now_ms)
+        .returning(registered_models.c.last_version)
+    )
+    if version is None:
+        raise no_model(connection, name)
+    return int(version)
+
+
+def _hold_version(connection: Connection, name: str, version: int) -> ModelVersion:
+    hold_model(connection, name)
+    return _get_version(connection, name, version)
+
+
+def _get_version(connection: Connection, name: str, version: int) -> ModelVersion:
+    it = model_versions.c
+    if version in _VERSIONS:
+        query = select(model_versions).where(it.name == name, it.version == version)
+        for found in whole_versions(connection, connection.execute(query).all()):
+            return found
+    get_model(connection, name)
+    known = select(it.version).where(it.name == name).order_by(it.version.desc())
+    raise rules.no_version(name, version, connection.scalars(known).all())

@@ -12,7 +12,7 @@ from sparkscore.errors import StoreSchemaError, listed, shown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0003"
 VERSION_TABLE = "sparkscore_schema"
 
 
@@ -44,13 +44,13 @@ def found_revision(connection: Connection, where: str) -> str | None:
     return str(revision)
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring an empty or older database to this release's schema, in the caller's transaction."""
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Bring an empty or older database to a revision, in the caller's transaction."""
     from alembic import command
 
     config = _alembic_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _older_revisions(revision: object) -> list[str]:

@@ -6,30 +6,33 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
-    String,
     Table,
-    Text,
+    UniqueConstraint,
+    func,
 )
+
+from sparkscore.stores.sql.column_types import exact_double, long_text, text
+
+N_INDEXED_CHARS = 250
+"""How much of a value PostgreSQL's indices hold, whose entries must stay below 2.7 kB."""
 
 metadata = MetaData()
 
 
 def _run_id() -> Column[str]:
-    return Column(
-        "run_id", String(256), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True
-    )
+    key = ForeignKey("runs.run_id", ondelete="CASCADE")
+    return Column("run_id", text(256), key, primary_key=True)
 
 
 def _model_name() -> Column[str]:
     return Column(
         "name",
-        String(500),
+        text(500),
         ForeignKey("registered_models.name", ondelete="CASCADE", onupdate="CASCADE"),
         primary_key=True,
     )
@@ -44,13 +47,44 @@ def _version_key() -> ForeignKeyConstraint:
     )
 
 
+def _experiment_id() -> Column[int]:
+    key = ForeignKey("experiments.experiment_id", ondelete="CASCADE")
+    return Column("experiment_id", Integer, key, nullable=False)
+
+
+def _logged_model_id() -> Column[str]:
+    key = ForeignKey("logged_models.model_id", ondelete="CASCADE")
+    return Column("model_id", text(256), key, primary_key=True)
+
+
+def _pairs(table: str, owner: Column[str]) -> Table:
+    """A table of keys and values, kept in the order of its primary key."""
+    return Table(
+        table,
+        metadata,
+        owner,
+        Column("key", text(250), primary_key=True),
+        Column("value", long_text(), nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+def _value_indices(table: Table, owner: str) -> None:
+    """Find owners by key and value; PostgreSQL cannot index a value of any length."""
+    name = f"ix_{table.name}_key_value"
+    key, value, owned_by = table.c.key, table.c.value, table.c[owner]
+    Index(name, key, value, owned_by).ddl_if(dialect="sqlite")
+    short = func.left(value, N_INDEXED_CHARS)
+    Index(name, key, short, owned_by).ddl_if(dialect="postgresql")
+
+
 experiments = Table(
     "experiments",
     metadata,
     Column("experiment_id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(500), nullable=False, unique=True),
-    Column("artifact_location", Text, nullable=False),
-    Column("lifecycle_stage", String(20), nullable=False),
+    Column("name", text(500), nullable=False, unique=True),
+    Column("artifact_location", long_text(), nullable=False),
+    Column("lifecycle_stage", text(20), nullable=False),
     Column("creation_time_ms", BigInteger, nullable=False),
     Column("last_update_time_ms", BigInteger, nullable=False),
     sqlite_autoincrement=True,
@@ -65,76 +99,155 @@ experiment_tags = Table(
         ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("key", String(250), primary_key=True),
-    Column("value", Text, nullable=False),
+    Column("key", text(250), primary_key=True),
+    Column("value", long_text(), nullable=False),
 )
 
 runs = Table(
     "runs",
     metadata,
-    Column("run_id", String(256), primary_key=True),
-    Column(
-        "experiment_id",
-        Integer,
-        ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
-        nullable=False,
-    ),
-    Column("run_name", String(500), nullable=False),
-    Column("user_id", String(500), nullable=False),
-    Column("status", String(20), nullable=False),
+    Column("run_id", text(256), primary_key=True),
+    _experiment_id(),
+    Column("run_name", text(500), nullable=False),
+    Column("user_id", text(500), nullable=False),
+    Column("status", text(20), nullable=False),
     Column("start_time_ms", BigInteger, nullable=False),
     Column("end_time_ms", BigInteger),
-    Column("artifact_uri", Text, nullable=False),
-    Column("lifecycle_stage", String(20), nullable=False),
+    Column("artifact_uri", long_text(), nullable=False),
+    Column("lifecycle_stage", text(20), nullable=False),
+    # Deleted because its experiment was, and to be restored with it.
+    Column("is_gone_with_experiment", Boolean, nullable=False),
     Index("ix_runs_experiment_start", "experiment_id", "start_time_ms"),
     Index("ix_runs_start", "start_time_ms"),
 )
 
-run_params = Table(
-    "params",
-    metadata,
-    _run_id(),
-    Column("key", String(250), primary_key=True),
-    Column("value", Text, nullable=False),
-)
+run_params = _pairs("params", _run_id())
+run_tags = _pairs("run_tags", _run_id())
+_value_indices(run_params, "run_id")
+_value_indices(run_tags, "run_id")
 
-run_tags = Table(
-    "run_tags",
-    metadata,
-    _run_id(),
-    Column("key", String(250), primary_key=True),
-    Column("value", Text, nullable=False),
-)
 
-# SQLite turns NaN into NULL, so NaN is the pair (0.0, is_nan).
-metric_points = Table(
-    "metrics",
-    metadata,
-    _run_id(),
-    Column("key", String(250), primary_key=True),
-    Column("step", BigInteger, primary_key=True),
-    Column("timestamp_ms", BigInteger, primary_key=True),
-    Column("is_nan", Boolean, primary_key=True),
-    Column("value", Double, primary_key=True),
-)
+def _points(table: str, owner: Column[str], *more: Column[str]) -> Table:
+    """A table of metric points, each kept once; NaN is the pair (0.0, is_nan)."""
+    return Table(
+        table,
+        metadata,
+        owner,
+        Column("key", text(250), primary_key=True),
+        Column("step", BigInteger, primary_key=True),
+        Column("timestamp_ms", BigInteger, primary_key=True),
+        Column("is_nan", Boolean, primary_key=True),
+        Column("value", exact_double(), primary_key=True),
+        Column("dataset_name", text(500), primary_key=True),
+        Column("dataset_digest", text(64), primary_key=True),
+        *more,
+        sqlite_with_rowid=False,
+    )
+
+
+metric_points = _points("metrics", _run_id(), Column("model_id", text(256), nullable=False))
 
 # The latest point of each key, kept beside the history: lists of runs must not read histories.
 latest_metrics = Table(
     "latest_metrics",
     metadata,
     _run_id(),
-    Column("key", String(250), primary_key=True),
+    Column("key", text(250), primary_key=True),
     Column("step", BigInteger, nullable=False),
     Column("timestamp_ms", BigInteger, nullable=False),
     Column("is_nan", Boolean, nullable=False),
-    Column("value", Double, nullable=False),
+    Column("value", exact_double(), nullable=False),
+    Column("dataset_name", text(500), nullable=False),
+    Column("dataset_digest", text(64), nullable=False),
+    Column("model_id", text(256), nullable=False),
+    Index("ix_latest_metrics_key_value", "key", "is_nan", "value", "run_id"),
+    sqlite_with_rowid=False,
 )
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset_id", Integer, primary_key=True, autoincrement=True),
+    _experiment_id(),
+    Column("name", text(500), nullable=False),
+    Column("digest", text(64), nullable=False),
+    Column("source_type", text(500), nullable=False),
+    Column("source", long_text(), nullable=False),
+    Column("schema", long_text(), nullable=False),
+    Column("profile", long_text(), nullable=False),
+    UniqueConstraint("experiment_id", "name", "digest", name="uq_datasets_of_experiment"),
+)
+
+run_datasets = Table(
+    "run_datasets",
+    metadata,
+    _run_id(),
+    Column(
+        "dataset_id",
+        Integer,
+        ForeignKey("datasets.dataset_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Index("ix_run_datasets_dataset", "dataset_id"),
+)
+
+run_dataset_tags = Table(
+    "run_dataset_tags",
+    metadata,
+    Column("run_id", text(256), primary_key=True),
+    Column("dataset_id", Integer, primary_key=True, autoincrement=False),
+    Column("key", text(255), primary_key=True),
+    Column("value", long_text(), nullable=False),
+    ForeignKeyConstraint(
+        ["run_id", "dataset_id"],
+        ["run_datasets.run_id", "run_datasets.dataset_id"],
+        ondelete="CASCADE",
+    ),
+)
+
+run_model_inputs = Table(
+    "run_model_inputs",
+    metadata,
+    _run_id(),
+    Column("model_id", text(256), primary_key=True),
+)
+
+run_model_outputs = Table(
+    "run_model_outputs",
+    metadata,
+    _run_id(),
+    Column("model_id", text(256), primary_key=True),
+    Column("step", BigInteger, nullable=False),
+)
+
+logged_models = Table(
+    "logged_models",
+    metadata,
+    Column("model_id", text(256), primary_key=True),
+    _experiment_id(),
+    Column("name", text(500), nullable=False),
+    Column("model_type", text(500), nullable=False),
+    Column("source_run_id", text(500), nullable=False),
+    Column("status", text(40), nullable=False),
+    Column("status_message", long_text(), nullable=False),
+    Column("artifact_uri", long_text(), nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+    Column("last_update_time_ms", BigInteger, nullable=False),
+    Column("lifecycle_stage", text(20), nullable=False),
+    Index("ix_logged_models_experiment_creation", "experiment_id", "creation_time_ms"),
+)
+
+logged_model_params = _pairs("logged_model_params", _logged_model_id())
+logged_model_tags = _pairs("logged_model_tags", _logged_model_id())
+
+# Apart from the runs' own: a client logs a point of a run again for a model that the run made.
+logged_model_metrics = _points("logged_model_metrics", _logged_model_id())
 
 registered_models = Table(
     "registered_models",
     metadata,
-    Column("name", String(500), primary_key=True),
-    Column("description", Text, nullable=False),
+    Column("name", text(500), primary_key=True),
+    Column("description", long_text(), nullable=False),
     Column("creation_time_ms", BigInteger, nullable=False),
     Column("last_update_time_ms", BigInteger, nullable=False),
     # Counts up and never down, so that a number is not given twice even after a deletion.
@@ -145,8 +258,8 @@ registered_model_tags = Table(
     "registered_model_tags",
     metadata,
     _model_name(),
-    Column("key", String(250), primary_key=True),
-    Column("value", Text, nullable=False),
+    Column("key", text(250), primary_key=True),
+    Column("value", long_text(), nullable=False),
 )
 
 model_versions = Table(
@@ -156,21 +269,27 @@ model_versions = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("creation_time_ms", BigInteger, nullable=False),
     Column("last_update_time_ms", BigInteger, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("status", String(20), nullable=False),
-    Column("status_message", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
-    Column("run_id", String(256), nullable=False),
-    Column("description", Text, nullable=False),
+    Column("source", long_text(), nullable=False),
+    Column("status", text(20), nullable=False),
+    Column("status_message", long_text(), nullable=False),
+    Column("digest", text(64), nullable=False),
+    Column("run_id", text(256), nullable=False),
+    Column("description", long_text(), nullable=False),
+    Column("stage", text(20), nullable=False),
+    Column("run_link", long_text(), nullable=False),
+    Column("model_id", text(256), nullable=False),
+    Column("user_id", text(500), nullable=False),
+    Index("ix_model_versions_last_update", "last_update_time_ms"),
+    Index("ix_model_versions_run", "run_id"),
 )
 
 model_version_tags = Table(
     "model_version_tags",
     metadata,
-    Column("name", String(500), primary_key=True),
+    Column("name", text(500), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("key", String(250), primary_key=True),
-    Column("value", Text, nullable=False),
+    Column("key", text(250), primary_key=True),
+    Column("value", long_text(), nullable=False),
     _version_key(),
 )
 
@@ -178,7 +297,57 @@ model_aliases = Table(
     "model_aliases",
     metadata,
     _model_name(),
-    Column("alias", String(255), primary_key=True),
+    Column("alias", text(255), primary_key=True),
     Column("version", Integer, nullable=False),
     _version_key(),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", text(100), primary_key=True),
+    Column("password_hash", text(300), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+)
+
+
+def _user_name(*, primary_key: bool = False) -> Column[str]:
+    key = ForeignKey("users.name", ondelete="CASCADE")
+    return Column("user_name", text(100), key, primary_key=primary_key, nullable=False)
+
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", text(32), primary_key=True),
+    _user_name(),
+    Column("secret_hash", text(64), nullable=False),
+    Column("role", Integer, nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Index("ix_tokens_user", "user_name"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _user_name(primary_key=True),
+    Column("resource", text(20), primary_key=True),
+    Column("resource_name", text(500), primary_key=True),
+    Column("role", Integer, nullable=False),
+    Index("ix_grants_resource", "resource", "resource_name"),
+)
+
+# Triggers of the database refuse to change or remove a row.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("actor", text(100), nullable=False),
+    Column("action", text(100), nullable=False),
+    Column("subject", long_text(), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("chain", text(64), nullable=False),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from sparkscore.stores.sql.column_types import long_text, text
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -24,9 +26,9 @@ def _create_experiments() -> None:
     op.create_table(
         "experiments",
         sa.Column("experiment_id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("name", sa.String(500), nullable=False, unique=True),
-        sa.Column("artifact_location", sa.Text, nullable=False),
-        sa.Column("lifecycle_stage", sa.String(20), nullable=False),
+        sa.Column("name", text(500), nullable=False, unique=True),
+        sa.Column("artifact_location", long_text(), nullable=False),
+        sa.Column("lifecycle_stage", text(20), nullable=False),
         sa.Column("creation_time_ms", sa.BigInteger, nullable=False),
         sa.Column("last_update_time_ms", sa.BigInteger, nullable=False),
         sqlite_autoincrement=True,
@@ -46,20 +48,20 @@ def _create_experiments() -> None:
 def _create_runs() -> None:
     op.create_table(
         "runs",
-        sa.Column("run_id", sa.String(256), primary_key=True),
+        sa.Column("run_id", text(256), primary_key=True),
         sa.Column(
             "experiment_id",
             sa.Integer,
             sa.ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
             nullable=False,
         ),
-        sa.Column("run_name", sa.String(500), nullable=False),
-        sa.Column("user_id", sa.String(500), nullable=False),
-        sa.Column("status", sa.String(20), nullable=False),
+        sa.Column("run_name", text(500), nullable=False),
+        sa.Column("user_id", text(500), nullable=False),
+        sa.Column("status", text(20), nullable=False),
         sa.Column("start_time_ms", sa.BigInteger, nullable=False),
         sa.Column("end_time_ms", sa.BigInteger),
-        sa.Column("artifact_uri", sa.Text, nullable=False),
-        sa.Column("lifecycle_stage", sa.String(20), nullable=False),
+        sa.Column("artifact_uri", long_text(), nullable=False),
+        sa.Column("lifecycle_stage", text(20), nullable=False),
     )
     op.create_index("ix_runs_experiment_start", "runs", ["experiment_id", "start_time_ms"])
     op.create_index("ix_runs_start", "runs", ["start_time_ms"])
@@ -71,7 +73,7 @@ def _create_run_data() -> None:
     op.create_table(
         "metrics",
         _run_id(),
-        sa.Column("key", sa.String(250), primary_key=True),
+        sa.Column("key", text(250), primary_key=True),
         sa.Column("step", sa.BigInteger, primary_key=True),
         sa.Column("timestamp_ms", sa.BigInteger, primary_key=True),
         sa.Column("is_nan", sa.Boolean, primary_key=True),
@@ -80,7 +82,7 @@ def _create_run_data() -> None:
     op.create_table(
         "latest_metrics",
         _run_id(),
-        sa.Column("key", sa.String(250), primary_key=True),
+        sa.Column("key", text(250), primary_key=True),
         sa.Column("step", sa.BigInteger, nullable=False),
         sa.Column("timestamp_ms", sa.BigInteger, nullable=False),
         sa.Column("is_nan", sa.Boolean, nullable=False),
@@ -91,8 +93,8 @@ def _create_run_data() -> None:
 def _create_models() -> None:
     op.create_table(
         "registered_models",
-        sa.Column("name", sa.String(500), primary_key=True),
-        sa.Column("description", sa.Text, nullable=False),
+        sa.Column("name", text(500), primary_key=True),
+        sa.Column("description", long_text(), nullable=False),
         sa.Column("creation_time_ms", sa.BigInteger, nullable=False),
         sa.Column("last_update_time_ms", sa.BigInteger, nullable=False),
         sa.Column("last_version", sa.Integer, nullable=False),
@@ -107,16 +109,16 @@ def _create_versions() -> None:
         sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("creation_time_ms", sa.BigInteger, nullable=False),
         sa.Column("last_update_time_ms", sa.BigInteger, nullable=False),
-        sa.Column("source", sa.Text, nullable=False),
-        sa.Column("status", sa.String(20), nullable=False),
-        sa.Column("status_message", sa.Text, nullable=False),
-        sa.Column("digest", sa.String(64), nullable=False),
-        sa.Column("run_id", sa.String(256), nullable=False),
-        sa.Column("description", sa.Text, nullable=False),
+        sa.Column("source", long_text(), nullable=False),
+        sa.Column("status", text(20), nullable=False),
+        sa.Column("status_message", long_text(), nullable=False),
+        sa.Column("digest", text(64), nullable=False),
+        sa.Column("run_id", text(256), nullable=False),
+        sa.Column("description", long_text(), nullable=False),
     )
     op.create_table(
         "model_version_tags",
-        sa.Column("name", sa.String(500), primary_key=True),
+        sa.Column("name", text(500), primary_key=True),
         sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
         *_key_and_value(),
         _version_key(),
@@ -124,7 +126,7 @@ def _create_versions() -> None:
     op.create_table(
         "model_aliases",
         _model_name(),
-        sa.Column("alias", sa.String(255), primary_key=True),
+        sa.Column("alias", text(255), primary_key=True),
         sa.Column("version", sa.Integer, nullable=False),
         _version_key(),
     )
@@ -132,19 +134,19 @@ def _create_versions() -> None:
 
 def _key_and_value() -> tuple[sa.Column[str], sa.Column[str]]:
     return (
-        sa.Column("key", sa.String(250), primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("key", text(250), primary_key=True),
+        sa.Column("value", long_text(), nullable=False),
     )
 
 
 def _run_id() -> sa.Column[str]:
     key = sa.ForeignKey("runs.run_id", ondelete="CASCADE")
-    return sa.Column("run_id", sa.String(256), key, primary_key=True)
+    return sa.Column("run_id", text(256), key, primary_key=True)
 
 
 def _model_name() -> sa.Column[str]:
     key = sa.ForeignKey("registered_models.name", ondelete="CASCADE", onupdate="CASCADE")
-    return sa.Column("name", sa.String(500), key, primary_key=True)
+    return sa.Column("name", text(500), key, primary_key=True)
 
 
 def _version_key() -> sa.ForeignKeyConstraint:

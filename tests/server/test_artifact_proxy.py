@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from sparkscore.names import ModelName, RunId
+from sparkscore.package.manifest import compute_seal
+from sparkscore.server.calls import Served
+from sparkscore.server.settings import ServerSettings
+from sparkscore.server.tracking_app import tracking_app
+from sparkscore.stores.object_files import ObjectArtifactStore
+from tests.server.conftest import Client, client_of, served_in
+
+STORED = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return served_in(tmp_path / "kept")
+
+
+@pytest.fixture
+def client(served: Served) -> Client:
+    return client_of(tracking_app(served))
+
+
+def put(client: Client, path: str, content: bytes = b"bytes") -> httpx.Response:
+    return client.http.put(f"{STORED}/{path}", content=content)
+
+
+def test_a_file_is_put_listed_read_and_deleted(client: Client) -> None:
+    assert put(client, "1/a%20b/x.bin", b"\0" * 3_000_000).status_code == 200
+    files = client.done("GET", STORED, path="1/a b")["files"]
+    assert files == [{"path": "x.bin", "is_dir": False, "file_size": 3_000_000}]
+    assert client.done("GET", STORED)["files"] == [{"path": "1", "is_dir": True}]
+    assert client.http.get(f"{STORED}/1/a%20b/x.bin").content == b"\0" * 3_000_000
+    assert client.call("DELETE", f"{STORED}/1/a%20b").status_code == 200
+    gone = client.http.get(f"{STORED}/1/a%20b/x.bin")
+    assert gone.status_code == 404
+    assert gone.json()["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_an_empty_file_comes_back_empty(client: Client) -> None:
+    put(client, "1/empty", b"")
+    assert client.http.get(f"{STORED}/1/empty").content == b""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "a/%252e%252e/x", "a%00b", "a/..%2fx", "a%5c..%5cx", "a//b"],
+)
+def test_a_path_that_climbs_is_refused_and_touches_nothing(
+    client: Client, path: str, tmp_path: Path
+) -> None:
+    for answer in (
+        put(client, path),
+        client.http.get(f"{STORED}/{path}"),
+        client.call("DELETE", f"{STORED}/{path}"),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["message"].startswith("Invalid")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_root_is_neither_written_nor_deleted(client: Client) -> None:
+    put(client, "1/x")
+    assert client.call("DELETE", f"{STORED}/").status_code == 400
+    assert client.http.get(f"{STORED}/1/x").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["page.html", "image.svg", "doc.xml", "s.js", "a.pdf", "x.xhtml"])
+def test_nothing_that_is_stored_can_run_in_a_browser(client: Client, name: str) -> None:
+    put(client, f"1/{name}", b"<script>alert(1)</script>")
+    headers = client.http.get(f"{STORED}/1/{name}").headers
+    assert headers["content-type"].startswith("text/plain")
+    assert headers["content-disposition"].startswith("attachment")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"].startswith("sandbox")
+
+
+def test_a_name_of_any_letters_is_offered_as_it_is(client: Client) -> None:
+    for name, told in (
+        ("a%20b.txt", 'filename="a b.txt"'),
+        ("%C3%A9%22", "filename*=UTF-8''%C3%A9%22"),
+    ):
+        put(client, f"1/{name}")
+        headers = client.http.get(f"{STORED}/1/{name}").headers
+        assert headers["content-disposition"] == f"attachment; {told}"
+
+
+def test_a_file_that_is_cut_on_its_way_is_never_seen(served: Served, tmp_path: Path) -> None:
+    messages: list[Message] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b"x" * 2_000_000, "more_body": True},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": f"{STORED}/1/x",
+        "query_string": b"",
+        "headers": [],
+    }
+
+    async def asked() -> None:
+        await tracking_app(served)(scope, receive, send)
+
+    asyncio.run(asked())
+    assert sent == []
+    assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == []
+
+
+def test_a_file_over_the_limit_is_refused_and_not_kept(tmp_path: Path) -> None:
+    served = served_in(tmp_path, ServerSettings(max_upload_bytes=10))
+    client = client_of(tracking_app(served))
+    assert put(client, "1/x", b"x" * 10).status_code == 200
+    assert put(client, "1/y", b"x" * 11).status_code == 413
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x"]
+
+
+def test_multipart_and_presigned_are_refused_in_the_words_that_clients_look_for(
+    client: Client,
+) -> None:
+    body = {"path": "x", "num_parts": 2}
+    for step, more in (
+        ("create", {}),
+        ("complete", {"upload_id": "u"}),
+        ("abort", {"upload_id": "u"}),
+    ):
+        url = f"/api/2.0/mlflow-artifacts/mpu/{step}/1/r/artifacts"
+        answer = client.call("POST", url, body | more)
+        assert answer.status_code == 501
+        told = "Multipart upload is not supported for the current artifact repository"
+        assert answer.json()["message"].startswith(told)
+    link = client.call("GET", "/api/2.0/mlflow-artifacts/presigned/1/x")
+    assert link.status_code == 501
+
+
+def new_run(client: Client, location: str | None = None) -> str:
+    body = {"name": f"e-{location}"} | ({"artifact_location": location} if location else {})
+    experiment = client.done("POST", "experiments/create", body)["experiment_id"]
+    run = client.done("POST", "runs/create", {"experiment_id": experiment})["run"]
+    run_id: str = run["info"]["run_id"]
+    return run_id
+
+
+def test_files_of_a_run_are_listed_and_read_by_its_id(served: Served, client: Client) -> None:
+    run_id = new_run(client)
+    upload = f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run_id}&path=d/x.txt"
+    assert client.http.post(upload, content=b"text").json() == {}
+    listed = client.done("GET", "artifacts/list", run_id=run_id, path="d")
+    assert listed["files"] == [{"path": "d/x.txt", "is_dir": False, "file_size": 4}]
+    assert listed["root_uri"] == served.runs.get_run(RunId(run_id)).artifact_uri
+    assert client.done("GET", "artifacts/list", run_id=run_id, path="d/x.txt").get("files") is None
+    assert client.call("GET", "/get-artifact", run_id=run_id, path="d/x.txt").content == b"text"
+
+
+def test_a_location_elsewhere_is_never_opened_by_the_server(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    run_id = new_run(client, (tmp_path / "secret").as_uri())
+    for path, query in (("artifacts/list", {}), ("/get-artifact", {"path": "x"})):
+        answer = client.call("GET", path, run_id=run_id, **query)
+        assert answer.status_code == 400
+        assert "not kept by this server" in answer.json()["message"]
+
+
+def test_a_link_out_of_the_store_is_not_followed(client: Client, tmp_path: Path) -> None:
+    put(client, "1/x")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "kept" / "1" / "link").symlink_to(tmp_path / "secret")
+    assert client.http.get(f"{STORED}/1/link").status_code == 400
+
+
+@pytest.fixture
+def ready_version(client: Client) -> str:
+    """A run's folder `model` that a READY version holds; the path of the folder in the store."""
+    run_id = new_run(client)
+    folder = f"1/{run_id}/artifacts/model"
+    put(client, f"{folder}/MLmodel", b"flavors: {}\n")
+    put(client, f"{folder}/weights.bin", b"w")
+    put(client, f"{folder}/data/more.bin", b"m")
+    client.done("POST", "registered-models/create", {"name": "net"})
+    body = {"name": "net", "source": f"runs:/{run_id}/model", "run_id": run_id}
+    made = client.done("POST", "model-versions/create", body)["model_version"]
+    assert made["status"] == "READY"
+    assert len(made["digest"]) == 64
+    return folder
+
+
+def test_the_digest_of_a_version_is_that_of_its_package(
+    client: Client, ready_version: str, tmp_path: Path
+) -> None:
+    made = client.done("GET", "model-versions/get", name="net", version="1")["model_version"]
+    assert made["digest"] == compute_seal(tmp_path / "kept" / ready_version).digest
+
+
+def test_files_of_a_ready_version_never_change(client: Client, ready_version: str) -> None:
+    for answer in (
+        put(client, f"{ready_version}/weights.bin", b"other"),
+        put(client, f"{ready_version}/new.bin"),
+        client.call("DELETE", f"{STORED}/{ready_version}/weights.bin"),
+        client.call("DELETE", f"{STORED}/{ready_version}"),
+        client.call("DELETE", f"{STORED}/1"),
+    ):
+        assert answer.status_code == 400
+        assert "READY and never changes" in answer.json()["message"]
+    assert client.http.get(f"{STORED}/{ready_version}/weights.bin").content == b"w"
+    assert put(client, f"{ready_version}-other/weights.bin").status_code == 200
+
+
+def test_files_are_free_again_once_the_version_is_deleted(
+    client: Client, served: Served, ready_version: str
+) -> None:
+    served.models.delete_version(ModelName("net"), 1)
+    assert put(client, f"{ready_version}/weights.bin", b"other").status_code == 200
+    assert client.call("DELETE", f"{STORED}/1").status_code == 200
+
+
+@pytest.mark.usefixtures("ready_version")
+def test_a_file_of_a_version_is_read_by_its_number(client: Client) -> None:
+    answer = client.call(
+        "GET", "/model-versions/get-artifact", name="net", version="1", path="weights.bin"
+    )
+    assert answer.content == b"w"
+
+
+def test_a_store_that_has_no_files_of_its_own_is_served_too(tmp_path: Path) -> None:
+    objects = ObjectArtifactStore.at("memory://served")
+    served = served_in(tmp_path)
+    client = client_of(
+        tracking_app(
+            Served(served.runs, served.models, served.logged_models, objects, served.settings)
+        )
+    )
+    assert put(client, "1/x.bin", b"abc" * 1_000_000).status_code == 200
+    assert client.http.get(f"{STORED}/1/x.bin").content == b"abc" * 1_000_000
+    assert client.http.get(f"{STORED}/1").status_code == 404
