@@ -7,7 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sparkscore.errors import RecordNotFoundError, StoreUnavailableError, UsageError
+from sparkscore.errors import (
+    InvalidNameError,
+    RecordNotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from sparkscore.names import ArtifactPath, ModelName, RunId
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.search import All, Any, Comparison, Field, FieldKind, Not, Operator
@@ -188,6 +193,12 @@ def test_server_that_is_away_is_unavailable_and_named_without_secrets(
         RemoteRunStore(away).get_run(RUN)
     assert len(waits) == 2
     assert "p4ss" not in str(caught.value) + repr(access)
+
+
+@pytest.mark.parametrize("uri", ["http://h:port", "http://", "ftp://h", "http://h/?a=b", "h:1"])
+def test_what_is_no_address_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidNameError, match="no address"):
+        RemoteServer(uri, Access())
 
 
 def test_another_kind_of_server_is_told_from_a_tracking_server() -> None:

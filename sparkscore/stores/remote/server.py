@@ -115,7 +115,7 @@ class RemoteServer:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         parts = urlsplit(uri)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        if not _is_address(uri):
             raise InvalidNameError(
                 f"tracking server {shown(_without_password(uri))} is no address such as "
                 "http://HOST:PORT"
@@ -345,6 +345,14 @@ def _auth(access: Access, username: str | None, password: str | None) -> tuple[s
     if access.username:
         return access.username, access.password
     return None if username is None else (username, password or "")
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        url = httpx.URL(uri)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and not url.query
 
 
 def _without_password(uri: str) -> str:
