@@ -34,13 +34,27 @@ from sparkscore.stores.search_pages import (
 )
 
 Record = TypeVar("Record")
+Values = Sequence[Scalar]
+
+# Attributes that records call by another name than searches do.
+_NAMED_OTHERWISE = {
+    "artifact_location": "artifact_uri",
+    "creation_time": "creation_time_ms",
+    "creation_timestamp": "creation_time_ms",
+    "end_time": "end_time_ms",
+    "last_update_time": "last_update_time_ms",
+    "last_updated_timestamp": "last_update_time_ms",
+    "source_path": "source",
+    "start_time": "start_time_ms",
+    "version_number": "version",
+}
 
 
 def page_of(
     records: Iterable[Record],
     query: Query,
     searchable: Searchable,
-    values: Callable[[Record, Order], Sequence[Scalar]],
+    values: Callable[[Record, Order], Values],
     scope: object = None,
 ) -> Page[Record]:
     """The page of a search.
@@ -76,13 +90,16 @@ def page_of(
     return Page(items, token_of(searchable, query, scope, last))
 
 
-def run_values(run: Run, order: Order) -> Sequence[Scalar]:
+def plain_values(record: Experiment | RegisteredModel | ModelVersion, order: Order) -> Values:
+    """What a record that has attributes and tags has of a field."""
+    if order.field.kind is FieldKind.TAG:
+        return _one(record.tags.get(order.field.key))
+    return _attribute(record, order.field.key)
+
+
+def run_values(run: Run, order: Order) -> Values:
     """What a run has of a field."""
     field = order.field
-    if field.kind is FieldKind.PARAM:
-        return _one(run.params.get(field.key))
-    if field.kind is FieldKind.TAG:
-        return _one(run.tags.get(field.key))
     if field.kind is FieldKind.METRIC:
         metric = run.metrics.get(field.key)
         return () if metric is None else (metric.value,)
@@ -91,94 +108,39 @@ def run_values(run: Run, order: Order) -> Sequence[Scalar]:
             tags = [it.tags.get(rules.CONTEXT_TAG) for it in run.datasets]
             return [tag for tag in tags if tag is not None]
         return [str(getattr(it.dataset, field.key)) for it in run.datasets]
-    attributes: dict[str, Scalar | None] = {
-        "run_id": run.run_id,
-        "run_name": run.run_name,
-        "status": run.status.value,
-        "user_id": run.user_id,
-        "artifact_uri": run.artifact_uri,
-        "start_time": run.start_time_ms,
-        "end_time": run.end_time_ms,
-    }
-    return _one(attributes[field.key])
-
-
-def experiment_values(experiment: Experiment, order: Order) -> Sequence[Scalar]:
-    """What an experiment has of a field."""
-    field = order.field
-    if field.kind is FieldKind.TAG:
-        return _one(experiment.tags.get(field.key))
-    attributes: dict[str, Scalar] = {
-        "name": experiment.name,
-        "experiment_id": experiment.experiment_id,
-        "creation_time": experiment.creation_time_ms,
-        "last_update_time": experiment.last_update_time_ms,
-    }
-    return _one(attributes[field.key])
-
-
-def model_values(model: RegisteredModel, order: Order) -> Sequence[Scalar]:
-    """What a registered model has of a field."""
-    field = order.field
-    if field.kind is FieldKind.TAG:
-        return _one(model.tags.get(field.key))
-    attributes: dict[str, Scalar] = {
-        "name": model.name,
-        "creation_timestamp": model.creation_time_ms,
-        "last_updated_timestamp": model.last_update_time_ms,
-    }
-    return _one(attributes[field.key])
-
-
-def version_values(version: ModelVersion, order: Order) -> Sequence[Scalar]:
-    """What a model version has of a field."""
-    field = order.field
-    if field.kind is FieldKind.TAG:
-        return _one(version.tags.get(field.key))
-    attributes: dict[str, Scalar] = {
-        "name": version.name,
-        "run_id": version.run_id,
-        "source_path": version.source,
-        "version_number": version.version,
-        "creation_timestamp": version.creation_time_ms,
-        "last_updated_timestamp": version.last_update_time_ms,
-    }
-    return _one(attributes[field.key])
+    return _of_pairs(run, order)
 
 
 def logged_model_values(
     datasets: Sequence[tuple[str, str]],
-) -> Callable[[LoggedModel, Order], Sequence[Scalar]]:
+) -> Callable[[LoggedModel, Order], Values]:
     """What a logged model has of a field, its metrics being those of these datasets, if any."""
 
-    def values(model: LoggedModel, order: Order) -> Sequence[Scalar]:
-        field = order.field
-        if field.kind is FieldKind.PARAM:
-            return _one(model.params.get(field.key))
-        if field.kind is FieldKind.TAG:
-            return _one(model.tags.get(field.key))
-        if field.kind is FieldKind.METRIC:
-            wanted = datasets if order.dataset is None else (order.dataset,)
-            points = (it for it in model.metrics if it.key == field.key)
-            measured = [it for it in points if not wanted or any(_is_on(it, on) for on in wanted)]
-            return [it.value for it in sorted(measured, key=rules.metric_order)]
-        attributes: dict[str, Scalar] = {
-            "name": model.name,
-            "model_id": model.model_id,
-            "experiment_id": model.experiment_id,
-            "model_type": model.model_type,
-            "status": model.status.value,
-            "source_run_id": model.source_run_id,
-            "artifact_location": model.artifact_uri,
-            "creation_timestamp": model.creation_time_ms,
-            "last_updated_timestamp": model.last_update_time_ms,
-        }
-        return _one(attributes[field.key])
+    def values(model: LoggedModel, order: Order) -> Values:
+        if order.field.kind is not FieldKind.METRIC:
+            return _of_pairs(model, order)
+        wanted = datasets if order.dataset is None else (order.dataset,)
+        points = (it for it in model.metrics if it.key == order.field.key)
+        measured = [it for it in points if not wanted or any(_is_on(it, on) for on in wanted)]
+        return [it.value for it in sorted(measured, key=rules.metric_order)]
 
     return values
 
 
-def _one(value: Scalar | None) -> Sequence[Scalar]:
+def _of_pairs(record: Run | LoggedModel, order: Order) -> Values:
+    if order.field.kind is FieldKind.PARAM:
+        return _one(record.params.get(order.field.key))
+    if order.field.kind is FieldKind.TAG:
+        return _one(record.tags.get(order.field.key))
+    return _attribute(record, order.field.key)
+
+
+def _attribute(record: object, name: str) -> Values:
+    value: Scalar | None = getattr(record, _NAMED_OTHERWISE.get(name, name))
+    return _one(value)
+
+
+def _one(value: Scalar | None) -> Values:
     return () if value is None else (value,)
 
 
@@ -187,9 +149,7 @@ def _is_on(metric: Metric, dataset: tuple[str, str]) -> bool:
     return metric.dataset_name == name and digest in ("", metric.dataset_digest)
 
 
-def _fits(
-    where: Condition, record: Record, values: Callable[[Record, Order], Sequence[Scalar]]
-) -> bool:
+def _fits(where: Condition, record: Record, values: Callable[[Record, Order], Values]) -> bool:
     if isinstance(where, All):
         return all(_fits(part, record, values) for part in where.parts)
     if isinstance(where, Any):
@@ -234,7 +194,7 @@ def _pattern(text: str, *, ignore_case: bool) -> re.Pattern[str]:
     return re.compile("".join(parts), flags)
 
 
-def _sort_key(values: Sequence[Scalar], order: Order, searchable: Searchable) -> SortKey:
+def _sort_key(values: Values, order: Order, searchable: Searchable) -> SortKey:
     if not values:
         return SortKey(Rank.MISSING, None)
     value = values[-1]

@@ -10,7 +10,7 @@ from sparkscore.records import Experiment, LifecycleStage
 from sparkscore.search import EXPERIMENTS, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
-from sparkscore.stores.matching import experiment_values, page_of
+from sparkscore.stores.matching import page_of, plain_values
 from sparkscore.stores.memory.state import MemoryState
 
 
@@ -78,7 +78,7 @@ class MemoryExperiments:
         with self._lock:
             known = list(self._state.experiments.values())
         in_view = [item for item in known if rules.is_in_view(item.lifecycle_stage, query.view)]
-        return page_of(in_view, query, EXPERIMENTS, experiment_values)
+        return page_of(in_view, query, EXPERIMENTS, plain_values)
 
     def rename_experiment(self, experiment_id: str, name: ExperimentName) -> None:
         """See RunStore."""

@@ -11,7 +11,7 @@ from sparkscore.records import ModelVersion, RegisteredModel, Stage, VersionStat
 from sparkscore.search import MODEL_VERSIONS, REGISTERED_MODELS, Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock, system_clock
-from sparkscore.stores.matching import model_values, page_of, version_values
+from sparkscore.stores.matching import page_of, plain_values
 
 
 class MemoryModelStore:
@@ -55,7 +55,7 @@ class MemoryModelStore:
     def search_models(self, query: Query) -> Page[RegisteredModel]:
         """See ModelStore."""
         with self._lock:
-            return page_of(list(self._models.values()), query, REGISTERED_MODELS, model_values)
+            return page_of(list(self._models.values()), query, REGISTERED_MODELS, plain_values)
 
     def rename_model(self, name: ModelName, new_name: ModelName) -> RegisteredModel:
         """See ModelStore."""
@@ -180,7 +180,7 @@ class MemoryModelStore:
         """See ModelStore."""
         with self._lock:
             known = [it for name in self._models for it in self.list_versions(ModelName(name))]
-        return page_of(known, query, MODEL_VERSIONS, version_values)
+        return page_of(known, query, MODEL_VERSIONS, plain_values)
 
     def describe_version(self, name: ModelName, version: int, description: str) -> ModelVersion:
         """See ModelStore."""
