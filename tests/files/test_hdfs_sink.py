@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-import deltalake
 import pyarrow as pa
 import pytest
 
@@ -24,153 +17,28 @@ from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.reading import TableReading, read_piece
-from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import ScoringPlan, score_schema
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
-
-
-def in_hdfs(one: Attempt, above: StorePath) -> Attempt:
-    """The attempt with a folder of HDFS as its target, in the place of a local one."""
-    if one.request.target.startswith("hdfs:"):
-        return one
-    return replace(one, request=replace(one.request, target=f"{above}{one.request.target}"))
-
-
-def sink_of(one: Attempt, above: StorePath) -> FilesSink:
-    return FilesSink(one.request.target, store=above.store)
-
-
-def at(root: StorePath, *rows: tuple[int, int, float], **asked: object) -> Attempt:
-    one = attempt(Path("unused"), *rows, **asked)  # type: ignore[arg-type]  # handed on
-    return replace(one, request=replace(one.request, target=str(root)))
-
-
-def names(root: StorePath) -> set[str]:
-    return {path.name for path in root.rglob("*.parquet")}
-
-
-def table(root: StorePath) -> deltalake.DeltaTable:
-    return deltalake.DeltaTable(str(root), storage_options=root.store.delta_options)
-
-
-def committed(root: StorePath) -> set[str]:
-    return {uri.rpartition("/")[2] for uri in table(root).file_uris()}
-
-
-def ids(root: StorePath) -> list[int]:
-    return sorted(table(root).to_pyarrow_table()["id"].to_pylist())
-
-
-def put(path: StorePath, content: bytes) -> None:
-    with path.store.open_output(path.path) as file:
-        file.write(content)
-
-
-class TestFilesSinkInHdfs(SinkContract):
-    """Targets are local paths to the contract, and folders of HDFS to the sink."""
-
-    @pytest.fixture(autouse=True)
-    def _bench(self, hdfs_folder: StorePath) -> None:
-        self.above = hdfs_folder
-
-    def write(self, attempt: Attempt) -> Commit:
-        one = in_hdfs(attempt, self.above)
-        return write_files(one, sink_of(one, self.above))
-
-    def find(self, attempt: Attempt) -> Commit | None:
-        one = in_hdfs(attempt, self.above)
-        return sink_of(one, self.above).find(one.plan.identity)
-
-    def check(self, attempt: Attempt) -> None:
-        one = in_hdfs(attempt, self.above)
-        sink_of(one, self.above).check(one.plan, score_schema(one.plan))
-
-    def read(self, target: Path) -> pa.Table:
-        return table(self._root(target)).to_pyarrow_table()
-
-    def n_commits(self, target: Path) -> int:
-        return len(list((self._root(target) / "_delta_log").glob("*.json")))
-
-    def files(self, target: Path) -> list[str]:
-        root = self._root(target)
-        at_root = [root] if root.is_file() else []
-        return [path.name for path in (*at_root, *root.rglob("*"))]
-
-    def put(self, path: Path) -> None:
-        put(self._root(path), b"mine")
-
-    def _root(self, path: Path) -> StorePath:
-        return StorePath(self.above.store, f"{self.above.path}{path}")
-
-
-class _RivalledSink(FilesSink):
-    """Another writer commits between the last look at the log and the first try to commit."""
-
-    def _commit(
-        self,
-        table: deltalake.DeltaTable | None,
-        scores: WrittenScores,
-        plan: ScoringPlan,
-        metadata: str,
-    ) -> None:
-        assert isinstance(self.root, StorePath)
-        version = 0 if table is None else table.version() + 1
-        rival = self.root / "_delta_log" / f"{version:020}.json"
-        if version == 1:
-            put(rival, b'{"txn": {"appId": "rival", "version": 1}}\n')
-        super()._commit(table, scores, plan, metadata)
-
-
-def test_commit_that_another_writer_is_faster_with_is_put_on_top_of_it(
-    hdfs_folder: StorePath,
-) -> None:
-    root = hdfs_folder
-    write_files(at(root, (0, 1, 0.0)), sink_of(at(root), root))
-    sink = _RivalledSink(str(root), store=root.store)
-    assert write_files(at(root, (1, 1, 0.5), run_key="next"), sink).version == 2
-    assert "rival" in (root / "_delta_log" / f"{1:020}.json").read_text()
-    assert ids(root) == [0, 1]
-
-
-_KILLED = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from sparkscore.files.hdfs_settings import hdfs_store
 from sparkscore.files.sink import FilesSink
-from sparkscore.files.writing import ScoreWriter, file_prefix
-from sparkscore.testing.sink_contract import attempt
-
-one = attempt(Path("unused"), *((i, 1, i / 3) for i in range(50_000)))
-sink = FilesSink(sys.argv[1], store=hdfs_store(sys.argv[1], lambda name: ""))
-for index in range(2):
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix("e" * 32, index, 0))
-    for batch in one.scores.to_batches():
-        writer.write(batch)
-    if index == 0:
-        writer.finish()
-    else:
-        writer._open[()]._flush()  # Rows of a file that is never closed.
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+from sparkscore.scoring.plan import score_schema
+from sparkscore.testing.sink_contract import write_files
+from sparkscore.testing.store_sink_contract import (
+    StoreSinkContract,
+    at,
+    ids,
+    names,
+    put,
+    sink_of,
+)
 
 
-def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
-    hdfs_folder: StorePath,
-) -> None:
-    root = hdfs_folder
-    write_files(at(root, (1, 1, 0.5)), sink_of(at(root), root))
-    before = names(root)
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    assert committed(root) == before
-    found = leftovers(root)
-    assert sorted(left.path.name[:10] for left in found) == ["part-00000", "part-00001"]
-    assert ids(root) == [1]
-    remove_leftovers(found)
-    remove_leftovers(found)  # What is gone already is no error.
-    assert names(root) == before
+class TestFilesSinkInHdfs(StoreSinkContract):
+    opening = (
+        "from sparkscore.files.hdfs_settings import hdfs_store",
+        "hdfs_store(sys.argv[1], lambda name: '')",
+    )
+
+    @pytest.fixture
+    def store_folder(self, hdfs_folder: StorePath) -> StorePath:
+        return hdfs_folder
 
 
 def test_draft_of_a_commit_that_lost_its_race_is_a_leftover(hdfs_folder: StorePath) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import deltalake
-import pyarrow as pa
 import pytest
 
 from sparkscore.errors import (
@@ -25,91 +20,33 @@ from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink
 from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import score_schema
 from sparkscore.testing.s3_server import S3Server
-from sparkscore.testing.sink_contract import (
-    Attempt,
-    SinkContract,
-    attempt,
-    write_files,
-    written_files,
+from sparkscore.testing.sink_contract import Attempt, write_files, written_files
+from sparkscore.testing.store_sink_contract import (
+    StoreSinkContract,
+    at,
+    committed,
+    names,
+    put,
+    sink_of,
+    table,
 )
 
 
-def in_store(one: Attempt, bucket: StorePath) -> Attempt:
-    """The attempt with a folder of the bucket as its target, in the place of a local one."""
-    if one.request.target.startswith("s3"):
-        return one
-    target = f"s3a://{bucket.path}{one.request.target}"
-    return replace(one, request=replace(one.request, target=target))
+class TestFilesSinkInS3(StoreSinkContract):
+    opening = (
+        "from sparkscore.files.s3_settings import s3_store",
+        "s3_store(sys.argv[1], {}, os.environ)",
+    )
 
-
-def sink_of(one: Attempt, bucket: StorePath) -> FilesSink:
-    return FilesSink(one.request.target, store=bucket.store)
-
-
-def names(root: StorePath) -> set[str]:
-    return {path.name for path in root.rglob("*.parquet")}
-
-
-def table(root: StorePath) -> deltalake.DeltaTable:
-    return deltalake.DeltaTable(str(root), storage_options=root.store.delta_options)
-
-
-def committed(root: StorePath) -> set[str]:
-    return {uri.rpartition("/")[2] for uri in table(root).file_uris()}
-
-
-class TestFilesSinkInStore(SinkContract):
-    """Targets are local paths to the contract, and folders of a bucket to the sink."""
-
-    @pytest.fixture(autouse=True)
-    def _bench(self, bucket: StorePath) -> None:
-        self.bucket = bucket
-
-    def write(self, attempt: Attempt) -> Commit:
-        one = in_store(attempt, self.bucket)
-        return write_files(one, sink_of(one, self.bucket))
-
-    def find(self, attempt: Attempt) -> Commit | None:
-        one = in_store(attempt, self.bucket)
-        return sink_of(one, self.bucket).find(one.plan.identity)
-
-    def check(self, attempt: Attempt) -> None:
-        one = in_store(attempt, self.bucket)
-        sink_of(one, self.bucket).check(one.plan, score_schema(one.plan))
-
-    def read(self, target: Path) -> pa.Table:
-        return table(self._root(target)).to_pyarrow_table()
-
-    def n_commits(self, target: Path) -> int:
-        return len(list((self._root(target) / "_delta_log").glob("*.json")))
-
-    def files(self, target: Path) -> list[str]:
-        root = self._root(target)
-        at_root = [root] if root.is_file() else []
-        return [path.name for path in (*at_root, *root.rglob("*"))]
-
-    def put(self, path: Path) -> None:
-        put(self._root(path), b"mine")
-
-    def _root(self, path: Path) -> StorePath:
-        return StorePath(self.bucket.store, f"{self.bucket.path}{path}")
-
-
-def put(path: StorePath, content: bytes) -> None:
-    with path.store.open_output(path.path) as file:
-        file.write(content)
+    @pytest.fixture
+    def store_folder(self, bucket: StorePath) -> StorePath:
+        return bucket
 
 
 @pytest.fixture
 def root(bucket: StorePath) -> StorePath:
     return bucket / "scores of a night"
-
-
-def at(root: StorePath, *rows: tuple[int, int, float], **asked: object) -> Attempt:
-    one = attempt(Path("unused"), *rows, **asked)  # type: ignore[arg-type]  # handed on
-    return replace(one, request=replace(one.request, target=str(root)))
 
 
 def test_files_of_an_attempt_that_lost_are_removed(root: StorePath) -> None:
@@ -295,61 +232,3 @@ def test_what_a_killed_job_left_is_listed_and_removed(root: StorePath) -> None:
     assert leftovers(root) == []
     assert before | {"of-somebody-else.parquet"} < names(root)
     assert table(root).to_pyarrow_table().num_rows == 3
-
-
-_KILLED = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from sparkscore.files.s3_settings import s3_store
-from sparkscore.files.sink import FilesSink
-from sparkscore.files.writing import ScoreWriter, file_prefix
-from sparkscore.testing.sink_contract import attempt
-
-one = attempt(Path("unused"), *((i, 1, i / 3) for i in range(50_000)))
-sink = FilesSink(sys.argv[1], store=s3_store(sys.argv[1], {}, os.environ))
-for index in range(2):
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix("e" * 32, index, 0))
-    for batch in one.scores.to_batches():
-        writer.write(batch)
-    if index == 0:
-        writer.finish()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
-    root: StorePath,
-) -> None:
-    sink = sink_of(at(root), root)
-    write_files(at(root, (1, 1, 0.5)), sink)
-    before = names(root)
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    assert committed(root) == before
-    (left,) = leftovers(root)
-    assert left.path.name.startswith(f"part-00000-{'e' * 32}")
-    assert names(root) - before == {left.path.name}
-    remove_leftovers([left])
-    assert names(root) == before
-
-
-@pytest.mark.parametrize("has_checkpoint", [False, True])
-def test_file_of_an_earlier_version_is_no_leftover(root: StorePath, has_checkpoint: bool) -> None:
-    sink = sink_of(at(root), root)
-    write_files(at(root, (1, 1, 0.5)), sink)
-    write_files(at(root, (2, 1, 0.5), run_key="next", replace_where="day = 1"), sink)
-    if has_checkpoint:
-        table(root).create_checkpoint()
-        (root / "_delta_log" / f"{0:020}.json").unlink()
-    assert len(names(root) - committed(root)) >= 1
-    assert leftovers(root) == []
-
-
-def test_folder_marker_is_no_file(root: StorePath, s3_server: S3Server) -> None:
-    """Arrow and Hadoop leave an empty object in the place of a folder that became empty."""
-    one = at(root, (1, 1, 0.5))
-    s3_server.store.filesystem.create_dir(f"{root.path}/day=1")
-    assert root.is_dir()
-    sink_of(one, root).check(one.plan, score_schema(one.plan))
-    assert write_files(one, sink_of(one, root)).version == 0
