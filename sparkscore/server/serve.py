@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import gc
+import multiprocessing
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
+from multiprocessing.process import BaseProcess
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -92,7 +95,16 @@ def _opened(open_app: OpenApp) -> ASGIApp:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
     return app
+
+
+def _stop_after(parent: BaseProcess) -> None:
+    """Stop this worker when its parent is gone: killed, it can tell nobody."""
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _serve_by_workers(config: uvicorn.Config, bound: socket.socket) -> None:

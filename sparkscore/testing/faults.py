@@ -16,11 +16,19 @@ class Fault:
     Attributes:
         is_down: Every call fails.
         calls_left: The store goes down by itself after so many calls; None: it does not.
+        error: What a call that fails raises; None: StoreUnavailableError.
     """
 
-    def __init__(self, *, is_down: bool = False, calls_left: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        is_down: bool = False,
+        calls_left: int | None = None,
+        error: Exception | None = None,
+    ) -> None:
         self.is_down = is_down
         self.calls_left = calls_left
+        self.error = error
 
     def check(self) -> None:
         """Count a call, or fail it.
@@ -31,7 +39,7 @@ class Fault:
         if self.calls_left == 0:
             self.is_down = True
         if self.is_down:
-            raise StoreUnavailableError("the store is down, as the test wants it")
+            raise self.error or StoreUnavailableError("the store is down, as the test wants it")
         if self.calls_left is not None:
             self.calls_left -= 1
 

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparkscore.errors import StoreSchemaError
-from sparkscore.records import Experiment
 from sparkscore.server.calls import Call, Outcome, RefusedError
 from sparkscore.server.tracking_app import tracking_app
-from sparkscore.stores.memory import MemoryRunStore
 from sparkscore.testing.faults import Fault, failing
 from sparkscore.wire import statuses
 from tests.server.conftest import Client, client_of, served_in
@@ -41,20 +39,9 @@ def test_files_whose_store_is_away_are_told_as_that(tmp_path: Path) -> None:
     assert client.http.get(f"{STORED}/1/x").content == b"x"
 
 
-class BrokenStore(MemoryRunStore):
-    """A RunStore whose `get_experiment` raises what the test wants."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__("mlflow-artifacts:")
-        self._error = error
-
-    def get_experiment(self, experiment_id: str) -> Experiment:  # noqa: ARG002 - the seam's
-        raise self._error
-
-
 def asked(folder: Path, error: Exception) -> tuple[int, str]:
-    broken = replace(served_in(folder), runs=BrokenStore(error))
-    client = client_of(tracking_app(broken))
+    served, fault = served_in(folder), Fault(is_down=True, error=error)
+    client = client_of(tracking_app(replace(served, runs=failing(served.runs, fault))))
     answer = client.call("GET", "experiments/get", experiment_id="0")
     return answer.status_code, answer.text
 

@@ -195,6 +195,25 @@ def test_a_database_that_was_replaced_is_read_at_once(file: Path) -> None:
     assert stores.runs.find_experiment(ExperimentName("new")) is not None
 
 
+def test_a_read_only_database_is_read_and_heals(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use(file)
+    stores = open_sql(f"sqlite:///{file}", "file:///a", ticking_clock())
+    connect = sqlite3.connect
+
+    def read_only(url: str, **options: object) -> sqlite3.Connection:
+        # As SQLite does it by itself where the file may not be written.
+        return connect(url.replace("mode=rw", "mode=ro"), **options)  # type: ignore[call-overload, no-any-return]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", read_only)
+        assert len(stores.runs.list_experiments()) == 1
+        with pytest.raises(StoreUnavailableError, match=r"readonly.*are writable"):
+            stores.runs.create_experiment(ExperimentName("flights"))
+    assert stores.runs.create_experiment(ExperimentName("flights")).experiment_id == "1"
+
+
 def test_a_full_database_is_unavailable_and_heals(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,8 +231,7 @@ def test_a_full_database_is_unavailable_and_heals(
         patch.setattr(sqlite3, "connect", small)
         with pytest.raises(StoreUnavailableError, match="full"):
             _fill(stores)
-        n_kept = len(stores.runs.list_experiments())
-    stores.close()
+    n_kept = len(stores.runs.list_experiments())
     stores.runs.create_experiment(ExperimentName("flights"))
     assert len(stores.runs.list_experiments()) == n_kept + 1
 

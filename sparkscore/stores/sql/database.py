@@ -190,8 +190,10 @@ class Database:
             raise
         except DBAPIError as exc:
             # What comes back after a failure may be another database: its schema is asked again.
+            # And a connection that was opened while a file was read-only stays so for good.
             if self._state is not None:
                 self._state.is_current = False
+                self.close()
             raise self._backend.explained(exc) from exc
         except PoolTimeoutError as exc:
             raise StoreUnavailableError(

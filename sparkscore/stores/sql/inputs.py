@@ -84,28 +84,22 @@ def uses_of_datasets(
         tag.c.dataset_id == run_datasets.c.dataset_id,
         tag.c.key == rules.CONTEXT_TAG,
     )
+    context = func.coalesce(tag.c.value, "").label("context")
     query = (
-        select(datasets, tag.c.value.label("context"))
+        select(datasets, context)
         .join(run_datasets, run_datasets.c.dataset_id == datasets.c.dataset_id)
         .join(runs, runs.c.run_id == run_datasets.c.run_id)
         .outerjoin(tag, is_context)
         .where(datasets.c.experiment_id.in_(experiment_ids))
         .where(runs.c.lifecycle_stage == LifecycleStage.ACTIVE)
-        .order_by(
-            datasets.c.experiment_id,
-            datasets.c.name,
-            datasets.c.digest,
-            func.coalesce(tag.c.value, ""),
-        )
+        .order_by(datasets.c.experiment_id, datasets.c.name, datasets.c.digest, context)
         .distinct()
         .limit(limit)
     )
     return [
         (
             str(row.experiment_id),
-            DatasetInput(
-                _dataset(row), {} if row.context is None else {rules.CONTEXT_TAG: row.context}
-            ),
+            DatasetInput(_dataset(row), {rules.CONTEXT_TAG: row.context} if row.context else {}),
         )
         for row in connection.execute(query)
     ]
