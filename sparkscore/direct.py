@@ -126,7 +126,7 @@ def load_model(
         >>> model = sparkscore.load_model("models:/flight-delay@champion")
         >>> model.predict({"dep_delay": [0.0, 60.0], "distance": [200.0, 2500.0]})
     """
-    opened = workspace or Workspace.open()
+    opened = workspace or default_workspace()
     facts = opened.model(model)
     policy = replace(opened.trust, allow_code=True) if trust else opened.trust
     predictor = load_predictor(open_package(facts.folder), policy, opened.tree_runtime)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sparkscore.conf import JobSettings, Resolved, Settings, load_job, load_settings
-from sparkscore.conf.settings import masked
+from sparkscore.conf.settings import ArtifactSettings, masked
 from sparkscore.errors import (
     ConfigError,
     EngineUnfitError,
@@ -117,9 +117,10 @@ class Workspace:
             ConfigError: artifacts.uri is of a kind that is not supported.
             MissingExtraError: The library that opens it is not installed.
         """
-        key = "artifacts.uri"
-        is_kept_by_server = self.resolved.origins[key] == "default" and self._remote is not None
-        uri = _SERVER_ROOT if is_kept_by_server else self.settings.artifacts.uri
+        key, uri = "artifacts.uri", self.settings.artifacts.uri
+        # By its value: a project's base.yaml names the default too, beside the default database.
+        if uri == ArtifactSettings().uri and self._remote is not None:
+            uri = _SERVER_ROOT
         try:
             return self.artifacts_at(uri)
         except InvalidNameError as exc:

@@ -62,6 +62,9 @@ def test_files_of_a_server_are_kept_by_it_unless_another_place_is_named(folder: 
     workspace = Workspace.open(overrides=server)
     assert workspace.artifacts.root_uri == "mlflow-artifacts:"
     assert workspace.keeps_models_in_runs
+    (folder / "conf").mkdir()
+    (folder / "conf" / "base.yaml").write_text("artifacts: {uri: ./sparkscore-artifacts}\n")
+    assert Workspace.open(overrides=server).keeps_models_in_runs
     named = Workspace.open(overrides=server | {"artifacts.uri": "here"})
     assert named.artifacts.root_uri == (folder / "here").as_uri()
     assert not named.keeps_models_in_runs

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -16,7 +15,7 @@ from sparkscore.names import ModelName
 from sparkscore.provenance import run_origin
 from sparkscore.stores.rules import MAX_PARAM_CHARS
 from sparkscore.tracking import ActiveRun
-from sparkscore.workspace import Workspace
+from sparkscore.workspace import Workspace, default_workspace
 
 if TYPE_CHECKING:
     from sparkscore.autologging.boosting import Steps
@@ -38,10 +37,10 @@ class AutologOptions:
     silent: bool = False
     given: Workspace | None = None
 
-    @cached_property
+    @property
     def workspace(self) -> Workspace:
-        """The workspace that was given, else the one that settings name, opened once."""
-        return self.given or Workspace.open()
+        """The workspace that was given, else the one that settings name now."""
+        return self.given or default_workspace()
 
 
 class Recorder(Protocol):

@@ -13,8 +13,8 @@ from sparkscore.wire.statuses import Fault
 
 # Clients look for these very words, and then send a large file in one piece.
 _NO_MULTIPART = (
-    "Multipart upload is not supported by this server: send the file in one piece, which is "
-    "streamed to its place whatever its size"
+    "Multipart upload is not supported for the current artifact repository: send the file in one "
+    "piece, which is streamed to its place whatever its size"
 )
 _NO_LINKS = (
     "Presigned URLs are not supported by this server: ask it for the file itself, which is "

@@ -1,5 +1,7 @@
 """Rules that every store keeps, whatever it keeps records in: limits, immutability, order.
 
+Some messages begin with words of MLflow's own, which its users and their scripts look for.
+
 The limits are MLflow's. A value over its limit is refused, not cut: a record that was shortened
 silently is a wrong record.
 """
@@ -273,8 +275,9 @@ def check_params_kept(owner: str, known: Mapping[str, str], new: Mapping[str, st
     for key, value in new.items():
         if known.get(key, value) != value:
             raise InvalidStateError(
-                f"param {key!r} is already {shown(known[key])} in {owner} and cannot become "
-                f"{shown(value)}: params never change; start a new one, or set a tag"
+                f"Changing param values is not allowed: param {key!r} is already "
+                f"{shown(known[key])} in {owner} and cannot become {shown(value)}; start a new "
+                "one, or set a tag"
             )
 
 
@@ -289,7 +292,8 @@ def check_active(record: Experiment | Run) -> None:
     if isinstance(record, Run):
         raise deleted_run(record.run_id)
     raise InvalidStateError(
-        f"experiment {record.name!r} is deleted and takes no writes: restore it or choose another"
+        f"experiment {record.name!r} must be in the 'active' state, but is deleted: restore it or "
+        "choose another"
     )
 
 
@@ -482,7 +486,7 @@ def no_tag(owner: str, key: str, known: Iterable[str]) -> RecordNotFoundError:
     """The error for an unknown tag of `owner`, which is as messages call it."""
     keys = sorted(known)
     return RecordNotFoundError(
-        f"{owner} has no tag {shown(key)}{nearest(key, keys)}; it has {listed(keys)}"
+        f"No tag with name {shown(key)} in {owner}{nearest(key, keys)}; it has {listed(keys)}"
     )
 
 
@@ -504,7 +508,8 @@ def no_logged_model(model_id: str) -> RecordNotFoundError:
 def deleted_run(run_id: str) -> InvalidStateError:
     """The error for a write to a deleted run."""
     return InvalidStateError(
-        f"run {run_id!r} is deleted and takes no writes: restore it or choose another"
+        f"run {run_id!r} must be in the 'active' state, but is deleted: restore it, or choose "
+        "another"
     )
 
 

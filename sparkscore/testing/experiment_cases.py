@@ -101,7 +101,7 @@ class ExperimentCases:
         store.delete_experiment_tag(created.experiment_id, "a")
         tags = store.get_experiment(created.experiment_id).tags
         assert tags == {"b": "2", "c": "x" * 20_000}
-        with pytest.raises(RecordNotFoundError, match="no tag 'a'"):
+        with pytest.raises(RecordNotFoundError, match="No tag with name 'a'"):
             store.delete_experiment_tag(created.experiment_id, "a")
         with pytest.raises(InvalidNameError):
             store.set_experiment_tags(created.experiment_id, {"": "1"})

@@ -107,7 +107,7 @@ class LoggedModelStoreContract:
         store.set_logged_model_tags("m-1", {"b": "2"})
         store.delete_logged_model_tag("m-1", "a")
         assert store.get_logged_model("m-1").tags == {"b": "2"}
-        with pytest.raises(RecordNotFoundError, match="no tag 'a'"):
+        with pytest.raises(RecordNotFoundError, match="No tag with name 'a'"):
             store.delete_logged_model_tag("m-1", "a")
 
     def test_params_are_added_and_never_change(self, store: LoggedModelStore) -> None:

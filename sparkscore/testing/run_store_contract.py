@@ -146,7 +146,7 @@ class RunStoreContract(ExperimentCases, RunDataCases):
         run_id = RunId(new_run(store, tags={"a": "1", "b": "1"}).run_id)
         store.delete_run_tag(run_id, "a")
         assert store.get_run(run_id).tags == {"b": "1"}
-        with pytest.raises(RecordNotFoundError, match="no tag 'a'"):
+        with pytest.raises(RecordNotFoundError, match="No tag with name 'a'"):
             store.delete_run_tag(run_id, "a")
 
     def test_a_deleted_run_is_restored_as_it_was(self, store: RunStore) -> None:

@@ -240,14 +240,17 @@ def _real(value: object, _: Member, path: str) -> float:
 
 
 def _as_real(value: object) -> float | None:
-    if isinstance(value, str):
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
         return float(value) if _NUMBER.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    exact = int(value) if isinstance(value, str) else value
     try:
-        return (
-            float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-        )
+        number = float(exact)
     except OverflowError:
         return None
+    # A whole number that would become another one, such as 2**53 + 1, is refused by name.
+    return number if number == exact or isinstance(exact, float) else None
 
 
 def _name(value: object, member: Member, path: str) -> str:

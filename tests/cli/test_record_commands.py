@@ -52,7 +52,10 @@ def test_experiments_live_from_create_to_restore(run: Run) -> None:
     assert (shown["name"], shown["stage"], shown["tags"]) == ("night", "active", {"team": "ops"})
     assert run("experiments", "rename", "night", "day").exit_code == 0
     assert run("experiments", "delete", "day").exit_code == 0
-    names = lambda *more: [r["name"] for r in run("experiments", "list", *more, "-o", "json").json]  # noqa: E731
+
+    def names(*more: str) -> list[str]:
+        return [row["name"] for row in run("experiments", "list", *more, "-o", "json").json]
+
     assert names() == ["Default"]
     assert names("--view", "deleted") == ["day"]
     assert run("experiments", "restore", "day").exit_code == 0

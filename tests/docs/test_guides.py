@@ -20,6 +20,7 @@ from sparkscore.cli import root
 from sparkscore.conf import JobSettings, Settings
 from sparkscore.errors import SparkscoreError
 from sparkscore.job_result import JobResult
+from sparkscore.workspace import choose
 
 ROOT = Path(sparkscore.__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -139,6 +140,23 @@ def test_the_python_of_the_training_guide_runs(
     assert first.tags["estimator_name"] == "LogisticRegression"
     assert churn.metrics["profit"].value == 12.5
     assert workspace.model("models:/churn/1").version == 1
+
+
+def test_the_python_of_the_tracking_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (GUIDES / "tracking.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    try:
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(block, names)  # the guide is our own
+    finally:
+        choose({}, forget=["tracking.experiment", "tracking.experiment_id"])
+    best = names["best"]
+    assert isinstance(best, pd.DataFrame)
+    assert best["metrics.loss"].tolist() == [0.001]
+    assert best["params.depth"].tolist() == ["6"]
 
 
 def test_every_link_of_the_documents_leads_to_a_file() -> None:

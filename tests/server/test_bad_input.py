@@ -28,15 +28,40 @@ NASTY_NUMBERS = [0, -1, 2**31, 2**63 - 1, 2**63, 2**64, 1.5, "1", "9" * 400, Non
 ANY = st.sampled_from([*NASTY_TEXT, *NASTY_NUMBERS, [], {}, [[]], [{}], {"key": "a"}])
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    client = client_of(tracking_app(served_in(tmp_path_factory.mktemp("files"))))
+def prepared(folder: Path) -> Client:
+    """A client of a server that has one of each kind of record."""
+    client = client_of(tracking_app(served_in(folder)))
     client.done("POST", "registered-models/create", {"name": "net"})
     client.done("POST", "model-versions/create", {"name": "net", "source": "s3://b/m"})
     client.done("POST", "runs/create", {"experiment_id": "0", "run_id": "run1"})
     body = {"experiment_id": "0", "name": "m", "model_id": "m-1"}
     client.done("POST", "logged-models", body)
     return client
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return prepared(tmp_path)
+
+
+class Fresh:
+    """A client whose records are made anew every few requests, since some of these delete them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._asked = 0
+        self._client = prepared(folder)
+
+    def client(self) -> Client:
+        self._asked += 1
+        if self._asked % 20 == 0:
+            self._client = prepared(self._folder)
+        return self._client
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Fresh:
+    return Fresh(tmp_path)
 
 
 KNOWN = {
@@ -112,17 +137,17 @@ def sent(client: Client, route: Route, fields: dict[str, object]) -> httpx.Respo
 )
 @given(request=REQUESTS)
 def test_no_request_of_any_route_ends_in_a_failure_of_the_server(
-    client: Client, request: tuple[str, dict[str, object]]
+    fresh: Fresh, request: tuple[str, dict[str, object]]
 ) -> None:
     name, fields = request
-    answer = sent(client, ROUTES[name], fields)
+    answer = sent(fresh.client(), ROUTES[name], fields)
     status = answer.status_code
     text = answer.text
     assert status < 500 or status == 501, text
     if status >= 400:
         assert answer.json()["error_code"]
         assert len(text) < 4000
-        assert not LEAKS.search(re.sub(r'\\"|"[^"]*"', "", text)), text
+        assert not LEAKS.search(text), text
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,26 @@ def test_several_workers_answer_from_the_same_stores(tmp_path: Path) -> None:
         assert server.process.wait(timeout=20) == 143
 
 
+def test_workers_end_when_the_process_that_made_them_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as server:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert client.get("/health").text == "OK"
+        server.process.kill()
+        server.process.wait(timeout=20)
+        # Each worker closes the socket that they share; a last connection may wait in its queue.
+        assert any(is_refused(server.url) for _ in range(1000))
+
+
+def is_refused(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health", timeout=0.05)
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        return False
+    return False
+
+
 def test_a_refusal_is_heard_by_a_client_that_is_still_sending(tmp_path: Path) -> None:
     with serving(tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         large = b"x" * 30_000_000

@@ -212,6 +212,19 @@ def test_a_version_that_is_no_number_is_refused(client: Client) -> None:
     assert answer.status_code == 400
 
 
+def test_refusals_hold_the_words_that_scripts_for_mlflow_look_for(client: Client) -> None:
+    run_id = new_run(client)
+    param = {"run_id": run_id, "key": "a", "value": "1"}
+    client.done("POST", "runs/log-parameter", param)
+    changed = client.call("POST", "runs/log-parameter", {**param, "value": "2"})
+    assert "Changing param values is not allowed" in changed.json()["message"]
+    no_tag = client.call("POST", "runs/delete-tag", {"run_id": run_id, "key": "none"})
+    assert (no_tag.status_code, "No tag with name" in no_tag.text) == (404, True)
+    client.done("POST", "runs/delete", {"run_id": run_id})
+    deleted = client.call("POST", "runs/log-parameter", {**param, "key": "b"})
+    assert (deleted.status_code, "must be in the 'active' state" in deleted.text) == (400, True)
+
+
 def test_models_that_are_no_prompts_are_found_by_the_filter_that_clients_add(
     client: Client,
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sparkscore.errors import RecordNotFoundError, StoreUnavailableError, UsageError
+from sparkscore.errors import (
+    InvalidNameError,
+    RecordNotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from sparkscore.names import ArtifactPath, ModelName, RunId
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.search import All, Any, Comparison, Field, FieldKind, Not, Operator
@@ -188,6 +194,30 @@ def test_server_that_is_away_is_unavailable_and_named_without_secrets(
         RemoteRunStore(away).get_run(RUN)
     assert len(waits) == 2
     assert "p4ss" not in str(caught.value) + repr(access)
+
+
+@pytest.mark.parametrize("uri", ["http://h:port", "http://", "ftp://h", "http://h/?a=b", "h:1"])
+def test_what_is_no_address_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidNameError, match="no address"):
+        RemoteServer(uri, Access())
+
+
+def test_forked_child_asks_by_connections_of_its_own(patient: RemoteServer) -> None:
+    runs = RemoteRunStore(patient)
+    assert runs.get_experiment("0").name == "Default"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if runs.get_experiment("0").name == "Default" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert runs.get_experiment("0").name == "Default"
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.pem").write_text("no certificate")
+    for file in ("none.pem", "torn.pem"):
+        access = Access(ca_file=tmp_path / file)
+        with pytest.raises(UsageError, match=r"client\.ca_file"):
+            RemoteRunStore(RemoteServer("https://127.0.0.1:9", access)).get_run(RUN)
 
 
 def test_another_kind_of_server_is_told_from_a_tracking_server() -> None:

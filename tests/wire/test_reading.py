@@ -85,7 +85,8 @@ def test_fields_that_are_not_known_and_nulls_are_ignored() -> None:
         ("0.1", "0.1"),
         ('"0.25"', "0.25"),
         ("5e-324", "5e-324"),
-        ("9007199254740993", "9007199254740992.0"),
+        ("9007199254740994", "9007199254740994.0"),
+        ('"-7"', "-7.0"),
     ],
 )
 def test_doubles_are_read_as_they_were_written(written: str, value: str) -> None:
@@ -94,8 +95,9 @@ def test_doubles_are_read_as_they_were_written(written: str, value: str) -> None
     assert str(point.real("value")) == value
 
 
-def test_a_number_that_no_double_holds_is_refused() -> None:
-    body = b'{"metrics": [{"key": "k", "value": 1e999}]}'
+@pytest.mark.parametrize("written", ["1e999", "9007199254740993", '"9007199254740993"', "true"])
+def test_a_number_that_no_double_holds_is_refused(written: str) -> None:
+    body = f'{{"metrics": [{{"key": "k", "value": {written}}}]}}'.encode()
     with pytest.raises(UsageError, match=r"metrics\[0\]\.value"):
         read_fields(read_body(body), ASKED)
 

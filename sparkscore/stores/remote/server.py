@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import re
+import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +42,7 @@ _MAX_SHOWN_BODY = 200
 _PARAMETER = re.compile(r"{(\w+)(:path)?}")
 _REFUSED = (429, 503)
 """Statuses of a request that was not done."""
-_UNKNOWN = (401, 403)
+_NOT_ALLOWED = (401, 403)
 _OF_STATE = ("Changing param values is not allowed", "must be in the 'active' state")
 """What MLflow's servers say, by the code of any wrong argument, where a record's state forbids."""
 _NOT_TWICE = frozenset(
@@ -114,7 +116,7 @@ class RemoteServer:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         parts = urlsplit(uri)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        if not _is_address(uri):
             raise InvalidNameError(
                 f"tracking server {shown(_without_password(uri))} is no address such as "
                 "http://HOST:PORT"
@@ -258,7 +260,7 @@ class RemoteServer:
         error = _error(answer)
         if isinstance(error, StoreUnavailableError):
             raise _FailedError(str(error), answer.status_code, _retry_after_s(answer)) from error
-        if answer.status_code in _UNKNOWN:
+        if answer.status_code in _NOT_ALLOWED:
             raise UsageError(
                 f"{self.uri} refuses this client ({answer.status_code}: {error}): set "
                 "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -274,6 +276,8 @@ class RemoteServer:
                 held = self._client
                 if held is None or held[0] != os.getpid():
                     held = self._client = (os.getpid(), self._connected())
+                    # Nobody needs to close what a notebook has opened.
+                    weakref.finalize(self, held[1].close)
         return held[1]
 
     def close(self) -> None:
@@ -299,21 +303,33 @@ class RemoteServer:
 
     def _connected(self) -> httpx.Client:
         access = self._access
-        # Reading the certificates of this machine takes longer than ten requests.
-        verify = self.uri.startswith("https:") and not access.insecure_tls
-        context = httpx.create_ssl_context(verify=verify)
-        if verify and access.ca_file is not None:
-            context.load_verify_locations(cafile=str(access.ca_file))
-        if access.client_cert is not None:
-            context.load_cert_chain(str(access.client_cert))
         headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         return httpx.Client(
             auth=None if access.token else self._auth,
             headers={"User-Agent": "sparkscore", **headers},
             timeout=httpx.Timeout(access.timeout_s, connect=_CONNECT_TIMEOUT_S),
-            verify=context,
+            verify=self._tls(),
             transport=self._transport,
         )
+
+    def _tls(self) -> ssl.SSLContext:
+        access = self._access
+        # Reading the certificates of this machine takes longer than ten requests.
+        verify = self.uri.startswith("https:") and not access.insecure_tls
+        try:
+            if verify and access.ca_file is not None:
+                context = ssl.create_default_context(cafile=str(access.ca_file))
+            else:
+                context = httpx.create_ssl_context(verify=verify)
+            if access.client_cert is not None:
+                context.load_cert_chain(str(access.client_cert))
+        except OSError as exc:  # those of TLS too
+            raise UsageError(
+                f"the certificates for {self.uri} cannot be read ({exc}): look at client.ca_file "
+                "and client.client_cert, or MLFLOW_TRACKING_SERVER_CERT_PATH and "
+                "MLFLOW_TRACKING_CLIENT_CERT_PATH"
+            ) from exc
+        return context
 
     def _wait_s(self, n_tries: int) -> float:
         longest = min(_FIRST_WAIT_S * (1 << (n_tries - 1)), _LONGEST_WAIT_S)
@@ -342,6 +358,14 @@ def _auth(access: Access, username: str | None, password: str | None) -> tuple[s
     if access.username:
         return access.username, access.password
     return None if username is None else (username, password or "")
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        url = httpx.URL(uri)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and not url.query
 
 
 def _without_password(uri: str) -> str:

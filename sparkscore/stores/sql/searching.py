@@ -279,7 +279,8 @@ def _key(searched: SearchedTable, order: Order, i: int) -> _Key:
         on = and_(_same(searched, source), source.c.key == name)
         is_there = source.c.key.is_not(None)
         rank = case((is_there, int(Rank.VALUE)), else_=int(Rank.MISSING))
-        values = {Rank.VALUE: is_there, Rank.MISSING: source.c.key.is_(None)}
+        # All values are in that range, which makes SQLite begin with their index.
+        values = {Rank.VALUE: source.c.value >= "", Rank.MISSING: source.c.key.is_(None)}
         return _Key(source.c.value, order.ascending, rank, source, on, values)
     assert searched.latest_points is not None
     points = searched.latest_points(order).alias(f"sort_{i}")
