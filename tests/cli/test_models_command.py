@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,16 @@ def test_a_version_whose_bytes_are_the_sealed_ones_is_verified(
 def test_a_folder_is_verified_where_it_lies(run: Run, package: Path) -> None:
     record = run("models", "verify", str(package), "-o", "json").json
     assert (record["version"], record["digest"]) == (None, seal(package).digest)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_version_that_nobody_sealed_is_not_verified(run: Run, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "sparkscore.db")) as connection, connection:
+        connection.execute("UPDATE model_versions SET digest = ''")
+    answer = run("models", "verify", "models:/toy/1")
+    assert answer.exit_code == 4
+    assert "registered without a digest" in answer.stderr
+    assert answer.stdout == ""
 
 
 @pytest.mark.usefixtures("registered")
