@@ -12,6 +12,7 @@ from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record, utc
 from sparkscore.cli.records import tag_pairs
 from sparkscore.cli.scoring_options import column_names, scoring_settings, trust_options
+from sparkscore.errors import PackageDigestError
 from sparkscore.flavors.description import describe, signature_rows
 from sparkscore.names import parse_alias, parse_model_name, parse_model_uri
 from sparkscore.package import TrustPolicy
@@ -261,6 +262,12 @@ def verify(uri: str, key: str | None, output: Output) -> None:
         signed_by = signers(pinned.folder)
         if wanted is not None:
             check_signed(pinned.folder, TrustPolicy(require_signature=True, signing_keys=(wanted,)))
+    if not pinned.is_verified:
+        raise PackageDigestError(
+            f"version {pinned.version} of model {pinned.name!r} was registered without a digest, "
+            f"so that its bytes, now {pinned.digest}, can be compared with nothing: register the "
+            "package by `sparkscore models register`"
+        )
     record = {
         "uri": uri,
         "name": pinned.name,

@@ -281,7 +281,8 @@ class RunDataCases:
     def test_models_that_a_run_made_are_kept_once_at_their_last_step(self, store: RunStore) -> None:
         run_id = RunId(new_run(store).run_id)
         store.log_outputs(run_id, [ModelOutput("m-1", 3), ModelOutput("m-2", 2**63 - 1)])
-        store.log_outputs(run_id, [ModelOutput("m-1", 4), ModelOutput("m-0", 4)])
+        again = [ModelOutput("m-1", 2), ModelOutput("m-1", 4), ModelOutput("m-0", 4)]
+        store.log_outputs(run_id, again)
         outputs = (ModelOutput("m-0", 4), ModelOutput("m-1", 4), ModelOutput("m-2", 2**63 - 1))
         assert store.get_run(run_id).model_outputs == outputs
         with pytest.raises(UsageError, match="step"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,16 @@ def test_version_is_signed_where_it_lies_and_others_keys_are_told_apart(
     answer = run("models", "verify", "models:/toy/1", "--key", "ab" * 32)
     assert answer.exit_code == 4
     assert answer.stderr.startswith("error [PACKAGE_UNSIGNED]: ")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_version_that_nobody_sealed_is_not_verified(run: Run, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "sparkscore.db")) as connection, connection:
+        connection.execute("UPDATE model_versions SET digest = ''")
+    answer = run("models", "verify", "models:/toy/1")
+    assert answer.exit_code == 4
+    assert "registered without a digest" in answer.stderr
+    assert answer.stdout == ""
 
 
 @pytest.mark.usefixtures("registered")

@@ -10,12 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, select
 
 from sparkscore.records import Dataset, DatasetInput, LifecycleStage, ModelOutput
 from sparkscore.stores import rules
-from sparkscore.stores.sql.statements import (
-    in_slices,
-    insert_new,
-    insert_or_replace,
-    put_pairs,
-)
+from sparkscore.stores.sql.statements import add_rows, in_slices, put_pairs, put_rows
 from sparkscore.stores.sql.tables import (
     datasets,
     run_dataset_tags,
@@ -33,7 +28,7 @@ def put_datasets(
     for item in used:
         dataset_id = _dataset_id(connection, experiment_id, item.dataset)
         owner = {"run_id": run_id, "dataset_id": dataset_id}
-        connection.execute(insert_new(connection, run_datasets), owner)
+        add_rows(connection, run_datasets, [owner])
         connection.execute(
             delete(run_dataset_tags).where(
                 run_dataset_tags.c.run_id == run_id, run_dataset_tags.c.dataset_id == dataset_id
@@ -45,15 +40,14 @@ def put_datasets(
 def put_model_inputs(connection: Connection, run_id: str, model_ids: Sequence[str]) -> None:
     """Add logged models that a run used."""
     rows = [{"run_id": run_id, "model_id": model_id} for model_id in model_ids]
-    if rows:
-        connection.execute(insert_new(connection, run_model_inputs), rows)
+    add_rows(connection, run_model_inputs, rows)
 
 
 def put_model_outputs(connection: Connection, run_id: str, models: Sequence[ModelOutput]) -> None:
-    """Add logged models that a run made."""
-    rows = [{"run_id": run_id, "model_id": it.model_id, "step": it.step} for it in models]
-    if rows:
-        connection.execute(insert_or_replace(connection, run_model_outputs), rows)
+    """Add logged models that a run made; of one that is given twice the last step counts."""
+    steps = {it.model_id: it.step for it in models}
+    rows = [{"run_id": run_id, "model_id": it, "step": step} for it, step in steps.items()]
+    put_rows(connection, run_model_outputs, rows)
 
 
 def datasets_of(
@@ -140,18 +134,16 @@ def _dataset(row: Row[Any]) -> Dataset:
 
 
 def _dataset_id(connection: Connection, experiment_id: int, dataset: Dataset) -> int:
-    connection.execute(
-        insert_new(connection, datasets),
-        {
-            "experiment_id": experiment_id,
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "source_type": dataset.source_type,
-            "source": dataset.source,
-            "schema": dataset.schema,
-            "profile": dataset.profile,
-        },
-    )
+    row = {
+        "experiment_id": experiment_id,
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "source_type": dataset.source_type,
+        "source": dataset.source,
+        "schema": dataset.schema,
+        "profile": dataset.profile,
+    }
+    add_rows(connection, datasets, [row])
     query = select(datasets.c.dataset_id).where(
         datasets.c.experiment_id == experiment_id,
         datasets.c.name == dataset.name,

@@ -23,8 +23,8 @@ from sparkscore.stores.sql.searching import search_rows
 from sparkscore.stores.sql.statements import (
     delete_pair,
     in_slices,
-    insert_or_replace,
     put_pairs,
+    put_rows,
 )
 from sparkscore.stores.sql.tables import (
     model_aliases,
@@ -206,7 +206,7 @@ class SqlModelStore(SqlRegisteredModels):
         def work(connection: Connection) -> None:
             rules.check_alias_target(_hold_version(connection, name, version))
             row = {"name": name, "alias": alias, "version": version}
-            connection.execute(insert_or_replace(connection, model_aliases), row)
+            put_rows(connection, model_aliases, [row])
             self._touch(connection, name)
 
         self._database.write(work)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, select, tuple_
 from sparkscore.records import Metric
 from sparkscore.stores import rules
 from sparkscore.stores.rules import PointKey
-from sparkscore.stores.sql.statements import in_slices, insert_latest, insert_new
+from sparkscore.stores.sql.statements import add_rows, in_slices, put_latest_points
 from sparkscore.stores.sql.tables import (
     latest_metrics,
     logged_model_metrics,
@@ -31,13 +31,13 @@ def insert_points(connection: Connection, run_id: str, points: Sequence[Metric])
     of_models = [point for point in points if point.model_id]
     _check_models(connection, {point.model_id for point in of_models})
     rows = [{"run_id": run_id, "model_id": it.model_id, **_columns(it)} for it in points]
-    connection.execute(insert_new(connection, metric_points), rows)
+    add_rows(connection, metric_points, rows)
     latest = rules.latest_points(points).values()
     rows = [{"run_id": run_id, "model_id": it.model_id, **_columns(it)} for it in latest]
-    connection.execute(insert_latest(connection), rows)
+    put_latest_points(connection, rows)
     if of_models:
         rows = [{"model_id": it.model_id, **_columns(it)} for it in of_models]
-        connection.execute(insert_new(connection, logged_model_metrics), rows)
+        add_rows(connection, logged_model_metrics, rows)
 
 
 def latest_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, Mapping[str, Metric]]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    column,
+    delete,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sparkscore.stores import rules
@@ -19,19 +31,23 @@ _MAX_KEYS = 5000
 _Insert = sqlite.Insert | postgresql.Insert
 
 
-def insert_new(connection: Connection, table: Table) -> _Insert:
-    """An INSERT that leaves rows whose key exists as they are."""
-    return _insert_new(connection.dialect.name, table)
+Rows = Sequence[Mapping[str, object]]
+"""Values by column, the same columns in each; no two rows have the same primary key."""
 
 
-def insert_or_replace(connection: Connection, table: Table) -> _Insert:
-    """An INSERT that gives rows whose primary key exists the new values."""
-    return _insert_or_replace(connection.dialect.name, table)
+def add_rows(connection: Connection, table: Table, rows: Rows) -> None:
+    """Insert rows; those whose key exists stay as they are."""
+    _insert(connection, table, rows, _add)
 
 
-def insert_latest(connection: Connection) -> _Insert:
-    """An INSERT into the latest points that keeps the later of two, as `rules.metric_order`."""
-    return _insert_latest(connection.dialect.name)
+def put_rows(connection: Connection, table: Table, rows: Rows) -> None:
+    """Insert rows; those whose primary key exists get the new values."""
+    _insert(connection, table, rows, _put)
+
+
+def put_latest_points(connection: Connection, rows: Rows) -> None:
+    """Insert into the latest points; of two the later is kept, as `rules.metric_order`."""
+    _insert(connection, latest_metrics, rows, _put_latest)
 
 
 def put_pairs(
@@ -43,7 +59,7 @@ def put_pairs(
     """Add keys and values of `owner`, or replace those that it has."""
     if pairs:
         rows = [{**owner, "key": key, "value": value} for key, value in pairs.items()]
-        connection.execute(insert_or_replace(connection, table), rows)
+        put_rows(connection, table, rows)
 
 
 def add_params(
@@ -100,27 +116,52 @@ def in_slices(
         yield from connection.execute(query.where(column.in_(keys[start : start + _MAX_KEYS])))
 
 
-def _insert(dialect: str, table: Table) -> _Insert:
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+def _insert(
+    connection: Connection, table: Table, rows: Rows, conflict: Callable[[_Insert], _Insert]
+) -> None:
+    if not rows:
+        return
+    names = tuple(rows[0])
+    if connection.dialect.name == "sqlite":
+        connection.execute(_from_values(table, conflict), rows)
+    else:
+        arrays = {name: [row[name] for row in rows] for name in names}
+        connection.execute(_from_arrays(table, names, conflict), arrays)
 
 
 @cache
-def _insert_new(dialect: str, table: Table) -> _Insert:
-    return _insert(dialect, table).on_conflict_do_nothing()
+def _from_values(table: Table, conflict: Callable[[_Insert], _Insert]) -> _Insert:
+    return conflict(sqlite.insert(table))
 
 
 @cache
-def _insert_or_replace(dialect: str, table: Table) -> _Insert:
-    statement = _insert(dialect, table)
-    keys = list(table.primary_key.columns)
+def _from_arrays(
+    table: Table, names: tuple[str, ...], conflict: Callable[[_Insert], _Insert]
+) -> _Insert:
+    """One statement for all rows, of one array a column.
+
+    psycopg would send a statement a row: 100 points take 1.4 ms so, and took 3.5 ms.
+    """
+    columns = [table.c[name] for name in names]
+    arrays = [bindparam(it.name, type_=postgresql.ARRAY(it.type)) for it in columns]
+    given = [column(it.name, it.type) for it in columns]
+    rows = func.unnest(*arrays).table_valued(*given, name="given").render_derived()
+    return conflict(postgresql.insert(table).from_select(names, select(*rows.c)))
+
+
+def _add(statement: _Insert) -> _Insert:
+    return statement.on_conflict_do_nothing()
+
+
+def _put(statement: _Insert) -> _Insert:
+    table = statement.table
     values = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    keys = list(table.primary_key)
     return statement.on_conflict_do_update(index_elements=keys, set_=values)
 
 
-@cache
-def _insert_latest(dialect: str) -> _Insert:
+def _put_latest(statement: _Insert) -> _Insert:
     table = latest_metrics
-    statement = _insert(dialect, table)
     new = statement.excluded
     # NaN comes before every number, so its mark is compared the other way round.
     is_later = tuple_(new.step, new.timestamp_ms, table.c.is_nan, new.value) > tuple_(
