@@ -13,7 +13,7 @@ from sparkscore.stores.accounts_base import AuditEntry
 from sparkscore.stores.audit_chain import FIRST, chain_digest
 from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
-from sparkscore.stores.sql.statements import insert_or_replace, lock_for_writing
+from sparkscore.stores.sql.statements import lock_for_writing, put_rows
 from sparkscore.stores.sql.tables import audit, grants, tokens, users
 
 
@@ -136,7 +136,7 @@ class SqlAccountStore:
                 "resource_name": grant.name,
                 "role": int(grant.role),
             }
-            connection.execute(insert_or_replace(connection, grants), row)
+            put_rows(connection, grants, [row])
 
         self._database.write(work)
 
