@@ -145,6 +145,7 @@ def command(
         allowed_hosts=(*_words(allowed_hosts), *any_one),
         allowed_origins=(*_words(cors_allowed_origins), *any_one),
         expose_metrics=expose_prometheus,
+        serves_artifacts=serve_artifacts and default_artifact_root is None,
         lenient_sources=os.environ.get("SPARKSCORE_MODEL_SOURCE_CHECK") == "lenient",
         source_pattern=os.environ.get("MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX", ""),
         cut_long_values=_is_true(os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true")),
@@ -159,7 +160,7 @@ def command(
     workspace = open_workspace(overrides)
     _check_own_stores(workspace)
     asks = not (is_loopback(host) or insecure_no_auth) if auth is None else auth
-    if asks and not workspace.accounts.list_users():
+    if asks and not _has_users(workspace):
         raise ConfigError(
             "callers are to be asked who they are, and there is no user yet: run `sparkscore users "
             "create NAME --admin` with the same tracking.uri first"
@@ -198,6 +199,13 @@ def _open_app(opening: _Opening) -> ASGIApp:
         settings=opening.settings,
     )
     return guarded_app(served, workspace.accounts) if opening.asks_callers else tracking_app(served)
+
+
+def _has_users(workspace: Workspace) -> bool:
+    """Whether anybody may sign in; a database that is not there is not made."""
+    if workspace.databases["tracking.uri"].revision() is None:
+        return False
+    return bool(workspace.accounts.list_users())
 
 
 def _check_own_stores(workspace: Workspace) -> None:

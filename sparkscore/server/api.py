@@ -18,6 +18,7 @@ from sparkscore.errors import InternalError, SparkscoreError, UsageError, shown
 from sparkscore.server.answers import send_body, send_fault, send_json
 from sparkscore.server.calls import Call, Guard, Outcome, RefusedError, Served, Verb
 from sparkscore.server.dispatch import Match, RouteTable
+from sparkscore.server.told_places import with_served_places
 from sparkscore.wire.reading import read_body, read_fields, read_query
 from sparkscore.wire.records_to_json import Json, to_bytes
 from sparkscore.wire.routes import Route
@@ -90,6 +91,7 @@ class Api:
             call = read_call(match, scope, body)
             with watched(call, self._guards):
                 answer = self._verbs[call.route.name](self._served, call.given)
+                answer = with_served_places(self._served, answer)
             return done(call, self._guards, answer)
 
         return told(do, match.route)

@@ -19,6 +19,7 @@ class ServerSettings:
             that was led to a strange name for this address must not read from it.
         allowed_origins: Pages of which other origins may write; none are needed by clients.
         expose_metrics: Answer `/metrics`, which tells how much is done, to all who may connect.
+        serves_artifacts: Tell clients that all files in the served store go through the server.
         lenient_sources: Take a model version's source that the request's run or logged model does
             not hold, as MLflow 3.12 did.
         source_pattern: A regular expression that every version's source must match; empty: any.
@@ -31,6 +32,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     expose_metrics: bool = False
+    serves_artifacts: bool = True
     lenient_sources: bool = False
     source_pattern: str = ""
     max_upload_bytes: int | None = None

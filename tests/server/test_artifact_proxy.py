@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,8 @@ from sparkscore.package.manifest import compute_seal
 from sparkscore.server.calls import Served
 from sparkscore.server.settings import ServerSettings
 from sparkscore.server.tracking_app import tracking_app
+from sparkscore.stores.local_files import LocalArtifactStore
+from sparkscore.stores.memory import open_memory
 from sparkscore.stores.object_files import ObjectArtifactStore
 from tests.server.conftest import Client, client_of, served_in
 
@@ -246,3 +249,28 @@ def test_a_store_that_has_no_files_of_its_own_is_served_too(tmp_path: Path) -> N
     assert put(client, "1/x.bin", b"abc" * 1_000_000).status_code == 200
     assert client.http.get(f"{STORED}/1/x.bin").content == b"abc" * 1_000_000
     assert client.http.get(f"{STORED}/1").status_code == 404
+
+
+def test_files_of_a_database_from_before_the_server_are_told_at_the_server(tmp_path: Path) -> None:
+    stores = open_memory(f"{LocalArtifactStore(tmp_path).root_uri}/runs")
+    served = Served(stores.runs, stores.models, stores.logged_models, LocalArtifactStore(tmp_path))
+    stores.runs.create_run("0", run_id=RunId("r"), run_name="r", user_id="", start_time_ms=1)
+    (tmp_path / "runs/0/r/artifacts").mkdir(parents=True)
+    (tmp_path / "runs/0/r/artifacts/a.txt").write_text("a")
+    client = client_of(tracking_app(served))
+    root = "mlflow-artifacts:/runs/0/r/artifacts"
+    found = client.done("GET", "runs/get", run_id="r")["run"]["info"]
+    assert found["artifact_uri"] == root
+    assert client.done("GET", "artifacts/list", run_id="r") == {
+        "root_uri": root,
+        "files": [{"path": "a.txt", "is_dir": False, "file_size": 1}],
+    }
+    experiment = client.done("GET", "experiments/get", experiment_id="0")["experiment"]
+    assert experiment["artifact_location"] == "mlflow-artifacts:/runs/0"
+    found = client.done("POST", "runs/search", {"experiment_ids": ["0"]})["runs"][0]["info"]
+    assert found["artifact_uri"] == root
+    path = "/api/2.0/mlflow-artifacts/artifacts/runs/0/r/artifacts/a.txt"
+    assert client.http.get(path).text == "a"
+    elsewhere = replace(served, settings=ServerSettings(serves_artifacts=False))
+    found = client_of(tracking_app(elsewhere)).done("GET", "runs/get", run_id="r")["run"]["info"]
+    assert found["artifact_uri"].startswith("file:")
