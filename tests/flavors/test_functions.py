@@ -32,7 +32,8 @@ TRUST = TrustPolicy(allow_code=True)
 @pytest.fixture
 def rows() -> pd.DataFrame:
     values = np.random.default_rng(5).normal(size=(200, 4))
-    return pd.DataFrame(values, columns=["a", "b", "c", "d"])
+    # Column by column, as frames are that come from Arrow: BLAS sums by the layout.
+    return pd.DataFrame(dict(zip("abcd", values.T, strict=True)))
 
 
 @pytest.fixture
