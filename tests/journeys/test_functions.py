@@ -53,5 +53,5 @@ def test_chosen_function_is_planned_scored_by_all_engines_and_on_record(
     record = json.loads(run("runs", "show", done.result["run_id"], "-o", "json").stdout)
     assert record["params"]["predict"] == "predict_proba"
     wrong = run("score", "batch", "--job", str(job), "--predict", "predict_prob")
-    assert wrong.result["error"]["code"] == "CONFIG"
+    assert wrong.result["error"]["code"] == "CONFIG_INVALID"
     assert "did you mean 'predict_proba'" in wrong.result["message"]
