@@ -41,16 +41,17 @@ def test_chosen_function_is_planned_scored_by_all_engines_and_on_record(
     facts = json.loads(planned.stdout)
     assert facts["predict"] == "predict_proba"
     assert facts["score_columns"][:2] == ["id", "predict_proba"]
-    answers = []
+    answers, run_ids = [], []
     for engine in ("files", "arrow", "pandas"):
         target = f"scores-{engine}"
         done = run("score", "batch", "--job", str(job), "--target", target, "--engine", engine)
         assert done.exit_code == 0, done.stderr
         answers.append(DeltaTable(target).to_pyarrow_table().sort_by("id"))
+        run_ids.append(done.result["run_id"])
     scores = answers[0]["predict_proba"].to_pylist()
     assert all(len(each) == 2 and abs(sum(each) - 1) < 1e-12 for each in scores)
     assert all(answer["predict_proba"].to_pylist() == scores for answer in answers)
-    record = json.loads(run("runs", "show", done.result["run_id"], "-o", "json").stdout)
+    record = json.loads(run("runs", "show", run_ids[-1], "-o", "json").stdout)
     assert record["params"]["predict"] == "predict_proba"
     wrong = run("score", "batch", "--job", str(job), "--predict", "predict_prob")
     assert wrong.result["error"]["code"] == "CONFIG_INVALID"
