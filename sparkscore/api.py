@@ -19,6 +19,7 @@ def score(
     *,
     columns: Mapping[str, str] | None = None,
     params: Mapping[str, object] | None = None,
+    predict: str | None = None,
     engine: str = "arrow",
     workspace: Workspace | None = None,
 ) -> DataFrame:
@@ -31,6 +32,7 @@ def score(
         model: A model URI, such as `models:/flight-delay@champion`; an alias is resolved now.
         columns: Model column -> the frame's column, where the names differ.
         params: What the model's predict is given beside rows, as its signature declares it.
+        predict: The function to ask, such as `predict_proba`; None: the packaged one.
         engine: `arrow`, or `pandas` to go through Spark's pandas UDF.
         workspace: Where the registry is; None opens the one that settings name.
 
@@ -47,7 +49,7 @@ def score(
     opened = workspace or Workspace.open()
     return with_predictions(
         frame,
-        opened.model(model),
+        opened.model(model, predict),
         columns=columns or {},
         params=params or {},
         engine=engine,
@@ -64,6 +66,7 @@ def spark_udf(
     result_type: str | None = None,
     *,
     params: Mapping[str, object] | None = None,
+    predict: str | None = None,
     engine: str = "arrow",
     workspace: Workspace | None = None,
 ) -> Callable[..., Column]:
@@ -74,6 +77,7 @@ def spark_udf(
         model: A model URI; an alias is resolved now.
         result_type: Spark SQL type to cast the prediction to; None keeps the signature's type.
         params: What the model's predict is given beside rows, as its signature declares it.
+        predict: The function to ask, such as `predict_proba`; None: the packaged one.
         engine: `arrow` or `pandas`.
         workspace: Where the registry is; None opens the one that settings name.
 
@@ -93,8 +97,8 @@ def spark_udf(
         >>> flights.withColumn("delay", udf("distance", "dep_delay"))
     """
     opened = workspace or Workspace.open()
-    facts = opened.model(model)
-    predict = column_function(
+    facts = opened.model(model, predict)
+    asked = column_function(
         spark,
         facts,
         params=params or {},
@@ -105,10 +109,10 @@ def spark_udf(
         node_limits=opened.node_limits,
     )
     if result_type is None:
-        return predict
+        return asked
     if len(facts.predictions) != 1:
         raise UsageError(
             f"result_type {result_type!r} needs a model with one prediction column, but "
             f"{facts.label} has {facts.predictions.names}; take the fields of the struct instead"
         )
-    return lambda *columns: predict(*columns).cast(result_type)
+    return lambda *columns: asked(*columns).cast(result_type)

@@ -93,7 +93,7 @@ def prepare(
         parse_run_key(run_key)
     started = time.perf_counter()
     announce(f"Resolving {job.model}")
-    model = workspace.model(job.model)
+    model = workspace.model(job.model, job.predict)
     resolved = time.perf_counter()
     announce("Opening Spark")
     workspace.spark  # noqa: B018 - opened here, so that its time is told from the plan's
@@ -195,6 +195,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         },
         "environment": None if prepared.environment is None else prepared.environment.key,
         "run_key": plan.identity.run_key,
+        "predict": plan.model.predict,
         "params": _resolved_params(plan),
         "columns": [
             {
@@ -217,12 +218,13 @@ def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
     """Who would score the model on this machine, and why; the model is loaded to find out."""
     package = open_package(prepared.plan.model.folder)
     engine, built = prepared.engine, prepared.environment
+    predict = prepared.plan.model.predict
     try:
         if built is None:
-            loaded = load_predictor(package, engine.trust, engine.tree_runtime)
+            loaded = load_predictor(package, engine.trust, engine.tree_runtime, predict)
         else:
             loaded = load_remotely(
-                built.python, built.source, package, engine.trust, engine.tree_runtime
+                built.python, built.source, package, engine.trust, engine.tree_runtime, predict
             )
     except SparkscoreError as exc:
         return {"name": "unknown", "reason": f"the model cannot be loaded here: {exc}"}
@@ -394,6 +396,8 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    if plan.model.predict is not None:
+        recorded["predict"] = plan.model.predict
     params = _resolved_params(plan)
     if params:
         recorded["params"] = json.dumps(params)

@@ -87,6 +87,7 @@ class SampleRequest:
         spec: The table, its version and a filter.
         columns: Model column -> source column, where the names differ.
         params: What the model is given beside rows, in the place of its defaults.
+        predict: The function to ask; None: the packaged one.
         n_rows: At most so many rows; which ones is Spark's choice.
         must_be_equal: Whether floats that differ in their last digits deny the certificate.
         scratch: Folder that driver and executors share, for copies of the sample; None: a
@@ -97,6 +98,7 @@ class SampleRequest:
     spec: SourceSpec
     columns: Mapping[str, str]
     params: Mapping[str, object] = field(default_factory=dict)
+    predict: str | None = None
     n_rows: int = 10_000
     must_be_equal: bool = False
     scratch: Path | None = None
@@ -170,7 +172,7 @@ class _Sampled:
         from sparkscore.spark.sampling import rows_of, write_sample, write_scattered
 
         announce(f"Resolving {uri}")
-        model = workspace.model(uri)
+        model = workspace.model(uri, request.predict)
         engine = workspace.spark_engine("arrow")
         source = engine.open(request.spec)
         asked = ScoringRequest(
@@ -200,8 +202,8 @@ class _Sampled:
         )
         announce(f"Calling {model.label} directly on {rows.num_rows} rows")
         package = open_package(model.folder)
-        native = load_predictor(package, workspace.trust, TreeRuntime.NATIVE)
-        chosen = load_predictor(package, workspace.trust, workspace.tree_runtime)
+        native = load_predictor(package, workspace.trust, TreeRuntime.NATIVE, model.predict)
+        chosen = load_predictor(package, workspace.trust, workspace.tree_runtime, model.predict)
         batch = rows.to_batches()[0]
         return cls(
             plan=plan,
@@ -244,6 +246,10 @@ def _checks(
                 rows.expected,
                 partial(_job, workspace, rows, request, engine, layout),
             )
+    if rows.plan.model.predict is not None:
+        why = "it asks a model by the function of its package only"
+        yield Check("mlflow.pyfunc", Agreement.SKIPPED, detail=why)
+        return
     python = request.mlflow_python or (Path(sys.executable) if find_spec("mlflow") else None)
     if python is None:
         why = "not installed here; --mlflow-python names an environment that has it"
@@ -302,6 +308,8 @@ def _job(
         # Spark's own pipelines have one engine, which nobody asks for by name.
         "engine": "auto" if engine == SPARK else engine,
     }
+    if request.predict is not None:
+        described["predict"] = request.predict
     described |= {f"columns.{name}": source for name, source in request.columns.items()}
     described |= {f"params.{name}": value for name, value in request.params.items()}
     prepared = prepare(workspace, workspace.job(None, described).values, None, lambda _: None)
@@ -364,6 +372,7 @@ def _sample_facts(rows: _Sampled) -> dict[str, object]:
         "uri": source.uri,
         "version": source.version,
         "where": source.where,
+        "predict": rows.plan.model.predict,
         "params": plain_params(rows.task.params),
         "rows": rows.batch.num_rows,
         "rows_rejected": rows.batch.num_rows - rows.expected.num_rows,

@@ -123,7 +123,11 @@ class LoadedModel:
 
 
 def load_model(
-    model: str, trust: bool = False, *, workspace: Workspace | None = None
+    model: str,
+    trust: bool = False,
+    *,
+    predict: str | None = None,
+    workspace: Workspace | None = None,
 ) -> LoadedModel:
     """The model of a URI in this process, without Spark.
 
@@ -131,6 +135,7 @@ def load_model(
         model: A model URI, such as `models:/flight-delay@champion`, or a folder. A pipeline of
             Spark ML is asked through the running Spark session, or a new one of this machine.
         trust: Whether it may run code that its package brings; the settings may say so as well.
+        predict: The function to ask, such as `predict_proba`; None: the packaged one.
         workspace: Where the registry is; None opens the one that settings name.
 
     Raises:
@@ -142,12 +147,12 @@ def load_model(
         >>> model.predict({"dep_delay": [0.0, 60.0], "distance": [200.0, 2500.0]})
     """
     opened = workspace or default_workspace()
-    facts = opened.model(model)
+    facts = opened.model(model, predict)
     policy = replace(opened.trust, allow_code=True) if trust else opened.trust
     package = open_package(facts.folder)
     if flavor_of(package) == SPARK:
         opened.spark  # noqa: B018 - as the settings want it, before the model would start another
-    predictor = load_predictor(package, policy, opened.tree_runtime)
+    predictor = load_predictor(package, policy, opened.tree_runtime, facts.predict)
     return LoadedModel(facts, predictor, opened.batch_limits)
 
 

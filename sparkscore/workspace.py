@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.package.environment import Mismatch
+    from sparkscore.package.layout import Package
     from sparkscore.scoring.batch import BatchLimits
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.delta import DeltaSink
@@ -190,10 +191,15 @@ class Workspace(OpenedStores):
         """
         return self.registry.resolve(parse_model_uri(uri), self.settings.cache.folder / "models")
 
-    def model(self, uri: str) -> ModelFacts:
+    def model(self, uri: str, predict: str | None = None) -> ModelFacts:
         """The model that a URI names now, pinned to its digest; its bytes are verified.
 
+        Args:
+            uri: A model URI or a folder.
+            predict: The function to ask, such as `predict_proba`; None: the packaged one.
+
         Raises:
+            ConfigError: Models of its flavor have no such function.
             InvalidNameError: The URI does not parse.
             ModelError: There is no such model, or its package is not intact.
             UnsignedPackageError: The settings demand a signature that it does not have.
@@ -209,7 +215,7 @@ class Workspace(OpenedStores):
                 f"model {uri!r} has no signature, so its columns cannot be compared with a table; "
                 "give its folder one (sparkscore.set_signature), or package it again"
             )
-        return ModelFacts(
+        facts = ModelFacts(
             name=pinned.name,
             version=pinned.version,
             digest=pinned.digest,
@@ -217,6 +223,7 @@ class Workspace(OpenedStores):
             folder=pinned.folder,
             signature=signature,
         )
+        return facts if predict is None else _asked_by(facts, pinned.package, predict)
 
     def environment(self, model: ModelFacts) -> BuiltEnvironment:
         """The environment that a model's package asks for, built if it is new.
@@ -384,3 +391,15 @@ def default_workspace() -> Workspace:
                 return held
         _LAST[:] = [(fresh, folder)]
     return fresh
+
+
+def _asked_by(facts: ModelFacts, package: Package, predict: str) -> ModelFacts:
+    """The model asked by another function; by the packaged one, it is the same as before."""
+    from sparkscore.flavors.functions import asked_by
+    from sparkscore.flavors.load import flavor_of
+
+    asked = asked_by(package, flavor_of(package), predict)
+    if asked is package:
+        return facts
+    assert asked.description.signature is not None  # The model has one.
+    return replace(facts, signature=asked.description.signature, predict=predict)

@@ -44,6 +44,7 @@ _CHECK_COLUMNS = ("check", "agreement", "rows", "differing", "largest_difference
     metavar="NAME=VALUE",
     help="What the model is given beside rows, in the place of its default; repeatable.",
 )
+@click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba.")
 @click.option(
     "--rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="At most so many."
 )
@@ -71,6 +72,7 @@ def command(
     where: str | None,
     column: tuple[str, ...],
     param: tuple[str, ...],
+    predict: str | None,
     rows: int,
     exact: bool,
     scratch: Path | None,
@@ -94,6 +96,7 @@ def command(
         ),
         columns=column_names(column),
         params=param_texts(param),
+        predict=predict,
         n_rows=rows,
         must_be_equal=exact,
         scratch=scratch,

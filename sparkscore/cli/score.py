@@ -51,6 +51,7 @@ _JOB_OPTIONS = (
     click.option("--keep", multiple=True, help="Further column to carry along; repeatable."),
     click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column."),
     click.option("--param", multiple=True, metavar="NAME=VALUE", help="Param of the model."),
+    click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
@@ -233,8 +234,8 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:
-    keys = ("model", "source", "target", "engine", "runtime", "run_key", "params")
-    record = {key: facts[key] for key in keys if key != "params" or facts[key]}
+    keys = ("model", "source", "target", "engine", "runtime", "run_key", "predict", "params")
+    record = {k: facts[k] for k in keys if facts[k] or k not in ("predict", "params")}
     show_record(record, Output.TABLE)
     click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)

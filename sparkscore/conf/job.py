@@ -56,6 +56,8 @@ class JobSettings(Frozen):
     """Model column to source column, where their names differ."""
     params: dict[str, object] = Field(default_factory=dict)
     """What the model's predict is given beside rows, by the names that its signature declares."""
+    predict: str | None = None
+    """The function that the model is asked by, such as predict_proba; None: the packaged one."""
     mode: Literal["append", "replace", "merge"] = "append"
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""

@@ -74,11 +74,15 @@ class _Model:
         # Not before: importing the libraries is part of loading, and may fail as such.
         from sparkscore.flavors import load_predictor
         from sparkscore.flavors.base import TreeRuntime
+        from sparkscore.flavors.functions import asked_by
+        from sparkscore.flavors.load import flavor_of
         from sparkscore.package import open_package
         from sparkscore.package.trust import TrustPolicy
         from sparkscore.scoring.facts import prediction_schema
 
         package = open_package(Path(str(asked["folder"])))
+        if asked["predict"] is not None:
+            package = asked_by(package, flavor_of(package), str(asked["predict"]))
         types = asked["types"]
         assert isinstance(types, list)
         trust = TrustPolicy(bool(asked["allow_code"]), tuple(types))

@@ -17,7 +17,8 @@ from sparkscore import errors
 from sparkscore.environments.child import ANSWER, PARAMS, read_frame, write_frame
 from sparkscore.errors import EnvironmentBuildError, PredictionError, SparkscoreError, shown
 from sparkscore.flavors.base import Runtime, TreeRuntime
-from sparkscore.flavors.load import LoadedPredictor, n_outputs
+from sparkscore.flavors.functions import asked_by
+from sparkscore.flavors.load import LoadedPredictor, flavor_of, n_outputs
 from sparkscore.package.layout import Package
 from sparkscore.package.params import plain_params
 from sparkscore.package.signature import Signature
@@ -36,7 +37,13 @@ class RemotePredictor:
     """A predictor whose model lives in a child process; the process ends with this object."""
 
     def __init__(
-        self, python: Path, source: Path, package: Package, trust: TrustPolicy, tree: TreeRuntime
+        self,
+        python: Path,
+        source: Path,
+        package: Package,
+        trust: TrustPolicy,
+        tree: TreeRuntime,
+        predict: str | None = None,
     ) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         command = [str(python), "-I", "-c", _START.format(source=str(source))]
@@ -56,6 +63,7 @@ class RemotePredictor:
             "allow_code": trust.allow_code,
             "types": list(trust.types),
             "tree_runtime": tree.value,
+            "predict": predict,
         }
         self.runtime = self._begun(asked)
 
@@ -136,7 +144,12 @@ class ParametricRemote:
 
 
 def load_remotely(
-    python: Path, source: Path, package: Package, trust: TrustPolicy, tree: TreeRuntime
+    python: Path,
+    source: Path,
+    package: Package,
+    trust: TrustPolicy,
+    tree: TreeRuntime,
+    predict: str | None = None,
 ) -> LoadedPredictor:
     """A predictor for a package whose bytes were verified before, in another environment.
 
@@ -146,6 +159,7 @@ def load_remotely(
         package: The opened package.
         trust: What the operator allows it to load.
         tree: Whether compiled trees may stand in for the library, if the environment can.
+        predict: The function to ask; None: the packaged one.
 
     Raises:
         UnsignedPackageError: `trust` demands a signature that the package does not have.
@@ -154,7 +168,9 @@ def load_remotely(
     """
     check_signed(package.folder, trust)  # Here, where the library for it is.
     trust = trust.for_package(package.folder)
-    remote = RemotePredictor(python, source, package, trust, tree)
+    if predict is not None:
+        package = asked_by(package, flavor_of(package), predict)
+    remote = RemotePredictor(python, source, package, trust, tree, predict)
     assert isinstance(package.description.signature, Signature)  # As the child has seen.
     return LoadedPredictor(remote, remote.runtime, n_outputs(package.description.signature))
 

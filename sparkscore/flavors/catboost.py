@@ -16,11 +16,12 @@ from sparkscore.errors import (
 )
 from sparkscore.flavors.base import FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import NUMBERS, column_inputs, float32_matrix, pandas_frame
+from sparkscore.flavors.functions import PREDICT_FN, check_function
 from sparkscore.flavors.threads import threads_of_task
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -86,7 +87,9 @@ class CatboostFlavor:
             raise PackageFormatError(
                 f"{path} is no model that CatBoost {catboost.__version__} reads: {shown(str(exc))}"
             ) from exc
-        return _CatboostPredictor(model, schema)
+        predict = str(conf.get(PREDICT_FN, "predict"))
+        check_function(model, predict, folder)
+        return _CatboostPredictor(model, schema, predict)
 
 
 class _CatboostModel(Protocol):
@@ -104,8 +107,10 @@ class _CatboostModel(Protocol):
 
 
 class _CatboostPredictor:
-    def __init__(self, model: _CatboostModel, schema: ColumnSchema) -> None:
+    def __init__(self, model: _CatboostModel, schema: ColumnSchema, name: str) -> None:
         self._model = model
+        self._name = name
+        self._ask: Callable[..., object] = getattr(model, name)
         self._schema = schema
         self._needs_frame = _why_a_frame(model, schema)
 
@@ -114,6 +119,8 @@ class _CatboostPredictor:
         from sparkscore.flavors.compiled_catboost import CompiledCatboost
         from sparkscore.trees.forest import NotCompiledError
 
+        if self._name != "predict":
+            raise NotCompiledError(f"{self._name} is left to the library")
         if self._needs_frame is not None:
             raise NotCompiledError(self._needs_frame)
         return CompiledCatboost(self._model, self._schema)
@@ -126,7 +133,7 @@ class _CatboostPredictor:
             data = pandas_frame(batch, self._schema)
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
         # Not when it is loaded: a daemon may have loaded it for workers that have more cores.
-        return self._model.predict(data, thread_count=threads_of_task())
+        return self._ask(data, thread_count=threads_of_task())
 
 
 def _why_a_frame(model: _CatboostModel, schema: ColumnSchema) -> str | None:

@@ -16,12 +16,15 @@ from sparkscore.flavors.frames import (
     text_as_categories,
     text_categories,
 )
+from sparkscore.flavors.functions import PREDICT_FN, check_function
 from sparkscore.flavors.sklearn import dump_cloudpickle, dump_skops, load_estimator
 from sparkscore.flavors.threads import threads_of_task
 from sparkscore.fused.levels import note_text
 from sparkscore.package.layout import resolve_inside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import pyarrow as pa
 
@@ -90,12 +93,15 @@ class LightgbmFlavor:
             # MLflow wrote no format before 3.14, and cloudpickle then.
             how = conf.get("serialization_format", "cloudpickle")
             model = cast("_LightgbmModel", load_estimator(path, how, trust))
-            return _LightgbmPredictor(model, schema, as_matrix=False)
+            name = str(conf.get(PREDICT_FN, "predict"))
+            check_function(model, name, folder)
+            return _LightgbmPredictor(model, schema, as_matrix=False, name=name)
         try:
             booster = lightgbm.Booster(model_file=str(path))
         except lightgbm.basic.LightGBMError as exc:
             raise PackageFormatError(f"{path} is no LightGBM model: {exc}") from exc
         # A matrix has no place for categories, which the booster knows by pandas' codes.
+        check_function(booster, str(conf.get(PREDICT_FN, "predict")), folder)
         as_matrix = is_float_matrix(schema) and not booster.pandas_categorical
         return _LightgbmPredictor(booster, schema, as_matrix=as_matrix)
 
@@ -111,8 +117,17 @@ class _LightgbmModel(Protocol):
 
 
 class _LightgbmPredictor:
-    def __init__(self, model: _LightgbmModel, schema: ColumnSchema, *, as_matrix: bool) -> None:
+    def __init__(
+        self,
+        model: _LightgbmModel,
+        schema: ColumnSchema,
+        *,
+        as_matrix: bool,
+        name: str = "predict",
+    ) -> None:
         self._model = model
+        self._name = name
+        self._ask: Callable[..., object] = getattr(model, name)
         self._schema = schema
         self._as_matrix = as_matrix
         self._booster = cast("Booster", getattr(model, "booster_", model))
@@ -121,26 +136,30 @@ class _LightgbmPredictor:
     def compiled(self) -> Predictor:
         """The same from compiled trees; see `Compilable`."""
         from sparkscore.flavors.compiled_lightgbm import CompiledLightgbm
+        from sparkscore.trees.forest import NotCompiledError
+
+        if self._name != "predict":
+            raise NotCompiledError(f"{self._name} is left to the library")
 
         return CompiledLightgbm(self._booster, self._schema, _classes(self._model))
 
     def fitted(self) -> FittedModel:
         """The booster or estimator; see `Convertible`."""
-        return FittedModel(self._model)
+        return FittedModel(self._model, (self._name,))
 
     def predict(self, batch: pa.RecordBatch) -> object:
         # Not the saved setting: a worker has the cores of its task, and the scorer says how many.
         # Not when it is loaded: a daemon may have loaded it for workers that have more cores.
         n_threads = threads_of_task()
         if self._as_matrix:
-            return self._model.predict(float_matrix(batch), num_threads=n_threads)
+            return self._ask(float_matrix(batch), num_threads=n_threads)
         frame = pandas_frame(batch, self._schema)
         if self._has_categories:
             frame = text_as_categories(frame)
             known = text_categories(self._schema, self._booster.pandas_categorical) or {}
             for i, categories in known.items():
                 note_text(batch, i, categories)
-        return self._model.predict(frame, num_threads=n_threads)
+        return self._ask(frame, num_threads=n_threads)
 
 
 def _classes(model: object) -> np.ndarray | None:

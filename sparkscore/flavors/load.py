@@ -23,6 +23,7 @@ from sparkscore.flavors.base import (
     Runtime,
     TreeRuntime,
 )
+from sparkscore.flavors.functions import asked_by
 from sparkscore.flavors.registered import GENERIC, get_flavor, known_flavors
 from sparkscore.package.code_folder import PackageCode, importable, package_code
 from sparkscore.package.layout import Package
@@ -82,7 +83,10 @@ class LoadedPredictor:
 
 
 def load_predictor(
-    package: Package, trust: TrustPolicy, tree_runtime: TreeRuntime = TreeRuntime.AUTO
+    package: Package,
+    trust: TrustPolicy,
+    tree_runtime: TreeRuntime = TreeRuntime.AUTO,
+    predict: str | None = None,
 ) -> LoadedPredictor:
     """A predictor for a package whose bytes were verified before.
 
@@ -93,8 +97,10 @@ def load_predictor(
         package: The opened package.
         trust: What the operator allows it to load.
         tree_runtime: Whether our fused steps and compiled trees may stand in for the library.
+        predict: The function to ask, see `asked_by`; None: the one that the package names.
 
     Raises:
+        ConfigError: Models of the flavor have no such function.
         UnsignedPackageError: `trust` demands a signature that the package does not have.
         UnknownFlavorError: No flavor known here fits.
         SignatureMismatchError: The package has no signature.
@@ -111,21 +117,25 @@ def load_predictor(
             "one (sparkscore.set_signature), or save the model again with an input example"
         )
     name = flavor_of(package)
+    if predict is not None:
+        description = asked_by(package, name, predict).description
+    signature = description.signature
+    assert signature is not None  # As was seen above.
     conf = {**description.flavors.get(GENERIC, {}), **description.flavors[name]}
     code = package_code(package.folder, conf, f"MLmodel flavors.{name}")
-    defaults = resolved_params(description.signature.params, {})
+    defaults = resolved_params(signature.params, {})
     # A library's model may do without the code; one that cannot says so below.
     trusted = code if trust.allow_code else None
     with importable(trusted):
         try:
-            loaded = get_flavor(name).load(package.folder, conf, description.signature, trust)
+            loaded = get_flavor(name).load(package.folder, conf, signature, trust)
         except MissingExtraError as exc:
             _ask_for_code(exc, code, package, trust)
             raise
         predictor, runtime = _choose_runtime(loaded, tree_runtime)
     if defaults and isinstance(predictor, Parametric) and predictor.takes_params:
         predictor = predictor.with_params(defaults)
-    return LoadedPredictor(predictor, runtime, n_outputs(description.signature), trusted, defaults)
+    return LoadedPredictor(predictor, runtime, n_outputs(signature), trusted, defaults)
 
 
 def flavor_of(package: Package) -> str:

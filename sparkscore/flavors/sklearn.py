@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from sparkscore.errors import MissingExtraError, PackageFormatError, UsageError, listed, shown
 from sparkscore.flavors.base import FittedModel, FlavorConf, Predictor, SavedFlavor
 from sparkscore.flavors.frames import is_float_matrix
+from sparkscore.flavors.functions import check_function
 from sparkscore.flavors.sklearn_answers import Answer, answer_of
 from sparkscore.flavors.tensors import model_input
 from sparkscore.package.layout import resolve_inside
@@ -76,11 +77,12 @@ class SklearnFlavor:
         path = resolve_inside(folder, conf.get("pickled_model"), "MLmodel flavors.sklearn")
         model = load_estimator(path, conf.get("serialization_format", "pickle"), trust)
         name = conf.get("predict_fn", "predict")
-        if name not in _PREDICT_FNS or not callable(getattr(model, str(name), None)):
+        if name not in _PREDICT_FNS:
             raise PackageFormatError(
                 f"{folder}: predict_fn {shown(name)} is no such method of a "
                 f"{type(model).__name__}; known are {listed(_PREDICT_FNS)}"
             )
+        check_function(model, str(name), folder)
         answer = answer_of(model, str(name), signature)
         return SklearnPredictor(model, answer, signature.inputs)
 

@@ -33,9 +33,14 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class MethodAnswer:
-    """The answer of one method."""
+    """The answer of one method.
+
+    Attributes:
+        as_lists: Whether a single number a row is a list of one, as the column of lists has it.
+    """
 
     name: str
+    as_lists: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -44,7 +49,10 @@ class MethodAnswer:
 
     def __call__(self, model: Any, rows: object) -> object:  # noqa: ANN401 - scikit-learn's
         """What the method answers; see `Answer`."""
-        return getattr(model, self.name)(rows)
+        answer = getattr(model, self.name)(rows)
+        if self.as_lists and isinstance(answer, np.ndarray) and answer.ndim == 1:
+            return answer.reshape(-1, 1)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,8 @@ def answer_of(model: Any, predict_fn: str, signature: Signature) -> Answer:  # n
         or not isinstance(outputs, ColumnSchema)
         or len(outputs.columns) == 1
     ):
-        return MethodAnswer(predict_fn)
+        # Of two classes, `decision_function` answers one number and not two.
+        return MethodAnswer(predict_fn, predict_fn == "decision_function" and _is_list(outputs))
     label, *others = outputs.names
     is_list = len(others) == 1 and isinstance(outputs.columns[1].type, ArrayType)
     if not is_list and len(others) != len(classes):
@@ -101,6 +110,15 @@ def answer_of(model: Any, predict_fn: str, signature: Signature) -> Answer:  # n
             "each class"
         )
     return LabelAnswer(label, tuple(others))
+
+
+def _is_list(outputs: object) -> bool:
+    """Whether a single column of lists is declared."""
+    return (
+        isinstance(outputs, ColumnSchema)
+        and len(outputs.columns) == 1
+        and isinstance(outputs.columns[0].type, ArrayType)
+    )
 
 
 @contextmanager

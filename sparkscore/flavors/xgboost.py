@@ -26,6 +26,7 @@ from sparkscore.flavors.frames import (
     pandas_frame,
     text_as_categories,
 )
+from sparkscore.flavors.functions import PREDICT_FN, check_function
 from sparkscore.flavors.threads import threads_of_task
 from sparkscore.package.layout import resolve_inside
 
@@ -94,10 +95,12 @@ class XgboostFlavor:
         path = resolve_inside(folder, conf.get("data"), "MLmodel flavors.xgboost.data")
         schema = column_inputs(signature)
         name = str(conf.get("model_class", _BOOSTER))
+        asked = str(conf.get(PREDICT_FN, "predict"))
         if name == _BOOSTER:
             booster = xgboost.Booster()
             _load_into(booster, path, xgboost)
             _check_names(booster, schema)
+            check_function(booster, asked, folder)
             is_inplace = _has_plain_trees(booster)
             predict = booster.inplace_predict if is_inplace else _on_copies(booster, xgboost)
             return _XgboostPredictor(booster, predict, schema, as_matrix=is_inplace)
@@ -111,14 +114,23 @@ class XgboostFlavor:
         _load_into(estimator, path, xgboost)
         _check_names(estimator.get_booster(), schema)
         is_inplace = _has_plain_trees(estimator.get_booster())
-        return _XgboostPredictor(estimator, estimator.predict, schema, as_matrix=is_inplace)
+        check_function(estimator, asked, folder)
+        predict = getattr(estimator, asked)
+        return _XgboostPredictor(estimator, predict, schema, as_matrix=is_inplace, name=asked)
 
 
 class _XgboostPredictor:
     def __init__(
-        self, model: object, predict: _Predict, schema: ColumnSchema, *, as_matrix: bool
+        self,
+        model: object,
+        predict: _Predict,
+        schema: ColumnSchema,
+        *,
+        as_matrix: bool,
+        name: str = "predict",
     ) -> None:
         self._model = model
+        self._name = name
         self._predict = predict
         self._schema = schema
         self._as_matrix = as_matrix and is_float_matrix(schema)
@@ -127,12 +139,16 @@ class _XgboostPredictor:
     def compiled(self) -> Predictor:
         """The same from compiled trees; see `Compilable`."""
         from sparkscore.flavors.compiled_xgboost import CompiledXgboost
+        from sparkscore.trees.forest import NotCompiledError
+
+        if self._name != "predict":
+            raise NotCompiledError(f"{self._name} is left to the library")
 
         return CompiledXgboost(self._model, self._schema)
 
     def fitted(self) -> FittedModel:
         """The booster or estimator; see `Convertible`."""
-        return FittedModel(self._model)
+        return FittedModel(self._model, (self._name,))
 
     def predict(self, batch: pa.RecordBatch) -> object:
         self._limit_threads()

@@ -17,7 +17,11 @@ from sparkscore.scoring.casts import can_hold_missing
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a plan needs to know of a pinned model; its verified package lies in `folder`."""
+    """What a plan needs to know of a pinned model; its verified package lies in `folder`.
+
+    `predict` is the function that is asked in the place of the packaged one, and the signature
+    then declares its answer; None: the packaged one.
+    """
 
     name: str
     version: int | None
@@ -25,6 +29,7 @@ class ModelFacts:
     uri: str
     folder: Path
     signature: Signature
+    predict: str | None = None
 
     @property
     def label(self) -> str:

@@ -87,7 +87,7 @@ class RunIdentity:
         app_id: Delta application id: one per job, target and run key.
         run_key: The key as given, or derived from the inputs.
         fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
-            given params, and what decides which rows and columns are written.
+            given params and function, and what decides which rows and columns are written.
     """
 
     app_id: str
@@ -204,6 +204,9 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
         "keep": ", ".join(request.keep),
         "on_invalid": request.on_invalid.value,
     }
+    if model.predict is not None:
+        # Only then: runs from before there was a choice are still the same runs.
+        fingerprint["predict"] = model.predict
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
     app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)

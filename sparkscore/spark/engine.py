@@ -250,6 +250,7 @@ def scoring_task(
         limits=limits,
         tree_runtime=tree_runtime,
         node_limits=node_limits,
+        predict=plan.model.predict,
     )
 
 

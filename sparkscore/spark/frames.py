@@ -242,6 +242,7 @@ def _task(
         limits=limits,
         tree_runtime=tree_runtime,
         node_limits=node_limits,
+        predict=model.predict,
     )
     if not is_connect(spark):
         ask_for_preload(spark, task)

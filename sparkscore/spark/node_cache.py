@@ -67,7 +67,7 @@ class LoadedModel:
     max_bytes: int | None = None
 
 
-_loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime, str], LoadedModel] = OrderedDict()
+_loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime, str, str], LoadedModel] = OrderedDict()
 """Least recently used first; Spark reuses its workers (`spark.python.worker.reuse`)."""
 
 _n_loads: Counter[str] = Counter()
@@ -81,6 +81,7 @@ def loaded_model(
     tree_runtime: TreeRuntime = TreeRuntime.AUTO,
     limits: NodeLimits = NodeLimits(),
     environment: ShippedEnvironment | None = None,
+    predict: str | None = None,
 ) -> tuple[LoadedModel, float]:
     """The model of this digest in this process, and the seconds that loading took just now.
 
@@ -93,6 +94,7 @@ def loaded_model(
         tree_runtime: Whether compiled trees may score in the place of the model's library.
         limits: What this process and this node may keep.
         environment: Where the model lives; None: in this process.
+        predict: The function to ask; None: the packaged one.
 
     Raises:
         PackageDigestError: The bytes on this node are not the pinned ones, and could not be
@@ -100,14 +102,15 @@ def loaded_model(
         ModelTooLargeError: The model does not fit into this process's memory.
         ModelError: The package cannot be loaded here.
     """
-    key = (digest, trust, tree_runtime, "" if environment is None else environment.key)
+    place = "" if environment is None else environment.key
+    key = (digest, trust, tree_runtime, place, predict or "")
     known = _loaded.get(key)
     if known is not None:
         _loaded.move_to_end(key)
         return known, 0.0
     started = time.perf_counter()
     try:
-        model = _load(digest, trust, open_packed, tree_runtime, limits, environment)
+        model = _load(digest, trust, open_packed, tree_runtime, limits, environment, predict)
     except ModelTooLargeError:
         raise
     except Exception as exc:  # loading runs foreign code: it may raise anything
@@ -126,6 +129,7 @@ def _load(
     tree_runtime: TreeRuntime,
     limits: NodeLimits,
     environment: ShippedEnvironment | None,
+    predict: str | None,
 ) -> LoadedModel:
     package = hold_package(digest, open_packed, limits.max_unpacked_bytes)
     try:
@@ -135,11 +139,11 @@ def _load(
         before = _resident_bytes()
         opened = open_package(package.folder)
         if environment is None:
-            predictor = load_predictor(opened, trust, tree_runtime)
+            predictor = load_predictor(opened, trust, tree_runtime, predict)
         else:
             from sparkscore.environments.remote import load_remotely
 
-            predictor = load_remotely(*environment.open(), opened, trust, tree_runtime)
+            predictor = load_remotely(*environment.open(), opened, trust, tree_runtime, predict)
         n_bytes = max(package.n_bytes, _resident_bytes() - before)
     except BaseException:
         package.release()

@@ -58,6 +58,7 @@ def ask_for_preload(spark: SparkSession, task: ScoringTask) -> None:
             "trust": asdict(task.trust),
             "tree_runtime": task.tree_runtime.value,
             "node_limits": asdict(task.node_limits),
+            "predict": task.predict,
         },
         sort_keys=True,
     )
@@ -89,4 +90,5 @@ def load_preloaded(wanted: str) -> None:
             open_packed,
             TreeRuntime(said["tree_runtime"]),
             NodeLimits(**said["node_limits"]),
+            predict=said["predict"],
         )

@@ -56,6 +56,7 @@ class ScoringTask:
 
     Attributes:
         environment: Where the model lives; None: in the worker itself.
+        predict: The function to ask; None: the packaged one.
     """
 
     digest: str
@@ -66,6 +67,7 @@ class ScoringTask:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: ShippedEnvironment | None = None
+    predict: str | None = None
 
     @property
     def answer_type(self) -> pa.StructType:
@@ -111,6 +113,7 @@ def score_rows(
         task.tree_runtime,
         task.node_limits,
         task.environment,
+        task.predict,
     )
     if load_s > 0:
         threads.limit()

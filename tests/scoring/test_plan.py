@@ -512,6 +512,14 @@ def test_params_are_typed_and_part_of_the_run_only_where_given() -> None:
     assert identities[0].app_id == plain.identity.app_id
 
 
+def test_function_is_part_of_the_run_only_where_chosen() -> None:
+    plain = plan_scoring(MODEL, TABLE, KEYED).identity
+    asked = plan_scoring(replace(MODEL, predict="predict_proba"), TABLE, KEYED).identity
+    assert asked.app_id == plain.app_id
+    assert asked.fingerprint == {**plain.fingerprint, "predict": "predict_proba"}
+    assert "predict" not in plain.fingerprint
+
+
 @pytest.mark.parametrize(
     ("model_", "params", "said"),
     [

@@ -5,10 +5,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pyspark.sql import functions as sf
+from sklearn.linear_model import LogisticRegression
 
 import sparkscore
 from sparkscore.errors import (
@@ -419,3 +421,23 @@ def test_error_of_the_model_is_found_in_what_spark_raises(
     error = translated(caught.value, "scoring")
     assert type(error) is PredictionError
     assert str(error).endswith("'Permission denied: no scores\\ntoday'")
+
+
+def test_chosen_function_fills_a_column_of_its_name(
+    spark: SparkSession, frame: DataFrame, workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = pd.DataFrame({"x": [3.0, 1.0, -6.0, -2.0]})
+    model = LogisticRegression().fit(rows, [1, 1, 0, 0])
+    uri = str(sparkscore.save_model(model, tmp_path / "model", input_example=rows).folder)
+    known = frame.where("x IS NOT NULL")
+    expected = model.predict_proba(rows.iloc[[0, 2]]).tolist()
+    scored = sparkscore.score(known, uri, predict="predict_proba", workspace=workspace)
+    assert [row.predict_proba for row in scored.orderBy("id").collect()] == expected
+    udf = sparkscore.spark_udf(spark, uri, predict="predict_proba", workspace=workspace)
+    column = known.orderBy("id").select(udf("x").alias("p")).collect()
+    assert [row.p for row in column] == expected
+    loaded = sparkscore.load_model(uri, predict="predict_proba", workspace=workspace)
+    assert loaded.predict({"x": [3.0, -6.0]}) == {"predict_proba": expected}
+    # The same model by its own function, in workers that keep the other one.
+    labels = sparkscore.score(known, uri, workspace=workspace).orderBy("id").collect()
+    assert [row.prediction for row in labels] == [1, 0]
