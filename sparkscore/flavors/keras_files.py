@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -86,6 +87,16 @@ def import_keras() -> ModuleType:
     return module
 
 
+def _import_torchs_compiler() -> None:
+    """Load Triton, where PyTorch has brought it, before TensorFlow.
+
+    Both hold an LLVM of their own, and the process ends if Triton's comes second: a worker that
+    keeps models of both libraries must not.
+    """
+    with suppress(ImportError):
+        import triton  # noqa: F401 - for the order
+
+
 def import_tensorflow() -> ModuleType:
     """TensorFlow, held to the threads of the task if it has not computed before.
 
@@ -94,6 +105,7 @@ def import_tensorflow() -> ModuleType:
     """
     # Each process would tell of its CPU's instructions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _import_torchs_compiler()
     try:
         import tensorflow
     except ImportError as exc:
