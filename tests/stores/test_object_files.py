@@ -52,14 +52,6 @@ class TestS3ArtifactStore(ArtifactStoreContract):
         return ObjectArtifactStore.at(f"s3://{bucket}/team a/50%")
 
 
-class TestBucketItself(ArtifactStoreContract):
-    implementation = ObjectArtifactStore
-
-    @pytest.fixture
-    def store(self, bucket: str) -> ObjectArtifactStore:
-        return ObjectArtifactStore.at(f"s3a://{bucket}/")
-
-
 class TestMemoryFileSystem(ArtifactStoreContract):
     implementation = ObjectArtifactStore
 
@@ -74,6 +66,18 @@ class TestFileSystemOfThisMachine(ArtifactStoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> ObjectArtifactStore:
         return ObjectArtifactStore.at((tmp_path / "the root").as_uri().replace("%20", " "))
+
+
+def test_bucket_itself_may_be_the_root(bucket: str, tmp_path: Path) -> None:
+    store = ObjectArtifactStore.at(f"s3a://{bucket}/")
+    assert store.root_uri == f"s3a://{bucket}"
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    (tmp_path / "folder" / "sub" / "x").write_bytes(b"x")
+    store.put(tmp_path / "folder", ArtifactPath(""))
+    assert [info.path for info in store.list(ArtifactPath(""))] == ["sub"]
+    assert (store.get(ArtifactPath(""), tmp_path / "b") / "sub" / "x").read_bytes() == b"x"
+    store.delete(ArtifactPath(""))
+    assert list(store.list(ArtifactPath(""))) == []
 
 
 def test_large_file_goes_up_in_parts_and_comes_back(
