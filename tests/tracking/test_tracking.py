@@ -133,7 +133,7 @@ def test_a_step_may_be_one_of_numpy_but_no_fraction(
 ) -> None:
     run = tracking.start_run("nightly")
     for step in np.arange(3):
-        run.log_metric("loss", 0.5, step=step)
+        run.log_metric("loss", 0.5, step=step)  # type: ignore[arg-type]
     kept = [point.step for point in runs.metric_history(run.run_id, "loss")]
     assert (kept, {type(step) for step in kept}) == ([0, 1, 2], {int})
     with pytest.raises(UsageError, match=r"step 0\.5 is no whole number"):
