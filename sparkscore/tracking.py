@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -247,10 +248,11 @@ class ActiveRun:
 
         Raises:
             InvalidNameError: A key is not usable.
-            UsageError: A value is no number.
+            UsageError: A value is no number, or the step no whole one.
         """
         now = self._clock() if timestamp_ms is None else timestamp_ms
-        points = [Metric(key, _number(key, value), now, step) for key, value in metrics.items()]
+        at = _whole("step", step)
+        points = [Metric(key, _number(key, value), now, at) for key, value in metrics.items()]
         self.log_points(points, synchronous=synchronous)
 
     def log_points(self, points: Sequence[Metric], *, synchronous: bool = True) -> None:
@@ -464,6 +466,14 @@ def _number(key: str, value: float) -> float:
         return float(value)
     except (TypeError, ValueError) as exc:
         raise UsageError(f"metric {key!r} is {shown(value)}, which is no number") from exc
+
+
+def _whole(noun: str, number: int) -> int:
+    try:
+        # NumPy's whole numbers too, which loops over an array count by.
+        return index(number)
+    except TypeError as exc:
+        raise UsageError(f"{noun} {shown(number)} is no whole number") from exc
 
 
 def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

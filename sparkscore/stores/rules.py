@@ -260,9 +260,12 @@ def check_int64(number: int, noun: str) -> None:
     """Refuse a number that no database column holds.
 
     Raises:
-        UsageError: It needs more than 64 bits.
+        UsageError: It is no int, such as one of NumPy, or needs more than 64 bits.
     """
-    if number not in _INT64:
+    # First: a range looks for what is no int by going through all that it holds.
+    if not isinstance(number, int):
+        raise UsageError(f"{noun} is {shown(number)}, which is no int: convert it")
+    if int(number) not in _INT64:
         raise UsageError(f"{noun} is {shown(number)}, which needs more than 64 bits")
 
 

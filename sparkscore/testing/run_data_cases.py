@@ -152,6 +152,16 @@ class RunDataCases:
             assert comparable(kept) == comparable(point)
             assert comparable(latest[point.key]) == comparable(point)
 
+    def test_values_of_kindred_types_go_together(self, store: RunStore) -> None:
+        run_id = RunId(new_run(store).run_id)
+        store.log_batch(
+            run_id,
+            metrics=[Metric("loss", 1, 1), Metric("loss", 0.5, 2)],
+            tags={"status": RunStatus.FINISHED, "kind": "job"},
+        )
+        assert [point.value for point in store.metric_history(run_id, "loss")] == [1.0, 0.5]
+        assert store.get_run(run_id).tags == {"status": "FINISHED", "kind": "job"}
+
     def test_steps_and_times_are_kept_to_the_last_bit(self, store: RunStore) -> None:
         run_id = RunId(new_run(store).run_id)
         ends = [2**63 - 1, 2**53 + 1, 0, -1, -(2**63)]

@@ -5,6 +5,7 @@ import math
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparkscore.errors import (
@@ -360,6 +361,8 @@ def test_what_is_wrong_in_itself_is_refused_and_not_queued(
         outbox.log_batch(RUN, params={"a\nb": "1"})
     with pytest.raises(UsageError):
         outbox.log_batch(RUN, tags={"a": "x" * 8001})
+    with pytest.raises(UsageError, match=r"step.*no int"):
+        outbox.log_batch(RUN, metrics=[Metric("a", 1.0, 1, np.int64(1))])  # type: ignore[arg-type]
     run = _create(outbox)
     with pytest.raises(RecordNotFoundError):
         outbox.open_artifacts(run).put(tmp_path / "nothing", ArtifactPath("a"))

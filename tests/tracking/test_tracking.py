@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sparkscore.errors import InvalidNameError, InvalidStateError, RecordNotFoundError
+from sparkscore.errors import InvalidNameError, InvalidStateError, RecordNotFoundError, UsageError
 from sparkscore.names import ArtifactPath, ExperimentName, RunId
 from sparkscore.package.layout import Description, Package
 from sparkscore.records import Experiment, Metric, Run, RunStatus
@@ -125,6 +126,18 @@ def test_metrics_keep_step_and_time(tracking: Tracking, runs: MemoryRunStore) ->
     kept = runs.get_run(run.run_id).metrics
     assert kept["loss"] == Metric("loss", 0.5, 7, 3)
     assert kept["rows"].timestamp_ms == kept["rate"].timestamp_ms == 1001
+
+
+def test_a_step_may_be_one_of_numpy_but_no_fraction(
+    tracking: Tracking, runs: MemoryRunStore
+) -> None:
+    run = tracking.start_run("nightly")
+    for step in np.arange(3):
+        run.log_metric("loss", 0.5, step=step)  # type: ignore[arg-type]
+    kept = [point.step for point in runs.metric_history(run.run_id, "loss")]
+    assert (kept, {type(step) for step in kept}) == ([0, 1, 2], {int})
+    with pytest.raises(UsageError, match=r"step 0\.5 is no whole number"):
+        run.log_metric("loss", 0.5, step=0.5)  # type: ignore[arg-type]
 
 
 def test_a_call_never_takes_more_than_the_protocol_allows(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def _insert(
     if connection.dialect.name == "sqlite":
         connection.execute(_from_values(table, conflict), rows)
     else:
-        arrays = {name: [row[name] for row in rows] for name in names}
+        # psycopg takes no list of mixed types, such as 1 with 0.5, or a text with a StrEnum.
+        plain = {name: table.c[name].type.python_type for name in names}
+        arrays = {name: [plain[name](row[name]) for row in rows] for name in names}
         connection.execute(_from_arrays(table, names, conflict), arrays)
 
 
