@@ -20,7 +20,7 @@ def main(server: str, receiver: str) -> None:
         url=receiver,
         events=["registered_model.created", "model_version_alias.created"],
         description="of the release",
-        secret="whsec",  # noqa: S106 - of a test
+        secret="whsec",
     )
     other = client.create_webhook("other", receiver, ["model_version_tag.set"])
     listed = client.list_webhooks(max_results=1)
