@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -334,7 +335,13 @@ def test_a_webhook_is_changed_field_by_field_and_its_url_checked(
     kept = ("webhook_id", "name", "url", "description", "creation_timestamp")
     assert {key: changed[key] for key in kept} == {key: made[key] for key in kept}
     assert (changed["status"], changed["events"]) == ("DISABLED", ALL_EVENTS[:1])
-    for body in ({"url": "http://10.0.0.1/"}, {"name": ""}, {"events": []}, {"status": "GONE"}):
+    wrong: list[Json] = [
+        {"url": "http://10.0.0.1/"},
+        {"name": ""},
+        {"events": []},
+        {"status": "GONE"},
+    ]
+    for body in wrong:
         assert client.call("PATCH", path, body).status_code == 400
     assert client.done("GET", path)["webhook"] == changed
     client.done("DELETE", path)
@@ -383,7 +390,8 @@ def test_a_full_queue_drops_what_comes_on_top_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue = DeliveryQueue(max_jobs=2, n_threads=1)
-    started, may_go, done = threading.Event(), threading.Event(), []
+    started, may_go = threading.Event(), threading.Event()
+    done: list[str] = []
 
     def first() -> bool:
         started.set()
@@ -391,8 +399,13 @@ def test_a_full_queue_drops_what_comes_on_top_and_says_so(
 
     queue.put(first, "first")
     assert started.wait(20)
+
+    def note(name: str) -> bool:
+        done.append(name)
+        return True
+
     for name in ("second", "third", "fourth"):
-        queue.put(lambda name=name: not done.append(name), name)  # type: ignore[misc]
+        queue.put(partial(note, name), name)
     may_go.set()
     queue.close(20)
     assert done == ["second", "third"]
@@ -409,7 +422,12 @@ def test_a_job_that_raises_ends_neither_its_thread_nor_the_others(
         raise RuntimeError("a bug")
 
     queue.put(fails, "first")
-    queue.put(lambda: not done.set(), "second")
+
+    def works() -> bool:
+        done.set()
+        return True
+
+    queue.put(works, "second")
     queue.close(20)
     assert done.is_set()
     assert "first failed" in caplog.text
