@@ -16,13 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sparkscore.errors import ConfigError
+from sparkscore.errors import ConfigError, StoreUnavailableError
+from sparkscore.records import Webhook
 from sparkscore.server.calls import Served
 from sparkscore.server.tracking_app import tracking_app
 from sparkscore.server.webhook_addresses import is_public, parse_destination
 from sparkscore.server.webhook_posting import post
 from sparkscore.server.webhook_queue import DeliveryQueue
 from sparkscore.server.webhook_secrets import WebhookSecrets
+from sparkscore.stores.memory import MemoryWebhookStore
 from tests.server.conftest import Client, Json, client_of, served_in, serving
 from tests.server.webhook_receiver import Receiver, receiving
 
@@ -298,6 +300,34 @@ def test_a_delivery_is_tried_again_under_the_same_id(client: Client, receiver: R
     tries = [receiver.next() for _ in range(3)]
     assert len({it.headers["X-MLflow-Delivery-Id"] for it in tries}) == 1
     assert len({it.body for it in tries}) == 1
+
+
+class AwayOnce(MemoryWebhookStore):
+    """A store that is away the first time that it is asked for all webhooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_asked = 0
+
+    def list_webhooks(self) -> Sequence[Webhook]:
+        self.n_asked += 1
+        if self.n_asked == 1:
+            raise StoreUnavailableError("the database is away")
+        return super().list_webhooks()
+
+
+def test_an_event_waits_for_a_store_that_is_away(served: Served, receiver: Receiver) -> None:
+    store = AwayOnce()
+    client = client_of(tracking_app(served_with(served, store)))
+    store.n_asked = 1
+    new_webhook(client, receiver.url)
+    store.n_asked = 0
+    new_model(client)
+    assert receiver.next().told["data"]["name"] == "churn"
+
+
+def served_with(served: Served, store: MemoryWebhookStore) -> Served:
+    return replace(served, webhooks=replace(served.webhooks, store=store))
 
 
 @pytest.mark.parametrize(("status", "n_tries"), [(500, 3), (400, 1), (302, 1), (410, 1)])
