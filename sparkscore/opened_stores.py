@@ -18,6 +18,7 @@ from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 from sparkscore.stores.outbox import OutboxRunStore
+from sparkscore.stores.webhooks_base import WebhookStore
 from sparkscore.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -132,6 +133,18 @@ class OpenedStores:
             ConfigError: tracking.uri or artifacts.uri is of a kind that is not supported.
         """
         return self._tracking_stores.logged_models
+
+    @cached_property
+    def webhooks(self) -> WebhookStore:
+        """Webhooks of the server that the database of models belongs to.
+
+        Raises:
+            ConfigError: registry.uri, or tracking.uri in its place, names no database.
+        """
+        settings = self.settings
+        if settings.registry.uri is None:
+            return self._sql("tracking.uri", settings.tracking.uri).webhooks
+        return self._sql("registry.uri", settings.registry.uri).webhooks
 
     @property
     def accounts(self) -> AccountStore:

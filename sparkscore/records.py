@@ -201,3 +201,55 @@ class ArtifactInfo:
     path: str
     is_folder: bool
     n_bytes: int | None
+
+
+class WebhookEntity(StrEnum):
+    """What an event is about."""
+
+    REGISTERED_MODEL = "REGISTERED_MODEL"
+    MODEL_VERSION = "MODEL_VERSION"
+    MODEL_VERSION_TAG = "MODEL_VERSION_TAG"
+    MODEL_VERSION_ALIAS = "MODEL_VERSION_ALIAS"
+
+
+class WebhookAction(StrEnum):
+    """What was done to it."""
+
+    CREATED = "CREATED"
+    SET = "SET"
+    DELETED = "DELETED"
+
+
+class WebhookStatus(StrEnum):
+    """Whether events are sent to a webhook."""
+
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """A kind of event, such as (MODEL_VERSION, CREATED)."""
+
+    entity: WebhookEntity
+    action: WebhookAction
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A URL that is told of events.
+
+    Attributes:
+        events: What it is told of.
+        sealed_secret: The key of its signatures, encrypted by the server; empty: none.
+    """
+
+    webhook_id: str
+    name: str
+    url: str
+    events: tuple[WebhookEvent, ...]
+    status: WebhookStatus
+    creation_time_ms: int
+    last_update_time_ms: int
+    description: str = ""
+    sealed_secret: str = field(default="", repr=False)

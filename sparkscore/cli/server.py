@@ -37,6 +37,8 @@ class _Opening:
     artifact_root: str
     settings: ServerSettings
     asks_callers: bool
+    webhook_hosts: tuple[str, ...]
+    webhook_key: Path
 
 
 @click.command()
@@ -110,6 +112,19 @@ class _Opening:
     "--expose-prometheus", is_flag=True, help="Answer /metrics.", envvar="MLFLOW_EXPOSE_PROMETHEUS"
 )
 @click.option(
+    "--webhook-allowed-hosts",
+    default="",
+    envvar="SPARKSCORE_WEBHOOK_ALLOWED_HOSTS",
+    help="Hosts, with commas, that webhooks may lead to though their addresses are not public.",
+)
+@click.option(
+    "--webhook-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="SPARKSCORE_WEBHOOK_KEY_FILE",
+    help="Key that webhooks' secrets are encrypted by, made at first use. Default: beside the "
+    "SQLite file of models, else in this folder.",
+)
+@click.option(
     "--auth/--no-auth",
     default=None,
     help="Ask callers who they are. Default: if the address is one that others reach.",
@@ -132,6 +147,8 @@ def command(
     cors_allowed_origins: str,
     disable_security_middleware: bool,
     expose_prometheus: bool,
+    webhook_allowed_hosts: str,
+    webhook_key_file: Path | None,
     auth: bool | None,
     insecure_no_auth: bool,
 ) -> None:
@@ -174,6 +191,8 @@ def command(
         artifact_root=default_artifact_root or (_PROXIED if serve_artifacts else destination),
         settings=settings,
         asks_callers=asks,
+        webhook_hosts=_words(webhook_allowed_hosts.lower()),
+        webhook_key=webhook_key_file or _webhook_key(workspace),
     )
 
     def announce(url: str) -> None:
@@ -188,6 +207,8 @@ def _open_app(opening: _Opening) -> ASGIApp:
     from sparkscore.server.calls import Served
     from sparkscore.server.guarded_app import guarded_app
     from sparkscore.server.tracking_app import tracking_app
+    from sparkscore.server.webhook_secrets import WebhookSecrets
+    from sparkscore.server.webhooks import Webhooks
 
     opened = Workspace.open(opening.conf, opening.target, opening.overrides)
     workspace = replace(opened, artifact_root=opening.artifact_root)
@@ -196,6 +217,11 @@ def _open_app(opening: _Opening) -> ASGIApp:
         models=workspace.models,
         logged_models=workspace.logged_models,
         artifacts=workspace.artifacts,
+        webhooks=Webhooks(
+            store=workspace.webhooks,
+            secrets=WebhookSecrets(opening.webhook_key),
+            allowed_hosts=opening.webhook_hosts,
+        ),
         settings=opening.settings,
     )
     return guarded_app(served, workspace.accounts) if opening.asks_callers else tracking_app(served)
@@ -221,6 +247,13 @@ def _check_own_stores(workspace: Workspace) -> None:
             )
     # Opened for its errors: a scheme that is not known, an extra that is missing.
     _ = workspace.models, workspace.runs
+
+
+def _webhook_key(workspace: Workspace) -> Path:
+    """Beside the file that holds what it encrypts, but not in it."""
+    settings = workspace.settings
+    scheme, _, file = (settings.registry.uri or settings.tracking.uri).partition(":///")
+    return Path(f"{file.partition('?')[0] if scheme == 'sqlite' else 'sparkscore'}.webhook-key")
 
 
 def _prefix(text: str) -> str:

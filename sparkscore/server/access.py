@@ -25,13 +25,21 @@ _LISTS = {
     "search_versions": ("model_versions", Resource.MODEL, "name"),
 }
 # Besides these, each route whose name says that something new, renamed or gone is its work.
-_AUDITED = ("set_alias", "move_version", "update_version", "update_registered_model")
+_AUDITED = (
+    "set_alias",
+    "move_version",
+    "update_version",
+    "update_registered_model",
+    "update_webhook",
+    "test_webhook",
+)
 _AUDITED_VERBS = ("create_", "delete_", "restore_", "purge_", "rename_", "update_experiment")
 _NOT_AUDITED = ("create_run", "create_logged_model", "delete_tag", "delete_logged_model_tag")
 _SUBJECT = (
     "experiment_id",
     "run_id",
     "model_id",
+    "webhook_id",
     "name",
     "new_name",
     "version",

@@ -9,6 +9,7 @@ from typing import Protocol
 from starlette.types import Scope
 
 from sparkscore.server.settings import ServerSettings
+from sparkscore.server.webhooks import Webhooks
 from sparkscore.stores.base import ArtifactStore, Clock, RunStore, system_clock
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 from sparkscore.wire.reading import Given
@@ -81,6 +82,7 @@ class Served:
         models: Registered models.
         logged_models: Models of experiments.
         artifacts: Where the bytes lie that are served.
+        webhooks: Who is told of what was done.
         settings: How to answer.
         clock: The present, in milliseconds since the epoch.
     """
@@ -89,6 +91,7 @@ class Served:
     models: ModelStore
     logged_models: LoggedModelStore
     artifacts: ArtifactStore
+    webhooks: Webhooks
     settings: ServerSettings = field(default_factory=ServerSettings)
     clock: Clock = system_clock
 

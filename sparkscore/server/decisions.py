@@ -83,6 +83,10 @@ def _model(role: Role, _: Served, given: Given) -> Iterable[Need]:
     yield _MODEL, given.text("name"), role
 
 
+def _all_models(role: Role, _: Served, __: Given) -> Iterable[Need]:
+    yield _MODEL, EVERYTHING, role
+
+
 def _new_version(served: Served, given: Given) -> Iterable[Need]:
     yield from _model(Role.REGISTER, served, given)
     yield from _run_or_logged_model(Role.READ, served, given)
@@ -216,5 +220,16 @@ DECISIONS: Mapping[str, Decision] = {
         "rename_registered_model",
         "delete_registered_model",
         "delete_version",
+    ),
+    # They tell of all models, and have this server send requests.
+    **_all(
+        _all_models,
+        Role.ADMIN,
+        "create_webhook",
+        "list_webhooks",
+        "get_webhook",
+        "update_webhook",
+        "delete_webhook",
+        "test_webhook",
     ),
 }

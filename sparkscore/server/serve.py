@@ -50,7 +50,7 @@ class Listen:
 def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) -> None:
     """Answer until SIGINT or SIGTERM, which then takes the way it had before this call.
 
-    Requests that are being answered are given five seconds.
+    Requests that are being answered are given five seconds, and webhooks another four.
 
     Args:
         open_app: Opens the application.
@@ -67,7 +67,7 @@ def serve(open_app: OpenApp, listen: Listen, announce: Callable[[str], None]) ->
         partial(_opened, open_app),
         factory=True,
         workers=listen.n_workers,
-        lifespan="off",
+        lifespan="on",  # the application closes what it holds
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -24,14 +24,17 @@ from sparkscore.server import (
     verbs_own,
     verbs_registration,
     verbs_runs,
+    verbs_webhooks,
 )
 from sparkscore.server.api import Api, path_below
 from sparkscore.server.artifact_bytes import ByteRoutes
 from sparkscore.server.calls import Guard, Served, Verb
 from sparkscore.server.counters import RequestCounters
+from sparkscore.server.lifespan import ClosedAtTheEnd
 from sparkscore.server.origins import HostAndOriginCheck
 from sparkscore.server.pages import STYLE, Pages
 from sparkscore.server.settings import PROTOCOL_VERSION
+from sparkscore.server.webhook_events import WebhookEvents
 from sparkscore.wire.openapi import openapi
 from sparkscore.wire.routes import all_routes
 from sparkscore.wire.statuses import fault_of
@@ -57,6 +60,7 @@ def all_verbs() -> Mapping[str, Verb]:
         verbs_models,
         verbs_registration,
         verbs_own,
+        verbs_webhooks,
     )
     return {name: verb for room in rooms for name, verb in room.VERBS.items()}
 
@@ -74,13 +78,15 @@ def tracking_app(
     """
     settings = served.settings
     routes = all_routes()
+    guards = (*guards, WebhookEvents(served.webhooks))
     api = Api(served, all_verbs(), routes.values(), ByteRoutes(served, guards), guards)
     app: ASGIApp = _Trunk(api, _pages_app(served), settings.static_prefix)
     for put_before in reversed(middleware):
         app = put_before(app)
     if settings.expose_metrics:
         app = _with_metrics(RequestCounters(app), settings.static_prefix)
-    return HostAndOriginCheck(app, settings.allowed_hosts, settings.allowed_origins)
+    app = HostAndOriginCheck(app, settings.allowed_hosts, settings.allowed_origins)
+    return ClosedAtTheEnd(app, served.webhooks.close)
 
 
 class _Trunk:

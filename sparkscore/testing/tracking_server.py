@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sparkscore.server.calls import Served
 from sparkscore.server.tracking_app import tracking_app
+from sparkscore.server.webhook_secrets import WebhookSecrets
+from sparkscore.server.webhooks import Webhooks
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryStores, open_memory
@@ -86,6 +88,9 @@ class TrackingServer:
                 models=stores.models,
                 logged_models=stores.logged_models,
                 artifacts=LocalArtifactStore(folder),
+                webhooks=Webhooks(
+                    stores.webhooks, WebhookSecrets(folder / "webhook-key"), clock=clock
+                ),
                 clock=clock,
             )
         )

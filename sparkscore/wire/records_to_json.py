@@ -19,6 +19,7 @@ from sparkscore.records import (
     ModelVersion,
     RegisteredModel,
     Run,
+    Webhook,
 )
 
 Json = dict[str, object]
@@ -204,6 +205,20 @@ def registered_model_to_json(model: RegisteredModel, latest: Sequence[ModelVersi
 def page_to_json(name: str, items: Iterable[Json], next_token: str | None) -> Json:
     """One page of a search."""
     return _set(**{name: list(items)}, next_page_token=next_token)
+
+
+def webhook_to_json(webhook: Webhook) -> Json:
+    """A webhook, without its secret."""
+    return _set(
+        webhook_id=webhook.webhook_id,
+        name=webhook.name,
+        description=webhook.description,
+        url=webhook.url,
+        events=[{"entity": it.entity.value, "action": it.action.value} for it in webhook.events],
+        status=webhook.status.value,
+        creation_timestamp=webhook.creation_time_ms,
+        last_updated_timestamp=webhook.last_update_time_ms,
+    )
 
 
 def _set(**fields: object) -> Json:

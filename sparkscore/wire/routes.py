@@ -76,7 +76,13 @@ class Route:
 
 def all_routes() -> Mapping[str, Route]:
     """Every route by its name."""
-    from sparkscore.wire import routes_artifacts, routes_models, routes_own, routes_runs
+    from sparkscore.wire import (
+        routes_artifacts,
+        routes_models,
+        routes_own,
+        routes_runs,
+        routes_webhooks,
+    )
 
     tables = (
         routes_runs.EXPERIMENTS,
@@ -88,5 +94,6 @@ def all_routes() -> Mapping[str, Route]:
         routes_models.REGISTERED_MODELS,
         routes_models.VERSIONS,
         routes_own.PURGES,
+        routes_webhooks.WEBHOOKS,
     )
     return {route.name: route for table in tables for route in table}

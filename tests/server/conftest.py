@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 import sparkscore
 from sparkscore.server.calls import Served
 from sparkscore.server.settings import ServerSettings
+from sparkscore.server.webhook_secrets import WebhookSecrets
+from sparkscore.server.webhooks import Webhooks
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import open_memory
 
@@ -65,6 +67,7 @@ def served_in(folder: Path, settings: ServerSettings | None = None) -> Served:
         models=stores.models,
         logged_models=stores.logged_models,
         artifacts=LocalArtifactStore(folder),
+        webhooks=Webhooks(stores.webhooks, WebhookSecrets(folder / "webhook-key")),
         settings=settings or ServerSettings(),
     )
 

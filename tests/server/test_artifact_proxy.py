@@ -241,11 +241,7 @@ def test_a_file_of_a_version_is_read_by_its_number(client: Client) -> None:
 def test_a_store_that_has_no_files_of_its_own_is_served_too(tmp_path: Path) -> None:
     objects = ObjectArtifactStore.at("memory://served")
     served = served_in(tmp_path)
-    client = client_of(
-        tracking_app(
-            Served(served.runs, served.models, served.logged_models, objects, served.settings)
-        )
-    )
+    client = client_of(tracking_app(replace(served, artifacts=objects)))
     assert put(client, "1/x.bin", b"abc" * 1_000_000).status_code == 200
     assert client.http.get(f"{STORED}/1/x.bin").content == b"abc" * 1_000_000
     assert client.http.get(f"{STORED}/1").status_code == 404

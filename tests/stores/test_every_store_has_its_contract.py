@@ -10,12 +10,14 @@ import pytest
 import sparkscore.stores
 from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
+from sparkscore.stores.webhooks_base import WebhookStore
 
 CONTRACTS: dict[type, str] = {
     RunStore: "RunStoreContract",
     ModelStore: "ModelStoreContract",
     LoggedModelStore: "LoggedModelStoreContract",
     ArtifactStore: "ArtifactStoreContract",
+    WebhookStore: "WebhookStoreContract",
 }
 
 

@@ -7,12 +7,14 @@ from sparkscore.stores.memory import (
     MemoryModelStore,
     MemoryRunStore,
     MemoryStores,
+    MemoryWebhookStore,
     open_memory,
 )
 from sparkscore.testing.clock import ticking_clock
 from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
+from sparkscore.testing.webhook_store_contract import WebhookStoreContract
 
 
 @pytest.fixture
@@ -34,6 +36,14 @@ class TestMemoryModelStore(ModelStoreContract):
     @pytest.fixture
     def store(self, stores: MemoryStores) -> MemoryModelStore:
         return stores.models
+
+
+class TestMemoryWebhookStore(WebhookStoreContract):
+    implementation = MemoryWebhookStore
+
+    @pytest.fixture
+    def store(self, stores: MemoryStores) -> MemoryWebhookStore:
+        return stores.webhooks
 
 
 class TestMemoryLoggedModelStore(LoggedModelStoreContract):

@@ -10,6 +10,7 @@ from sparkscore.stores.sql import (
     SqlModelStore,
     SqlRunStore,
     SqlStores,
+    SqlWebhookStore,
     open_sql,
 )
 from sparkscore.stores.sql.experiments import default_experiment
@@ -19,6 +20,7 @@ from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContr
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.postgres_server import PostgresServer
 from sparkscore.testing.run_store_contract import RunStoreContract
+from sparkscore.testing.webhook_store_contract import WebhookStoreContract
 
 _ROOT = "file:///artifacts"
 
@@ -52,6 +54,14 @@ class TestSqlModelStore(ModelStoreContract):
     @pytest.fixture
     def store(self, stores: SqlStores) -> SqlModelStore:
         return stores.models
+
+
+class TestSqlWebhookStore(WebhookStoreContract):
+    implementation = SqlWebhookStore
+
+    @pytest.fixture
+    def store(self, stores: SqlStores) -> SqlWebhookStore:
+        return stores.webhooks
 
 
 class TestSqlLoggedModelStore(LoggedModelStoreContract):

@@ -10,12 +10,14 @@ from sparkscore.stores.sql import (
     SqlModelStore,
     SqlRunStore,
     SqlStores,
+    SqlWebhookStore,
     open_sql,
 )
 from sparkscore.testing.clock import ticking_clock
 from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
+from sparkscore.testing.webhook_store_contract import WebhookStoreContract
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,14 @@ class TestSqlModelStore(ModelStoreContract):
     @pytest.fixture
     def store(self, stores: SqlStores) -> SqlModelStore:
         return stores.models
+
+
+class TestSqlWebhookStore(WebhookStoreContract):
+    implementation = SqlWebhookStore
+
+    @pytest.fixture
+    def store(self, stores: SqlStores) -> SqlWebhookStore:
+        return stores.webhooks
 
 
 class TestSqlLoggedModelStore(LoggedModelStoreContract):

@@ -9,12 +9,14 @@ from sparkscore.stores.memory.logged_models import MemoryLoggedModelStore
 from sparkscore.stores.memory.models import MemoryModelStore
 from sparkscore.stores.memory.runs import MemoryRunStore
 from sparkscore.stores.memory.state import MemoryState
+from sparkscore.stores.memory.webhooks import MemoryWebhookStore
 
 __all__ = [
     "MemoryLoggedModelStore",
     "MemoryModelStore",
     "MemoryRunStore",
     "MemoryStores",
+    "MemoryWebhookStore",
     "open_memory",
 ]
 
@@ -26,6 +28,7 @@ class MemoryStores:
     runs: MemoryRunStore
     models: MemoryModelStore
     logged_models: MemoryLoggedModelStore
+    webhooks: MemoryWebhookStore
 
 
 def open_memory(artifact_root: str, clock: Clock = system_clock) -> MemoryStores:
@@ -40,4 +43,5 @@ def open_memory(artifact_root: str, clock: Clock = system_clock) -> MemoryStores
         MemoryRunStore(artifact_root, clock, state),
         MemoryModelStore(clock),
         MemoryLoggedModelStore(state, clock),
+        MemoryWebhookStore(),
     )

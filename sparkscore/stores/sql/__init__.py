@@ -18,6 +18,7 @@ from sparkscore.stores.sql.models import SqlModelStore
 from sparkscore.stores.sql.postgres import PostgresDatabase
 from sparkscore.stores.sql.runs import SqlRunStore
 from sparkscore.stores.sql.sqlite import SqliteFile
+from sparkscore.stores.sql.webhooks import SqlWebhookStore
 
 __all__ = [
     "SqlAccountStore",
@@ -25,6 +26,7 @@ __all__ = [
     "SqlModelStore",
     "SqlRunStore",
     "SqlStores",
+    "SqlWebhookStore",
     "open_sql",
 ]
 
@@ -39,6 +41,7 @@ class SqlStores:
     models: SqlModelStore
     logged_models: SqlLoggedModelStore
     accounts: SqlAccountStore
+    webhooks: SqlWebhookStore
     _database: Database
 
     @property
@@ -88,6 +91,7 @@ def open_sql(
         SqlModelStore(database, clock),
         SqlLoggedModelStore(database, clock),
         SqlAccountStore(database, clock),
+        SqlWebhookStore(database),
         database,
     )
 

@@ -351,3 +351,19 @@ audit = Table(
     Column("status", Integer, nullable=False),
     Column("chain", text(64), nullable=False),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", text(36), primary_key=True),
+    Column("name", text(500), nullable=False),
+    Column("url", long_text(), nullable=False),
+    # Such as "MODEL_VERSION.CREATED MODEL_VERSION_TAG.SET".
+    Column("events", long_text(), nullable=False),
+    Column("status", text(20), nullable=False),
+    Column("creation_time_ms", BigInteger, nullable=False),
+    Column("last_update_time_ms", BigInteger, nullable=False),
+    Column("description", long_text(), nullable=False),
+    # Encrypted by the server, whose key is not in the database.
+    Column("sealed_secret", long_text(), nullable=False),
+)
