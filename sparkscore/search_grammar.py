@@ -349,7 +349,8 @@ def _parsed(asked: _Asked) -> _Node:
         # What it says itself is of all places like this one: with "," where no list was begun.
         so_far = _parser().parse_interactive(text[:place], start=start)
         so_far.exhaust_lexer()
-        raise asked.refusal(place, _expected_text(so_far.accepts())) from exc
+        accepted: set[str] = so_far.accepts()  # type: ignore[no-untyped-call]  # so its package says
+        raise asked.refusal(place, _expected_text(accepted)) from exc
     except UnexpectedToken as exc:
         at_end = exc.token.type == "$END"
         place = len(text.rstrip()) if at_end else exc.token.start_pos or 0
