@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _MAX_CHARS = 100_000
 _MAX_COMPARISONS = 200
+# All of them become parameters of one statement, and databases take some ten thousands.
+_MAX_VALUES = 10_000
 _MAX_DEPTH = 50
 _MAX_PATTERN_CHARS = 5000
 _N_SHOWN_AROUND = 60
@@ -66,7 +68,7 @@ ASC: /asc\b/i
 DESC: /desc\b/i
 OPERATOR: ">=" | "<=" | "!=" | "=" | ">" | "<"
 STRING: /'[^']*'/ | /"[^"]*"/
-NUMBER: /[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\b|[+-]?inf(inity)?\b/i
+NUMBER: /[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|inf(inity)?)(?![\w.])/i
 FIELD: /([A-Za-z]+\.)?(`[^`]*`|"[^"]*"|[\w][\w.\/:\-]*)/
 %ignore /\s+/
 """
@@ -131,10 +133,11 @@ def parse_filter(text: str, searchable: Searchable) -> Condition | None:
         UsageError: It does not parse, names a field that there is not, or compares it with what it
             is not; the message points at the place.
     """
-    _check_text(text, searchable)
+    asked = _Asked(text, is_filter=True)
+    _check_text(asked, searchable)
     if not text.strip():
         return None
-    return _Reader(text, searchable).condition(_parsed(text, "filter"))
+    return _Reader(asked, searchable).condition(_parsed(asked))
 
 
 def parse_order_by(texts: Sequence[str], searchable: Searchable) -> tuple[Order, ...]:
@@ -145,23 +148,47 @@ def parse_order_by(texts: Sequence[str], searchable: Searchable) -> tuple[Order,
     """
     orders: list[Order] = []
     for text in texts:
-        _check_text(text, searchable)
-        order = _Reader(text, searchable).order(_parsed(text, "order"))
+        asked = _Asked(text, is_filter=False)
+        _check_text(asked, searchable)
+        order = _Reader(asked, searchable).order(_parsed(asked))
         if any(order.field == other.field for other in orders):
             raise UsageError(f"order_by contains duplicate fields: {shown(text)} is given twice")
         orders.append(order)
     return tuple(orders)
 
 
-def _check_text(text: str, searchable: Searchable) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """A text and what it is, which its errors name."""
+
+    text: str
+    is_filter: bool
+
+    @property
+    def noun(self) -> str:
+        return "filter" if self.is_filter else "order_by"
+
+    def refusal(self, place: int, reason: str) -> UsageError:
+        """The error that shows the text around a place, and points at it."""
+        text, start, end = self.text, max(0, place - _N_SHOWN_AROUND), place + _N_SHOWN_AROUND
+        around = "".join(c if c.isprintable() else " " for c in text[start:end])
+        before, after = "…" if start else "", "…" if end < len(text) else ""
+        pointer = " " * (len(before) + place - start) + "^"
+        what = "clause(s) in filter string" if self.is_filter else "order_by clause"
+        return UsageError(f"Invalid {what}: {reason}\n  {before}{around}{after}\n  {pointer}")
+
+
+def _check_text(asked: _Asked, searchable: Searchable) -> None:
+    text = asked.text
     if len(text) > _MAX_CHARS:
         raise UsageError(
-            f"the filter of {searchable.noun} has {len(text)} characters; at most {_MAX_CHARS} are "
-            "read"
+            f"the {asked.noun} of {searchable.noun} has {len(text)} characters; at most "
+            f"{_MAX_CHARS} are read"
         )
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise UsageError(
-            f"the filter {shown(text)} holds a NUL or half a surrogate pair, which no record has"
+            f"the {asked.noun} {shown(text)} holds a NUL or half a surrogate pair, which no record "
+            "has"
         )
 
 
@@ -174,13 +201,14 @@ class _Node:
     tokens: tuple[Token, ...]
     depth: int
     n_comparisons: int
+    n_values: int
 
 
 class _Reader:
     """Gives the nodes of one text their meaning."""
 
-    def __init__(self, text: str, searchable: Searchable) -> None:
-        self._text = text
+    def __init__(self, asked: _Asked, searchable: Searchable) -> None:
+        self._asked = asked
         self._searchable = searchable
 
     def condition(self, node: _Node) -> Condition:
@@ -300,34 +328,43 @@ class _Reader:
                 f"Got value {shown(str(token))}; put it in quotes",
             )
         if field.kind is FieldKind.ATTRIBUTE and token.lstrip("+-").isdigit():
+            # `int` takes no text of any length, and a `float` of so many digits is infinite.
             number = int(token[:400])
-            return number if number in _INT64 else float(number)
+            return number if number in _INT64 else float(token)
         return float(token)
 
     def _wrong(self, token: Token, reason: str) -> UsageError:
         assert token.start_pos is not None
-        return _refusal(self._text, token.start_pos, reason)
+        return self._asked.refusal(token.start_pos, reason)
 
 
-def _parsed(text: str, start: str) -> _Node:
+def _parsed(asked: _Asked) -> _Node:
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
+    text, start = asked.text, "filter" if asked.is_filter else "order"
     try:
         node = _parser().parse(text, start=start)
     except UnexpectedCharacters as exc:
         place: int = exc.pos_in_stream  # type: ignore[assignment]  # None only in its base class
-        raise _refusal(text, place, _expected_text(exc.allowed)) from exc
+        # What it says itself is of all places like this one: with "," where no list was begun.
+        so_far = _parser().parse_interactive(text[:place], start=start)
+        so_far.exhaust_lexer()
+        accepted: set[str] = so_far.accepts()  # type: ignore[no-untyped-call]  # so its package says
+        raise asked.refusal(place, _expected_text(accepted)) from exc
     except UnexpectedToken as exc:
         at_end = exc.token.type == "$END"
         place = len(text.rstrip()) if at_end else exc.token.start_pos or 0
-        raise _refusal(text, place, _expected_text(exc.accepts or exc.expected)) from exc
+        raise asked.refusal(place, _expected_text(exc.accepts or exc.expected)) from exc
     assert isinstance(node, _Node)
     if node.n_comparisons > _MAX_COMPARISONS:
         reason = f"it has {node.n_comparisons} comparisons; at most {_MAX_COMPARISONS} are read"
-        raise _refusal(text, 0, reason)
+        raise asked.refusal(0, reason)
+    if node.n_values > _MAX_VALUES:
+        reason = f"it has {node.n_values} values; at most {_MAX_VALUES} are read"
+        raise asked.refusal(0, reason)
     if node.depth > _MAX_DEPTH:
         reason = f"it nests {node.depth} deep; at most {_MAX_DEPTH} are read"
-        raise _refusal(text, 0, reason)
+        raise asked.refusal(0, reason)
     return node
 
 
@@ -346,6 +383,8 @@ def _parser() -> Lark:
                 tokens,
                 depth=1 + max((part.depth for part in parts), default=0),
                 n_comparisons=sum(part.n_comparisons for part in parts) or 1,
+                n_values=sum(part.n_values for part in parts)
+                + sum(token.type in ("STRING", "NUMBER") for token in tokens),
             )
 
         return node
@@ -364,14 +403,3 @@ def _unquoted(key: str) -> str:
 def _expected_text(names: Iterable[str]) -> str:
     words = sorted({_WORDS[name] for name in names if name in _WORDS})
     return f"expected {' or '.join(words)}" if words else "this is not understood"
-
-
-def _refusal(text: str, place: int, reason: str) -> UsageError:
-    """The error that shows the text around a place, and points at it."""
-    start = max(0, place - _N_SHOWN_AROUND)
-    around = "".join(c if c.isprintable() else " " for c in text[start : place + _N_SHOWN_AROUND])
-    before, after = "…" if start else "", "…" if place + _N_SHOWN_AROUND < len(text) else ""
-    pointer = " " * (len(before) + place - start) + "^"
-    return UsageError(
-        f"Invalid clause(s) in filter string: {reason}\n  {before}{around}{after}\n  {pointer}"
-    )

@@ -249,7 +249,7 @@ def test_a_store_that_has_no_files_of_its_own_is_served_too(tmp_path: Path) -> N
 
 def test_files_of_a_database_from_before_the_server_are_told_at_the_server(tmp_path: Path) -> None:
     stores = open_memory(f"{LocalArtifactStore(tmp_path).root_uri}/runs")
-    served = Served(stores.runs, stores.models, stores.logged_models, LocalArtifactStore(tmp_path))
+    served = replace(served_in(tmp_path), runs=stores.runs)
     stores.runs.create_run("0", run_id=RunId("r"), run_name="r", user_id="", start_time_ms=1)
     (tmp_path / "runs/0/r/artifacts").mkdir(parents=True)
     (tmp_path / "runs/0/r/artifacts/a.txt").write_text("a")

@@ -60,6 +60,8 @@ from sparkscore.stores.sql.tables import N_INDEXED_CHARS
 _Clause = ColumnElement[bool]
 _WITHOUT_VALUE = (Operator.IS_NULL, Operator.IS_NOT_NULL)
 _NEGATIVE = (Operator.NOT_EQUAL, Operator.NOT_IN)
+# So many owners make a list that costs more than asking each row of a page.
+_N_MANY = 5000
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def search_rows(
     keys = [_key(searched, order, i) for i, order in enumerate(_order(searched, query))]
     clauses = [*where]
     if query.where is not None:
-        clauses.append(_Translation(searched, connection.dialect.name).clause(query.where))
+        clauses.append(_Translation(searched, connection).clause(query.where))
     wanted = query.limit + 1
     rows: list[Row[Any]] = []
     for step in _steps(searched, keys, after):
@@ -293,7 +295,8 @@ def _key(searched: SearchedTable, order: Order, i: int) -> _Key:
     )
     values = {
         Rank.VALUE: points.c.is_nan == false(),
-        Rank.NAN: points.c.is_nan == true(),
+        # The value that NaN is kept beside, which makes SQLite begin with the index here too.
+        Rank.NAN: and_(points.c.is_nan == true(), points.c.value == 0.0),
         Rank.MISSING: missing,
     }
     return _Key(points.c.value, order.ascending, rank, points, on, values)
@@ -310,9 +313,9 @@ def _owners(searched: SearchedTable, table: FromClause) -> list[ColumnElement[An
 class _Translation:
     """Conditions on the rows of a table."""
 
-    def __init__(self, searched: SearchedTable, dialect: str) -> None:
+    def __init__(self, searched: SearchedTable, connection: Connection) -> None:
         self._searched = searched
-        self._dialect = dialect
+        self._connection = connection
 
     def clause(self, where: Condition) -> _Clause:
         """The condition as SQL; true or false for every row, and never NULL."""
@@ -345,6 +348,7 @@ class _Translation:
         holds = and_(points.c.is_nan == false(), self._holds(points.c.value, where))
         if where.operator in _NEGATIVE:
             holds = or_(points.c.is_nan == true(), holds)
+            return self._is_owner(found.where(holds))
         return self._in(found.where(holds))
 
     def _attribute(self, where: Comparison) -> _Clause:
@@ -362,8 +366,24 @@ class _Translation:
         if where.operator is Operator.IS_NULL:
             return not_(self._in(found))
         if where.operator is Operator.IS_NOT_NULL:
+            return self._is_owner(found)
+        found = found.where(self._holds(value, where))
+        return self._is_owner(found) if where.operator in _NEGATIVE else self._in(found)
+
+    def _is_owner(self, found: Select[Any]) -> _Clause:
+        """Whether a row is among the owners, of whom there may be many.
+
+        PostgreSQL knows how many from its statistics. SQLite would list them all before it looks at
+        the first row; so they are counted as far as it matters, which an index does in no time.
+        """
+        if self._is_postgres:
             return self._in(found)
-        return self._in(found.where(self._holds(value, where)))
+        counted = select(func.count()).select_from(found.limit(_N_MANY).subquery())
+        if self._connection.scalar(counted) != _N_MANY:
+            return self._in(found)
+        columns = (self._searched.table.c[name] for name in self._searched.identity)
+        owned = (owner == own for owner, own in zip(found.selected_columns, columns, strict=True))
+        return found.where(*owned).correlate(self._searched.table).exists()
 
     def _in(self, found: Select[Any]) -> _Clause:
         columns = [self._searched.table.c[name] for name in self._searched.identity]
@@ -372,14 +392,11 @@ class _Translation:
     def _holds(self, column: ColumnElement[Any], where: Comparison) -> _Clause:
         operator, value = where.operator, where.value
         if isinstance(value, tuple):
-            values = [_bound(item) for item in value]
-            return column.in_(values) if operator is Operator.IN else column.not_in(values)
+            return self._is_among(column, operator, value)
         if operator in (Operator.LIKE, Operator.ILIKE):
             return self._like(column, str(value), ignore_case=operator is Operator.ILIKE)
         if operator is Operator.EQUAL and isinstance(value, str) and self._is_postgres:
-            # By its beginning, which is what the index holds.
-            start = func.left(column, N_INDEXED_CHARS) == value[:N_INDEXED_CHARS]
-            return and_(start, column == value)
+            return self._is_among(column, Operator.IN, (value,))
         assert value is not None
         bound = _bound(value)
         ways: dict[Operator, _Clause] = {
@@ -392,9 +409,21 @@ class _Translation:
         }
         return ways[operator]
 
+    def _is_among(
+        self, column: ColumnElement[Any], operator: Operator, values: Sequence[Scalar]
+    ) -> _Clause:
+        bound = [_bound(value) for value in values]
+        if operator is Operator.NOT_IN:
+            return column.not_in(bound)
+        starts = [value[:N_INDEXED_CHARS] for value in values if isinstance(value, str)]
+        if not starts or not self._is_postgres:
+            return column.in_(bound)
+        # By its beginning too, which is what the index holds.
+        return and_(func.left(column, N_INDEXED_CHARS).in_(starts), column.in_(bound))
+
     @property
     def _is_postgres(self) -> bool:
-        return self._dialect == "postgresql"
+        return self._connection.dialect.name == "postgresql"
 
     def _like(self, column: ColumnElement[Any], pattern: str, *, ignore_case: bool) -> _Clause:
         if self._is_postgres:

@@ -282,6 +282,10 @@ model_versions = Table(
     Index("ix_model_versions_last_update", "last_update_time_ms"),
     Index("ix_model_versions_run", "run_id"),
 )
+_source = model_versions.c.source
+# Each upload asks for the versions that its file would be of.
+Index("ix_model_versions_source", _source).ddl_if(dialect="sqlite")
+Index("ix_model_versions_source", func.left(_source, N_INDEXED_CHARS)).ddl_if(dialect="postgresql")
 
 model_version_tags = Table(
     "model_version_tags",

@@ -153,6 +153,7 @@ def _widen_versions() -> None:
         op.add_column("model_versions", column)
     op.create_index("ix_model_versions_last_update", "model_versions", ["last_update_time_ms"])
     op.create_index("ix_model_versions_run", "model_versions", ["run_id"])
+    op.create_index("ix_model_versions_source", "model_versions", [_indexed("source")])
 
 
 def _move_away(table: str) -> str:
@@ -170,10 +171,13 @@ def _bring_over(old: str, table: str, columns: list[str], *empty: str) -> None:
 
 
 def _create_value_index(table: str) -> None:
+    op.create_index(f"ix_{table}_key_value", table, ["key", _indexed("value"), "run_id"])
+
+
+def _indexed(column: str) -> str | sa.TextClause:
     # An entry of PostgreSQL's holds 2.7 kB at most.
     is_sqlite = op.get_bind().dialect.name == "sqlite"
-    value = "value" if is_sqlite else sa.text("left(value, 250)")
-    op.create_index(f"ix_{table}_key_value", table, ["key", value, "run_id"])
+    return column if is_sqlite else sa.text(f"left({column}, 250)")
 
 
 def _point_key() -> tuple[sa.Column[object], ...]:
