@@ -14,7 +14,7 @@ from sparkscore.stores.sql import (
     open_sql,
 )
 from sparkscore.stores.sql.experiments import default_experiment
-from sparkscore.stores.sql.tables import metadata
+from sparkscore.stores.sql.tables import audit, metadata
 from sparkscore.testing.clock import ticking_clock
 from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
@@ -78,6 +78,7 @@ class TestSqlLoggedModelStore(LoggedModelStoreContract):
 
 def _empty(connection: Connection) -> None:
     for table in reversed(metadata.sorted_tables):
-        connection.execute(table.delete())
+        if table is not audit:  # the database refuses to empty it, and no contract is about it
+            connection.execute(table.delete())
     connection.execute(text("ALTER SEQUENCE experiments_experiment_id_seq RESTART"))
     default_experiment(_ROOT, ticking_clock())(connection)
