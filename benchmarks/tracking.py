@@ -65,7 +65,7 @@ class Scope:
 
 
 class Client:
-    """One connection that stays open."""
+    """One connection that stays open; closed, the next request opens it again."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
@@ -237,6 +237,7 @@ def _prepare(contender: Contender, folder: Path, sizes: Sequence[int]) -> dict[i
             client.call("POST", f"{API}/runs/update", update)
             with closing(sqlite3.connect(folder / "records.db", timeout=60)) as database:
                 _copy(database, template, n_runs - 1)
+            client.close()  # The server has ended a connection that was idle for so long.
         _register(client, experiments[sizes[0]])
     return experiments
 
@@ -332,6 +333,7 @@ def _throughput(
     def log(i: int) -> None:
         with closing(Client(server.port)) as client:
             run_id = _new_run(client, experiment_id)
+            client.close()  # Others may take longer than a server keeps an idle connection.
             ready.wait()
             step = 0
             while not stop.is_set():
