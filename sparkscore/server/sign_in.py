@@ -64,8 +64,11 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         path = path_below(scope).removeprefix(self._prefix) or "/"
-        if scope["type"] != "http" or path in _OPEN:
+        if path in _OPEN:
             await self._app(scope, receive, send)
             return
         found = await to_thread.run_sync(self._admitted, header(scope, b"authorization"), path)

@@ -120,6 +120,24 @@ def test_a_refusal_is_heard_by_a_client_that_is_still_sending(tmp_path: Path) ->
         assert client.get("/health").text == "OK"
 
 
+def test_callers_are_asked_who_they_are_by_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("correct horse battery\n")
+    assert main(["users", "create", "ann", "--admin", "--password-file", "password"]) == 0
+    known, path = ("ann", "correct horse battery"), "/api/2.0/mlflow/experiments/get"
+    with serving(tmp_path, "--auth", "--workers", "2") as server:
+        for auth, status in ((None, 401), (("ann", "wrong"), 401), (known, 200)):
+            for _ in range(4):
+                answer = httpx.get(f"{server.url}{path}?experiment_id=0", auth=auth, timeout=60)
+                assert answer.status_code == status
+        found = answer.json()["experiment"]
+        # The database was made by the command, before it had a server.
+        assert found["artifact_location"] == "mlflow-artifacts:/0"
+        assert httpx.get(f"{server.url}/health").text == "OK"
+
+
 def test_a_port_that_is_taken_is_told_with_one_that_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
