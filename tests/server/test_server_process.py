@@ -130,9 +130,9 @@ def test_callers_are_asked_who_they_are_by_each_worker(
     with serving(tmp_path, "--auth", "--workers", "2") as server:
         for auth, status in ((None, 401), (("ann", "wrong"), 401), (known, 200)):
             for _ in range(4):
-                answer = httpx.get(f"{server.url}{path}?experiment_id=0", auth=auth, timeout=60)
-                assert answer.status_code == status
-        found = answer.json()["experiment"]
+                asked = httpx.get(f"{server.url}{path}?experiment_id=0", auth=auth, timeout=60)
+                assert asked.status_code == status
+        found = httpx.get(f"{server.url}{path}?experiment_id=0", auth=known).json()["experiment"]
         # The database was made by the command, before it had a server.
         assert found["artifact_location"] == "mlflow-artifacts:/0"
         assert httpx.get(f"{server.url}/health").text == "OK"
