@@ -43,15 +43,18 @@ def store_of(spark: SparkSession, uri: str, noun: str) -> Store | None:
     """The store in which a located URI lies; None where it lies on this machine.
 
     Args:
-        spark: A classic session; its fs.s3a settings win over the AWS variables, and its
+        spark: The session; its fs.s3a settings win over the AWS variables, and its
             fs.defaultFS says where paths without a scheme lie.
         uri: A path or URI, not a table of the catalog.
         noun: `source` or `target`, for messages.
 
     Raises:
-        EngineUnfitError: Only Spark can reach it, or only Spark heeds a setting of it.
+        EngineUnfitError: Only Spark can reach it, or only Spark heeds a setting of it; or the
+            session is one of Spark Connect.
         InvalidNameError: The URI holds credentials.
     """
+    if is_connect(spark):
+        raise EngineUnfitError(f"the workers of a Connect session may not see the {noun}")
     check_place(uri, noun)
     parts = urlsplit(uri)
     if parts.scheme in S3_SCHEMES:

@@ -286,7 +286,9 @@ def test_what_cannot_be_kept_is_told_once_and_the_rest_is_kept(
     assert run.metrics["training_accuracy_score"].value == 1.0
     (record,) = caplog.records
     assert record.name == "sparkscore.autologging"
-    assert f"run {run.run_name}: not recorded: dataset and model (UsageError: " in record.message
+    assert (
+        f"run {run.run_name}: not recorded: dataset and model (UsageError: " in record.getMessage()
+    )
 
 
 def test_long_params_and_odd_names_are_kept_in_a_form_that_stores_take(
@@ -303,4 +305,4 @@ def test_long_params_and_odd_names_are_kept_in_a_form_that_stores_take(
     assert run.params["long"].endswith("y… (7000 characters)")
     # A class of a test's function is no code that a package may bring.
     (record,) = caplog.records
-    assert "not recorded: model (" in record.message
+    assert "not recorded: model (" in record.getMessage()

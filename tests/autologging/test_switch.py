@@ -184,7 +184,7 @@ def test_broken_store_is_told_once_and_the_fit_goes_on(
     try:
         assert Ridge().fit(rows, rows["a"]).predict(rows).shape == (120,)
         (record,) = caplog.records
-        assert "autolog of a training: not recorded: the training (" in record.message
+        assert "autolog of a training: not recorded: the training (" in record.getMessage()
         matrix = xgboost.DMatrix(rows, rows["a"])
         xgboost.train({}, matrix, 3, evals=[(matrix, "t")], verbose_eval=False)
         assert len(caplog.records) == 2

@@ -26,6 +26,7 @@ def wanted(**changed: object) -> str:
         "trust": asdict(TrustPolicy()),
         "tree_runtime": "auto",
         "node_limits": asdict(NodeLimits()),
+        "predict": None,
     }
     return json.dumps(said | changed)
 

@@ -14,6 +14,7 @@ OURS = {
     "sparkscore.flavors",
     "sparkscore.flavors.base",
     "sparkscore.flavors.frames",
+    "sparkscore.flavors.functions",
     "sparkscore.flavors.tensors",
     "sparkscore.flavors.load",
     "sparkscore.flavors.portable",
