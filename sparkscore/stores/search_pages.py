@@ -26,6 +26,7 @@ from sparkscore.search import (
     Order,
     Query,
     Searchable,
+    ValueType,
 )
 
 _INT64 = range(-(2**63), 2**63)
@@ -113,17 +114,28 @@ def last_seen(searchable: Searchable, query: Query, scope: object) -> tuple[Sort
         keys = tuple(SortKey(Rank(rank), value) for rank, value in raw)
     except (ValueError, TypeError, RecursionError) as exc:
         raise _foreign(searchable, query.token) from exc
-    n_keys = len(whole_order(searchable, query.order))
-    if digest != _digest(searchable, query, scope) or len(keys) != n_keys:
+    order = whole_order(searchable, query.order)
+    if digest != _digest(searchable, query, scope) or len(keys) != len(order):
         raise _foreign(searchable, query.token)
-    if not all(map(_is_sound, keys)):
-        raise _foreign(searchable, query.token)
+    for key, item in zip(keys, order, strict=True):
+        if not _is_sound(key, is_text=not _is_number(searchable, item.field)):
+            raise _foreign(searchable, query.token)
     return keys
 
 
-def _is_sound(key: SortKey) -> bool:
+def _is_number(searchable: Searchable, field: Field) -> bool:
+    """Whether records are ordered by numbers of this field."""
+    if field.kind is not FieldKind.ATTRIBUTE:
+        return field.kind is FieldKind.METRIC
+    is_number = searchable.attributes[field.key] is ValueType.NUMBER
+    return is_number or field.key in searchable.numbered
+
+
+def _is_sound(key: SortKey, *, is_text: bool) -> bool:
     if key.rank is not Rank.VALUE:
         return key.value is None
+    if isinstance(key.value, str) is not is_text:
+        return False
     if isinstance(key.value, int) and not isinstance(key.value, bool):
         return key.value in _INT64
     if isinstance(key.value, str):

@@ -5,6 +5,8 @@ Those of a store that is not the reference subclass `SearchAgreement` too.
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -332,6 +334,17 @@ class SearchContract:
     def test_a_token_that_nobody_gave_is_refused(self, filled: Stores, token: str) -> None:
         with pytest.raises(UsageError, match="page token"):
             _runs(filled)(Query(token=token))
+
+    @pytest.mark.parametrize("keys", [[], [[0, 1]], [[0, "x"], [0, "r"]], [[0, 1], [0, 2]]])
+    def test_a_token_whose_keys_were_changed_is_refused(
+        self, filled: Stores, keys: Sequence[object]
+    ) -> None:
+        token = _runs(filled)(Query(limit=1)).next_token
+        assert token is not None
+        digest, _ = json.loads(base64.urlsafe_b64decode(token))
+        changed = base64.urlsafe_b64encode(json.dumps([digest, keys]).encode()).decode()
+        with pytest.raises(UsageError, match="page token"):
+            _runs(filled)(Query(limit=1, token=changed))
 
     def test_the_token_of_another_search_is_refused(self, filled: Stores) -> None:
         token = _runs(filled)(Query(limit=1)).next_token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,7 @@ import deltalake
 import pyarrow as pa
 import pytest
 
+from sparkscore.errors import SparkscoreError
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink, WrittenScores
@@ -148,6 +150,31 @@ class StoreSinkContract(SinkContract):
         assert write_files(at(root, (1, 1, 0.5), run_key="next"), sink).version == 2
         assert "rival" in (root / "_delta_log" / f"{1:020}.json").read_text()
         assert ids(root) == [0, 1]
+
+    def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
+        self, store_folder: StorePath
+    ) -> None:
+        root = store_folder / "scores"
+        write_files(at(root, (0, 1, 0.5)), sink_of(at(root), root))
+        runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
+        barrier = threading.Barrier(len(runs))
+        ended: list[Commit | SparkscoreError] = []
+
+        def act(one: Attempt) -> None:
+            barrier.wait(timeout=60)
+            try:
+                ended.append(write_files(one, sink_of(one, root)))
+            except SparkscoreError as exc:
+                ended.append(exc)
+
+        threads = [threading.Thread(target=act, args=(one,)) for one in runs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(c.version for c in ended if isinstance(c, Commit)) == [1, 2, 3, 4], ended
+        assert ids(root) == [0, 1, 2, 3, 4]
+        assert names(root) == committed(root)
 
     def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
         self, store_folder: StorePath

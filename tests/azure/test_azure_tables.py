@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,25 +13,21 @@ import pyarrow as pa
 import pytest
 
 from sparkscore.cli import main
-from sparkscore.errors import SparkscoreError, StoreUnavailableError, TargetUnwritableError
+from sparkscore.errors import StoreUnavailableError, TargetUnwritableError
 from sparkscore.files.azure_store import AzureStore
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
-from sparkscore.scoring.outcome import Commit, OutcomeStatus
+from sparkscore.scoring.outcome import OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.azure_server import AzureServer, running_server
 from sparkscore.testing.engine_cases import TRUST, X
 from sparkscore.testing.models import Third, packaged
-from sparkscore.testing.sink_contract import Attempt, write_files
 from sparkscore.testing.store_sink_contract import (
     StoreSinkContract,
     at,
-    committed,
-    ids,
-    names,
     sink_of,
     table,
 )
@@ -64,32 +59,6 @@ class TestFilesSinkInAzure(StoreSinkContract):
     @pytest.fixture
     def store_folder(self, container: StorePath) -> StorePath:
         return container
-
-
-def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
-    container: StorePath,
-) -> None:
-    root = container / "scores"
-    write_files(at(root, (0, 1, 0.5)), sink_of(at(root), root))
-    runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
-    barrier = threading.Barrier(len(runs))
-    ended: list[Commit | SparkscoreError] = []
-
-    def act(one: Attempt) -> None:
-        barrier.wait(timeout=60)
-        try:
-            ended.append(write_files(one, sink_of(one, root)))
-        except SparkscoreError as exc:
-            ended.append(exc)
-
-    threads = [threading.Thread(target=act, args=(one,)) for one in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(c.version for c in ended if isinstance(c, Commit)) == [1, 2, 3, 4], ended
-    assert ids(root) == [0, 1, 2, 3, 4]
-    assert names(root) == committed(root)
 
 
 def test_store_of_its_own_endpoint_is_asked_and_nothing_stays_of_it(container: StorePath) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ import pytest
 
 from sparkscore.errors import (
     EngineUnfitError,
-    SparkscoreError,
     StoreUnavailableError,
     TargetUnwritableError,
 )
@@ -19,9 +17,8 @@ from sparkscore.files.filesystem import StorePath
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink
 from sparkscore.files.writing import ScoreWriter, file_prefix
-from sparkscore.scoring.outcome import Commit
 from sparkscore.testing.s3_server import S3Server
-from sparkscore.testing.sink_contract import Attempt, write_files, written_files
+from sparkscore.testing.sink_contract import write_files, written_files
 from sparkscore.testing.store_sink_contract import (
     StoreSinkContract,
     at,
@@ -56,31 +53,6 @@ def test_files_of_an_attempt_that_lost_are_removed(root: StorePath) -> None:
     before = names(root)
     write_files(replace(one, run_id="again", rows=((1, 1, 0.75),)), sink)
     assert names(root) == before == committed(root)
-
-
-def test_racing_writers_of_different_runs_all_land_and_none_is_overwritten(
-    root: StorePath,
-) -> None:
-    write_files(at(root, (0, 1, 0.5)), sink_of(at(root), root))
-    runs = [at(root, (i, 1, i / 2), run_key=f"run {i}", run_id=f"id {i}") for i in range(1, 5)]
-    barrier = threading.Barrier(len(runs))
-    ended: list[Commit | SparkscoreError] = []
-
-    def act(one: Attempt) -> None:
-        barrier.wait(timeout=60)
-        try:
-            ended.append(write_files(one, sink_of(one, root)))
-        except SparkscoreError as exc:
-            ended.append(exc)
-
-    threads = [threading.Thread(target=act, args=(one,)) for one in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(c.version for c in ended if isinstance(c, Commit)) == [1, 2, 3, 4], ended
-    assert sorted(table(root).to_pyarrow_table()["id"].to_pylist()) == [0, 1, 2, 3, 4]
-    assert names(root) == committed(root)
 
 
 def test_commit_that_another_writer_is_faster_with_is_put_on_top_of_it(

@@ -261,6 +261,16 @@ def test_files_of_other_experiments_and_of_none_are_closed(house: House) -> None
     assert client.post(url, json=source).status_code == 403
 
 
+@pytest.mark.parametrize("made_by", [{"run_id": "other"}, {"model_id": "m-2"}])
+def test_versions_are_not_made_of_what_may_not_be_read(
+    house: House, made_by: dict[str, str]
+) -> None:
+    house.user("some", *(Grant(kind, name, Role.ADMIN) for kind, name in OURS))
+    asked = {"name": "model", "source": "s3://elsewhere/model", **made_by}
+    client = house.client(("some", PASSWORD))
+    assert client.post("/api/2.0/mlflow/model-versions/create", json=asked).status_code == 403
+
+
 def test_whoever_makes_something_administers_it_and_grants_follow(house: House) -> None:
     house.user("ann")
     client = house.client(("ann", PASSWORD))
