@@ -156,7 +156,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
     pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels  # noqa: PLR2004 - rows and columns
-    if pixels.ndim != 3 or pixels.shape[2] not in _PNG_COLOURS or 0 in pixels.shape:  # noqa: PLR2004
+    if pixels.ndim != 3 or pixels.shape[2] not in _PNG_COLOURS or 0 in pixels.shape:  # noqa: PLR2004 - axes
         raise UsageError(f"an array of shape {np.asarray(image).shape} is no image")
     is_float = pixels.dtype.kind == "f"
     if pixels.dtype.kind not in "buif" or (is_float and not np.isfinite(pixels).all()):

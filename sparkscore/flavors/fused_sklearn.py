@@ -166,13 +166,13 @@ def _transformed(steps: list[Any], frame: object) -> Any:  # noqa: ANN401 - any 
     return frame
 
 
-def _quietly(function: Callable[[Any], Any], argument: object) -> Any:  # noqa: ANN401
+def _quietly(function: Callable[[Any], Any], argument: object) -> Any:  # noqa: ANN401 - untyped library
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of unknown categories, which probe rows have.
         return function(argument)
 
 
-def _matrix_builder(filling: Filling, example: Any) -> _BuildMatrix:  # noqa: ANN401
+def _matrix_builder(filling: Filling, example: Any) -> _BuildMatrix:  # noqa: ANN401 - untyped library
     """How matrices like `example` are made; None: like the array of a frame."""
     if example is None:
         return partial(filling.dense, order="F")
@@ -194,7 +194,7 @@ def _sparse(
     return kind(filling.sparse(batch, index_dtype), shape=shape)
 
 
-def _check_matrix(ours: Any, native: Any) -> None:  # noqa: ANN401
+def _check_matrix(ours: Any, native: Any) -> None:  # noqa: ANN401 - untyped library
     is_sparse = hasattr(native, "indptr")
     if not is_sparse and native.dtype == object:
         # Numbers beside booleans: every estimator makes doubles of them, in this memory order.

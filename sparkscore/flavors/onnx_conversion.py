@@ -83,7 +83,7 @@ def convert_to_onnx(
     return _with_outputs(made, _outputs(made, fitted), declared)
 
 
-def _from_sklearn(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401
+def _from_sklearn(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401 - untyped library
     import skl2onnx
     from skl2onnx.common import data_types
 
@@ -102,7 +102,7 @@ def _from_sklearn(model: Any, schema: ColumnSchema, precision: Precision) -> Mod
     return graph
 
 
-def _from_lightgbm(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401
+def _from_lightgbm(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401 - untyped library
     import onnxmltools
 
     inputs = _matrix(schema, precision)
@@ -110,7 +110,7 @@ def _from_lightgbm(model: Any, schema: ColumnSchema, precision: Precision) -> Mo
     return graph
 
 
-def _from_xgboost(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401
+def _from_xgboost(model: Any, schema: ColumnSchema, precision: Precision) -> ModelProto:  # noqa: ANN401 - untyped library
     import onnxmltools
 
     inputs = _matrix(schema, precision)

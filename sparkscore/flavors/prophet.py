@@ -77,7 +77,7 @@ class ProphetFlavor:
 
 
 class _ProphetPredictor:
-    def __init__(self, model: Any, schema: ColumnSchema, declared: list[str]) -> None:  # noqa: ANN401
+    def __init__(self, model: Any, schema: ColumnSchema, declared: list[str]) -> None:  # noqa: ANN401 - untyped library
         self._model = model
         self._schema = schema
         self._declared = declared

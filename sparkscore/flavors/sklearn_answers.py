@@ -72,7 +72,7 @@ class LabelAnswer:
         """That of the label, and that of the probabilities."""
         return ("predict", "predict_proba")
 
-    def __call__(self, model: Any, rows: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+    def __call__(self, model: Any, rows: Any) -> dict[str, np.ndarray]:  # noqa: ANN401 - untyped library
         """The columns by name; see `Answer`."""
         *steps, head = steps_of(model)
         for step in steps:
@@ -83,7 +83,7 @@ class LabelAnswer:
         return {self.label: labels, **dict(zip(self.probabilities, columns, strict=True))}
 
 
-def answer_of(model: Any, predict_fn: str, signature: Signature) -> Answer:  # noqa: ANN401
+def answer_of(model: Any, predict_fn: str, signature: Signature) -> Answer:  # noqa: ANN401 - untyped library
     """What to ask `model` for the columns that its signature declares.
 
     A classifier whose `predict` fills several columns answers a label, and after it its

@@ -256,7 +256,7 @@ def _brings_code(key: str) -> bool:
     return key in known or key.endswith("_implementation")
 
 
-def _class(transformers: ModuleType, conf: FlavorConf, key: str, base: type) -> Any:  # noqa: ANN401
+def _class(transformers: ModuleType, conf: FlavorConf, key: str, base: type) -> Any:  # noqa: ANN401 - untyped library
     found = getattr(transformers, str(conf.get(key)), None)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise PackageFormatError(
@@ -267,7 +267,7 @@ def _class(transformers: ModuleType, conf: FlavorConf, key: str, base: type) -> 
 
 
 @contextmanager
-def _without_bars(transformers: Any) -> Iterator[None]:  # noqa: ANN401
+def _without_bars(transformers: Any) -> Iterator[None]:  # noqa: ANN401 - untyped library
     """No progress on the terminal, where a job or a command has its own to say."""
     logging = transformers.utils.logging
     were_shown = logging.is_progress_bar_enabled()

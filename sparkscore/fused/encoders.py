@@ -42,7 +42,7 @@ def read_ordinal_encoder(encoder: Any, block: Block) -> Block:  # noqa: ANN401 -
     return Block(_encoded(encoder, block, [1] * len(block.columns)), Form.ARRAY)
 
 
-def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column, ...]:  # noqa: ANN401
+def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column, ...]:  # noqa: ANN401 - untyped library
     asking = _Asking(encoder, block, sum(widths))
     ends = np.cumsum([0, *widths]).tolist()
     columns: list[Column] = []
@@ -55,7 +55,7 @@ def _encoded(encoder: Any, block: Block, widths: Sequence[int]) -> tuple[Column,
 class _Asking:
     """Questions to an encoder about one column; the others hold their first category."""
 
-    def __init__(self, encoder: Any, block: Block, width: int) -> None:  # noqa: ANN401
+    def __init__(self, encoder: Any, block: Block, width: int) -> None:  # noqa: ANN401 - untyped library
         if len(block.columns) != len(encoder.categories_):
             raise NotFusedError("an encoder is given another number of columns")
         self._encoder = encoder

@@ -126,7 +126,7 @@ def _with_text_imputed(imputer: Any, block: Block) -> Block:  # noqa: ANN401 - s
     return Block(tuple(columns), Form.ARRAY)
 
 
-def _indicators(imputer: Any, columns: list[Column], dtype: np.dtype[Any]) -> Iterable[Column]:  # noqa: ANN401
+def _indicators(imputer: Any, columns: list[Column], dtype: np.dtype[Any]) -> Iterable[Column]:  # noqa: ANN401 - untyped library
     if not imputer.add_indicator:
         return ()
     if imputer.indicator_.features != "missing-only":

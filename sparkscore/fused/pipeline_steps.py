@@ -51,7 +51,7 @@ def _read_one(step: Any, block: Block) -> Block:  # noqa: ANN401 - scikit-learn'
     return _READERS[name](step, block)
 
 
-def _read_column_transformer(transformer: Any, block: Block) -> Block:  # noqa: ANN401
+def _read_column_transformer(transformer: Any, block: Block) -> Block:  # noqa: ANN401 - untyped library
     if transformer.transformer_weights:
         raise NotFusedError("a column transformer weighs its columns")
     parts = [part for part in _parts(transformer, block) if part.columns]
@@ -68,7 +68,7 @@ def _read_column_transformer(transformer: Any, block: Block) -> Block:  # noqa: 
     return replace(both, columns=tuple(cast(column, dtype) for column in columns))
 
 
-def _parts(transformer: Any, block: Block) -> Iterator[Block]:  # noqa: ANN401
+def _parts(transformer: Any, block: Block) -> Iterator[Block]:  # noqa: ANN401 - untyped library
     names = block.names if hasattr(transformer, "feature_names_in_") else None
     for name, inner, columns in transformer.transformers_:
         if inner == "drop":
@@ -83,7 +83,7 @@ def _parts(transformer: Any, block: Block) -> Iterator[Block]:  # noqa: ANN401
         yield chosen if inner == "passthrough" or not indices else read_step(inner, chosen)
 
 
-def _read_function_transformer(transformer: Any, block: Block) -> Block:  # noqa: ANN401
+def _read_function_transformer(transformer: Any, block: Block) -> Block:  # noqa: ANN401 - untyped library
     if transformer.func is not None or transformer.validate:
         raise NotFusedError("a FunctionTransformer calls a function")
     return block
