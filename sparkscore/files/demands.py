@@ -9,7 +9,8 @@ from deltalake import DeltaTable
 
 from sparkscore.errors import EngineUnfitError, listed
 from sparkscore.files.schema import has_names_inside, table_columns
-from sparkscore.scoring.plan import ScoringPlan, WriteMode
+from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.table_write import TableWrite
 
 WRITABLE = frozenset(
     {"appendOnly", "changeDataFeed", "deletionVectors", "invariants", "timestampNtz"}
@@ -53,7 +54,7 @@ def mapped_columns(table: DeltaTable) -> dict[str, tuple[str, int]]:
     return {c.column.name: (c.physical, c.field_id) for c in columns if c.field_id is not None}
 
 
-def check_demands(table: DeltaTable, plan: ScoringPlan) -> None:
+def check_demands(table: DeltaTable, write: TableWrite) -> None:
     """Refuse what the table's properties and columns ask of its writers, and is not done here.
 
     Raises:
@@ -64,7 +65,7 @@ def check_demands(table: DeltaTable, plan: ScoringPlan) -> None:
     if constraints:
         raise EngineUnfitError(f"the target has constraints: {listed(constraints)}")
     is_append_only = configuration.get("delta.appendOnly", "false") == "true"
-    if is_append_only and plan.request.mode is not WriteMode.APPEND:
+    if is_append_only and write.mode is not WriteMode.APPEND:
         raise EngineUnfitError("the target admits nothing but appends")
     mapped = mapped_columns(table)
     for column in json.loads(table.schema().to_json())["fields"]:
@@ -75,7 +76,7 @@ def check_demands(table: DeltaTable, plan: ScoringPlan) -> None:
         ]
         if demands:
             raise EngineUnfitError(f"the target's column {column['name']!r} has {listed(demands)}")
-        if not column["nullable"] and column["name"] not in plan.request.keys:
+        if not column["nullable"] and column["name"] not in write.keys:
             raise EngineUnfitError(f"the target's column {column['name']!r} is NOT NULL")
         if mapped and has_names_inside(column["type"]):
             raise EngineUnfitError(

@@ -46,7 +46,8 @@ from sparkscore.files.sql import parse_predicate
 from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
+from sparkscore.scoring.plan import RunIdentity, WriteMode
+from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
     SCORE_FILE,
@@ -106,7 +107,7 @@ class FilesSink:
             table = self._table()
             return None if table is None else self._found_in(table, identity)
 
-    def refuse_unfit(self, plan: ScoringPlan) -> None:
+    def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
 
         A store is asked by an object that is put and removed, once a process.
@@ -117,18 +118,18 @@ class FilesSink:
             StoreUnavailableError: The store does not answer.
         """
         check_place(self.uri, "target")
-        if plan.request.mode is WriteMode.MERGE:
+        if write.mode is WriteMode.MERGE:
             raise EngineUnfitError("it does not merge")
         with store_errors(self.root, "target", TargetUnwritableError):
             if isinstance(self.root, StorePath):
                 check_commits(self.root)
-            self._refuse_unfit_table(plan)
+            self._refuse_unfit_table(write)
 
-    def _refuse_unfit_table(self, plan: ScoringPlan) -> None:
-        schema = score_schema(plan)
-        predicate = self.predicate(plan)
+    def _refuse_unfit_table(self, write: TableWrite) -> None:
+        schema = write.schema
+        predicate = self.predicate(write)
         table = self._table()
-        partition_by = self._partition_by(table, plan)
+        partition_by = self._partition_by(table, write)
         for name in partition_by:
             if name in schema.names and not can_partition_by(schema.field(name).type):
                 raise EngineUnfitError(
@@ -138,7 +139,7 @@ class FilesSink:
         if table is None:
             check_new_table(schema)
             return
-        self._check_writable(table, plan)
+        self._check_writable(table, write)
         known = {column.name for column in table.schema().fields}
         if predicate is not None and columns_in(predicate) <= known:
             has_row_ids = "rowTracking" in features_of(table)
@@ -147,11 +148,11 @@ class FilesSink:
                 if one.is_cut and has_row_ids:
                     raise EngineUnfitError("the target tracks rows, and some that stay would move")
 
-    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+    def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
 
         Raises:
-            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetSchemaError: The target's columns or partitions differ from those to be written.
             TargetUnwritableError: Its location refuses writes.
             TargetError: Something else than a Delta table is there.
         """
@@ -162,37 +163,37 @@ class FilesSink:
                 _check_prefix(self.root)
             table = self._table()
         if table is not None:
-            self._check_table(table, plan, schema)
+            self._check_table(table, write)
 
-    def predicate(self, plan: ScoringPlan) -> Predicate | None:
+    def predicate(self, write: TableWrite) -> Predicate | None:
         """Which rows give way; None where the job does not replace.
 
         Raises:
             EngineUnfitError: The predicate is not understood.
         """
-        if plan.request.replace_where is None:
+        if write.replace_where is None:
             return None
-        schema = _delta_schema(score_schema(plan))
+        schema = _delta_schema(write.schema)
         columns = [column.column for column in table_columns(schema.to_json())]
-        return parse_predicate(plan.request.replace_where, columns, self.timezone)
+        return parse_predicate(write.replace_where, columns, self.timezone)
 
-    def layout(self, plan: ScoringPlan) -> FileLayout:
+    def layout(self, write: TableWrite) -> FileLayout:
         """How the run's files are to be written."""
-        schema = score_schema(plan)
-        keys = plan.request.keys
+        schema = write.schema
+        keys = write.keys
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
         return FileLayout(
             folder=self.root,
             schema=schema,
-            partition_by=self._partition_by(table, plan),
+            partition_by=self._partition_by(table, write),
             varied=frozenset(
                 f.name for f in schema if f.name in keys or pa.types.is_floating(f.type)
             ),
             mapped={} if table is None else mapped_columns(table),
         )
 
-    def write(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
+    def write(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
         """Commit the files in one transaction, and prove from the history that it landed.
 
         Raises:
@@ -202,22 +203,22 @@ class FilesSink:
             StoreUnavailableError: The store does not answer; the commit may have landed.
         """
         with store_errors(self.root, "target", TargetUnwritableError):
-            return self._written(scores, plan, facts)
+            return self._written(scores, write, facts)
 
-    def _written(self, scores: WrittenScores, plan: ScoringPlan, facts: RunFacts) -> Commit:
-        metadata = user_metadata(plan, facts, scores.attempt)
+    def _written(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
+        metadata = user_metadata(write, facts, scores.attempt)
         for _ in range(N_TRIES):
             table = self._table()
             if table is not None:
-                landed = self._found_in(table, plan.identity)
+                landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
                     return landed
-                if table.transaction_version(plan.identity.app_id) is not None:
-                    raise skipped_error(plan.identity, self.uri)
-                self._check_table(table, plan, score_schema(plan))
-                self._check_writable(table, plan)
+                if table.transaction_version(write.identity.app_id) is not None:
+                    raise skipped_error(write.identity, self.uri)
+                self._check_table(table, write)
+                self._check_writable(table, write)
             try:
-                self._commit(table, scores, plan, metadata)
+                self._commit(table, scores, write, metadata)
                 break
             except LostRaceError:
                 continue
@@ -228,9 +229,9 @@ class FilesSink:
                     ) from exc
         else:
             raise busy_error(self.uri)
-        commit = self.find(plan.identity)
+        commit = self.find(write.identity)
         if commit is None:
-            raise skipped_error(plan.identity, self.uri)
+            raise skipped_error(write.identity, self.uri)
         return commit
 
     def clean(self, attempt: str) -> None:
@@ -258,9 +259,9 @@ class FilesSink:
         except DeltaError as exc:
             raise EngineUnfitError(f"the log of the target cannot be read here: {exc}") from exc
 
-    def _partition_by(self, table: DeltaTable | None, plan: ScoringPlan) -> tuple[str, ...]:
+    def _partition_by(self, table: DeltaTable | None, write: TableWrite) -> tuple[str, ...]:
         if table is None:
-            return plan.request.partition_by
+            return write.partition_by
         return tuple(table.metadata().partition_columns)
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
@@ -279,30 +280,30 @@ class FilesSink:
                 return commit_of(found, identity, self.uri)
         return None
 
-    def _check_table(self, table: DeltaTable, plan: ScoringPlan, schema: pa.Schema) -> None:
+    def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
         have = _type_names(table.schema())
-        check_columns(self.uri, have, _type_names(_delta_schema(schema)))
-        check_partitions(self.uri, list(table.metadata().partition_columns), plan)
+        check_columns(self.uri, have, _type_names(_delta_schema(write.schema)))
+        check_partitions(self.uri, list(table.metadata().partition_columns), write)
 
     def _commit(
-        self, table: DeltaTable | None, scores: WrittenScores, plan: ScoringPlan, metadata: str
+        self, table: DeltaTable | None, scores: WrittenScores, write: TableWrite, metadata: str
     ) -> None:
-        schema = _delta_schema(score_schema(plan))
-        partition_by = self._partition_by(table, plan)
-        predicate = self.predicate(plan)
+        schema = _delta_schema(write.schema)
+        partition_by = self._partition_by(table, write)
+        predicate = self.predicate(write)
         if table is None:
             if isinstance(self.root, Path):
                 self.root.mkdir(parents=True, exist_ok=True)
-            change = self._change(0, scores.files, Replaced(), plan, metadata)
+            change = self._change(0, scores.files, Replaced(), write, metadata)
             options = storage_options(self.root)
             rust_log.create_table(str(self.root), change, schema, partition_by, options)
             return
         replaced = Replaced()
         if predicate is not None:
-            layout = self.layout(plan)
+            layout = self.layout(write)
             for one in replaced_files(table, self.root, predicate):
                 replaced = replaced.plus(one, layout, predicate, scores.attempt)
-        change = self._change(table.version(), scores.files, replaced, plan, metadata)
+        change = self._change(table.version(), scores.files, replaced, write, metadata)
         log_writer = self._log_writer_for(table)
         if log_writer is None:
             rust_log.commit(table, change, schema, partition_by)
@@ -314,26 +315,26 @@ class FilesSink:
         version: int,
         written: Sequence[WrittenFile],
         replaced: Replaced,
-        plan: ScoringPlan,
+        write: TableWrite,
         metadata: str,
     ) -> TableChange:
         files = [*written, *replaced.copies]
         return TableChange(
             version=version,
-            app_id=plan.identity.app_id,
+            app_id=write.identity.app_id,
             user_metadata=metadata,
             added=tuple(files),
             removed=replaced.removals,
-            predicate=plan.request.replace_where,
-            is_replace=plan.request.mode is WriteMode.REPLACE,
-            metrics=_metrics(plan, files, replaced),
+            predicate=write.replace_where,
+            is_replace=write.mode is WriteMode.REPLACE,
+            metrics=_metrics(write, files, replaced),
         )
 
     def _log_writer_for(self, table: DeltaTable) -> LogWriter | None:
         """What commits to the table; None: `deltalake`."""
         return None if features_of(table) <= WRITABLE else self.log_writer
 
-    def _check_writable(self, table: DeltaTable, plan: ScoringPlan) -> None:
+    def _check_writable(self, table: DeltaTable, write: TableWrite) -> None:
         """Refuse a table that asks of its writers what is not done here.
 
         Raises:
@@ -346,7 +347,7 @@ class FilesSink:
         unknown = sorted(features_of(table) - writable)
         if unknown:
             raise EngineUnfitError(f"the target has table features that it cannot write: {unknown}")
-        check_demands(table, plan)
+        check_demands(table, write)
 
     def _has_moved(self, table: DeltaTable | None, exc: DeltaError) -> bool:
         """Whether a commit failed since another one was faster."""
@@ -358,14 +359,14 @@ class FilesSink:
         return newest.version() != table.version()
 
 
-def _metrics(plan: ScoringPlan, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:
+def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:
     """What DESCRIBE HISTORY shows of a commit."""
     metrics = {
         "numFiles": len(files),
         "numOutputRows": sum(file.n_rows for file in files),
         "numOutputBytes": sum(file.n_bytes for file in files),
     }
-    if plan.request.mode is not WriteMode.REPLACE:
+    if write.mode is not WriteMode.REPLACE:
         return metrics
     n_copied = sum(file.n_rows for file in replaced.copies)
     return metrics | {

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import pyarrow as pa
-
 from sparkscore.scoring.facts import SourceTable
 from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan
+from sparkscore.scoring.table_write import TableWrite
 
 ScoresT_contra = TypeVar("ScoresT_contra", contravariant=True)
 SinkT_contra = TypeVar("SinkT_contra", contravariant=True)
@@ -47,7 +46,7 @@ class RunFacts:
 
 
 class Sink(Protocol[ScoresT_contra]):
-    """A score table. One run is one commit, however often it is tried."""
+    """A table that runs write. One run is one commit, however often it is tried."""
 
     @property
     def uri(self) -> str:
@@ -62,18 +61,18 @@ class Sink(Protocol[ScoresT_contra]):
         """
         ...
 
-    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+    def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
 
         Raises:
-            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetSchemaError: The target's columns or partitions differ from those to be written.
             TargetUnwritableError: Its location refuses writes.
             TargetError: Something else than a table is there.
         """
         ...
 
-    def write(self, scores: ScoresT_contra, plan: ScoringPlan, facts: RunFacts) -> Commit:
-        """Write the scores in one commit and prove from the table's history that it landed.
+    def write(self, scores: ScoresT_contra, write: TableWrite, facts: RunFacts) -> Commit:
+        """Write the rows in one commit and prove from the table's history that it landed.
 
         Raises:
             RunKeyConflictError: The table skipped the commit, or another attempt with other

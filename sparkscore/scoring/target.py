@@ -19,7 +19,8 @@ from sparkscore.errors import (
 )
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import RunIdentity, ScoringPlan
+from sparkscore.scoring.plan import RunIdentity
+from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
@@ -40,21 +41,17 @@ class HistoryEntry:
     metrics: Mapping[str, str]
 
 
-def user_metadata(plan: ScoringPlan, facts: RunFacts, attempt: str) -> str:
+def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
     """What a commit says of the run that made it; found again by `app_id`."""
+    identity = write.identity
     metadata = {
+        **write.about,
         "sparkscore": _METADATA_FORMAT,
-        "app_id": plan.identity.app_id,
-        "job": plan.request.job,
-        "run_key": plan.identity.run_key,
+        "app_id": identity.app_id,
+        "run_key": identity.run_key,
         "run_id": facts.run_id,
         "attempt": attempt,
-        "inputs": dict(plan.identity.fingerprint),
-        "model": {
-            "name": plan.model.name,
-            "version": plan.model.version,
-            "digest": plan.model.digest,
-        },
+        "inputs": dict(identity.fingerprint),
     }
     return json.dumps(metadata, sort_keys=True)
 
@@ -129,16 +126,16 @@ def check_columns(uri: str, have: Mapping[str, str], want: Mapping[str, str]) ->
         )
 
 
-def check_partitions(uri: str, have: list[str], plan: ScoringPlan) -> None:
+def check_partitions(uri: str, have: list[str], write: TableWrite) -> None:
     """Compare a target's partition columns with those that the job asks for, if it asks.
 
     Raises:
         TargetSchemaError: They differ.
     """
-    if plan.request.partition_by and have != list(plan.request.partition_by):
+    if write.partition_by and have != list(write.partition_by):
         raise TargetSchemaError(
             f"target {shown(uri)} is partitioned by {have}, but the job asks for "
-            f"{list(plan.request.partition_by)}; leave --partition-by out or change the target"
+            f"{list(write.partition_by)}; leave --partition-by out or change the target"
         )
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import pyarrow as pa
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -28,7 +27,8 @@ from sparkscore.files.hdfs_store import HdfsStore
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RunIdentity, WriteMode
+from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
     TXN_VERSION,
@@ -105,11 +105,11 @@ class DeltaSink:
         )
         return commit_of(entry, identity, self.uri)
 
-    def check(self, plan: ScoringPlan, schema: pa.Schema) -> None:
+    def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
 
         Raises:
-            TargetSchemaError: The target's columns or partitions differ from `schema`.
+            TargetSchemaError: The target's columns or partitions differ from those to be written.
             TargetUnwritableError: Its location refuses writes.
             TargetError: Something else than a Delta table is there.
         """
@@ -123,10 +123,10 @@ class DeltaSink:
                 f"target {shown(self.uri)} holds {detail['format']} files and no Delta table; "
                 "name another target, or convert it first (CONVERT TO DELTA)"
             )
-        self._check_columns(schema)
-        check_partitions(self.uri, list(detail["partitionColumns"]), plan)
+        self._check_columns(write)
+        check_partitions(self.uri, list(detail["partitionColumns"]), write)
 
-    def as_files(self, plan: ScoringPlan) -> FilesSink:
+    def as_files(self, write: TableWrite) -> FilesSink:
         """The same table for a job whose workers write its files themselves.
 
         Raises:
@@ -135,10 +135,10 @@ class DeltaSink:
         if is_connect(self.spark):
             raise EngineUnfitError("the workers of a Connect session may not see the target")
         sink = files_sink(self.spark, self.uri)
-        sink.refuse_unfit(plan)
+        sink.refuse_unfit(write)
         return sink
 
-    def write(self, scores: DataFrame, plan: ScoringPlan, facts: RunFacts) -> Commit:
+    def write(self, scores: DataFrame, write: TableWrite, facts: RunFacts) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
 
         Raises:
@@ -146,21 +146,21 @@ class DeltaSink:
                 inputs won.
             TargetBusyError: Other commits won every try.
         """
-        metadata = user_metadata(plan, facts, uuid.uuid4().hex)
+        metadata = user_metadata(write, facts, uuid.uuid4().hex)
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
                 try:
-                    self._write_once(scores, plan, metadata)
+                    self._write_once(scores, write, metadata)
                     break
                 except SPARK_FAILURES as exc:
                     if not is_conflict(exc):
                         raise
-                    landed = self.find(plan.identity)
+                    landed = self.find(write.identity)
                     if landed is not None:  # Another attempt at the same run was faster.
                         return landed
             else:
                 raise busy_error(self.uri)
-        return self._proven(plan.identity)
+        return self._proven(write.identity)
 
     def _proven(self, identity: RunIdentity) -> Commit:
         commit = self.find(identity)
@@ -168,26 +168,25 @@ class DeltaSink:
             raise skipped_error(identity, self.uri)
         return commit
 
-    def _write_once(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
-        request = plan.request
+    def _write_once(self, scores: DataFrame, write: TableWrite, metadata: str) -> None:
         detail = detail_of(self.spark, self.uri)
         if detail is None and not is_path(self.uri):
-            self._create(scores, request.partition_by)
+            self._create(scores, write.partition_by)
             detail = detail_of(self.spark, self.uri)
-        if request.mode is WriteMode.MERGE and detail is not None:
-            self._merge(scores, plan, metadata)
+        if write.mode is WriteMode.MERGE and detail is not None:
+            self._merge(scores, write, metadata)
             return
-        if request.replace_where and detail is None:
-            scores = _inside(scores, request.replace_where)
+        if write.replace_where and detail is None:
+            scores = _inside(scores, write.replace_where)
         writer = (
-            self._new_table(scores, request.partition_by if detail is None else ())
-            .mode("overwrite" if request.mode is WriteMode.REPLACE else "append")
-            .option("txnAppId", plan.identity.app_id)
+            self._new_table(scores, write.partition_by if detail is None else ())
+            .mode("overwrite" if write.mode is WriteMode.REPLACE else "append")
+            .option("txnAppId", write.identity.app_id)
             .option("txnVersion", TXN_VERSION)
             .option("userMetadata", metadata)
         )
-        if request.replace_where and detail is not None:
-            writer = writer.option("replaceWhere", request.replace_where)
+        if write.replace_where and detail is not None:
+            writer = writer.option("replaceWhere", write.replace_where)
         # By its path, a table of the catalog too: saveAsTable loses the observed row counts.
         writer.save(self.uri if detail is None else str(detail["location"]))
 
@@ -204,12 +203,12 @@ class DeltaSink:
             writer = writer.option("delta.columnMapping.mode", "name")
         return writer
 
-    def _merge(self, scores: DataFrame, plan: ScoringPlan, metadata: str) -> None:
+    def _merge(self, scores: DataFrame, write: TableWrite, metadata: str) -> None:
         view = f"sparkscore_{uuid.uuid4().hex}"
         scores.createOrReplaceTempView(view)
-        matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in plan.request.keys)
+        matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in write.keys)
         conf = {
-            f"{_MERGE_CONF}AppId": plan.identity.app_id,
+            f"{_MERGE_CONF}AppId": write.identity.app_id,
             f"{_MERGE_CONF}Version": str(TXN_VERSION),
             _USER_METADATA_CONF: metadata,
             # Scores are computed once, not once for finding matches and once for writing.
@@ -233,9 +232,9 @@ class DeltaSink:
         ).collect()
         return rows[0] if rows else None
 
-    def _check_columns(self, schema: pa.Schema) -> None:
+    def _check_columns(self, write: TableWrite) -> None:
         have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}
-        want = {f.name: f.dataType.simpleString() for f in from_arrow_schema(schema).fields}
+        want = {f.name: f.dataType.simpleString() for f in from_arrow_schema(write.schema).fields}
         check_columns(self.uri, have, want)
 
     def _frame(self) -> DataFrame:

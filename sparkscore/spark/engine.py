@@ -21,7 +21,8 @@ from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, score_schema
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
@@ -109,10 +110,10 @@ class SparkEngine:
         try:
             files, crossing = self._by_python(plan, source, sink)
         except EngineUnfitError:
-            sink.check(plan, score_schema(plan))
+            sink.check(score_write(plan))
             run = partial(self._written_by_spark, plan, source, sink, facts)
         else:
-            files.check(plan, score_schema(plan))
+            files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
         if plan.request.mode is WriteMode.MERGE:
             check_unique_keys(source.frame, plan)
@@ -139,7 +140,7 @@ class SparkEngine:
         """
         if self.name == "pandas":
             raise EngineUnfitError("the model is a column of Spark's, by its pandas UDF")
-        return sink.as_files(plan), crossing_columns(plan, source.frame)
+        return sink.as_files(score_write(plan)), crossing_columns(plan, source.frame)
 
     def _written_by_python(
         self,
@@ -187,7 +188,7 @@ class SparkEngine:
     ) -> Commit:
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, plan, facts)
+                return sink.write(frame, score_write(plan), facts)
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc

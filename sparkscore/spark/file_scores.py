@@ -11,6 +11,7 @@ from sparkscore.errors import StoreUnavailableError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
+from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
@@ -37,11 +38,11 @@ def score_files_job(
     """
     return ScoreFilesJob(
         scoring=task,
-        layout=sink.layout(plan),
+        layout=sink.layout(score_write(plan)),
         carried=tuple(column.name for column in plan.carried),
         keys=plan.request.keys,
         constants=_constants(plan, facts),
-        replace_where=sink.predicate(plan),
+        replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
     )
@@ -84,7 +85,7 @@ def scored_and_committed(
         scored = time.perf_counter()
         files = tuple(file for result in results for file in result.files)
         try:
-            commit = sink.write(WrittenScores(files, job.attempt), plan, facts)
+            commit = sink.write(WrittenScores(files, job.attempt), score_write(plan), facts)
         except StoreUnavailableError:
             may_land = True  # A commit that was sent and not answered needs its files.
             raise

@@ -19,7 +19,8 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, score_schema
+from sparkscore.scoring.plan import ScoringPlan
+from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.engine import scoring_task
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.files_source import FilesSource, open_files
@@ -93,7 +94,7 @@ class FilesEngine:
         """
         for name in _names_read(plan, source):
             source.column(name)
-        sink.refuse_unfit(plan)
+        sink.refuse_unfit(score_write(plan))
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts
@@ -109,7 +110,7 @@ class FilesEngine:
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         self.refuse_unfit(plan, source, sink)
-        sink.check(plan, score_schema(plan))
+        sink.check(score_write(plan))
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         task = scoring_task(

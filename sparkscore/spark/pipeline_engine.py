@@ -13,7 +13,8 @@ from sparkscore.errors import InvalidRowsError, SignatureMismatchError, listed
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, WriteMode, score_schema
+from sparkscore.scoring.plan import ScoringPlan, WriteMode
+from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.engine import (
     SparkEngine,
@@ -63,7 +64,7 @@ class PipelineEngine(SparkEngine):
         done = sink.find(plan.identity)
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
-        sink.check(plan, score_schema(plan))
+        sink.check(score_write(plan))
         if plan.request.mode is WriteMode.MERGE:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()

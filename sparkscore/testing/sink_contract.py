@@ -30,6 +30,7 @@ from sparkscore.scoring.plan import (
     WriteMode,
     plan_scoring,
 )
+from sparkscore.scoring.table_write import TableWrite, score_write
 
 _SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _MODEL = ModelFacts(
@@ -69,6 +70,11 @@ class Attempt:
         """The attempt as an engine would plan it."""
         source = SourceTable("/data/flights", "delta", self.source_version, _COLUMNS)
         return plan_scoring(self.model, source, self.request)
+
+    @property
+    def table_write(self) -> TableWrite:
+        """What a sink is told of it."""
+        return score_write(self.plan)
 
     @property
     def facts(self) -> RunFacts:
@@ -327,14 +333,14 @@ def write_files(attempt: Attempt, sink: FilesSink) -> Commit:
     name = new_attempt()
     files = written_files(attempt, sink, name)
     try:
-        return sink.write(WrittenScores(files, name), attempt.plan, attempt.facts)
+        return sink.write(WrittenScores(files, name), attempt.table_write, attempt.facts)
     finally:
         sink.clean(name)
 
 
 def written_files(attempt: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:
     """The files of an attempt's rows, which nobody has committed yet."""
-    writer = ScoreWriter(sink.layout(attempt.plan), file_prefix(name, 0, 0))
+    writer = ScoreWriter(sink.layout(attempt.table_write), file_prefix(name, 0, 0))
     for batch in attempt.scores.to_batches():
         writer.write(batch)
     return tuple(writer.finish())

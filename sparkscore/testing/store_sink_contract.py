@@ -19,7 +19,7 @@ from sparkscore.files.filesystem import StorePath
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import ScoringPlan, score_schema
+from sparkscore.scoring.table_write import TableWrite
 from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 
 _KILLED = """
@@ -33,7 +33,7 @@ from sparkscore.testing.sink_contract import attempt
 one = attempt(Path("unused"), *((i, 1, i / 3) for i in range(50_000)))
 sink = FilesSink(sys.argv[1], store={store})
 for index in range(2):
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix("e" * 32, index, 0))
+    writer = ScoreWriter(sink.layout(one.table_write), file_prefix("e" * 32, index, 0))
     for batch in one.scores.to_batches():
         writer.write(batch)
     if index == 0:
@@ -88,7 +88,7 @@ class _RivalledSink(FilesSink):
         self,
         table: deltalake.DeltaTable | None,
         scores: WrittenScores,
-        plan: ScoringPlan,
+        write: TableWrite,
         metadata: str,
     ) -> None:
         assert isinstance(self.root, StorePath)
@@ -96,7 +96,7 @@ class _RivalledSink(FilesSink):
         if version == 1:
             rival = self.root / "_delta_log" / f"{version:020}.json"
             put(rival, b'{"txn": {"appId": "rival", "version": 1}}\n')
-        super()._commit(table, scores, plan, metadata)
+        super()._commit(table, scores, write, metadata)
 
 
 class StoreSinkContract(SinkContract):
@@ -125,7 +125,7 @@ class StoreSinkContract(SinkContract):
 
     def check(self, attempt: Attempt) -> None:
         one = self._in_store(attempt)
-        sink_of(one, self.above).check(one.plan, score_schema(one.plan))
+        sink_of(one, self.above).check(one.table_write)
 
     def read(self, target: Path) -> pa.Table:
         return table(self._root(target)).to_pyarrow_table()

@@ -64,7 +64,7 @@ class TestFilesSinkInAzure(StoreSinkContract):
 def test_store_of_its_own_endpoint_is_asked_and_nothing_stays_of_it(container: StorePath) -> None:
     root = container / "scores"
     one = at(root, (1, 1, 0.5))
-    sink_of(one, root).refuse_unfit(one.plan)
+    sink_of(one, root).refuse_unfit(one.table_write)
     assert list(root.rglob("*")) == []
 
 

@@ -14,7 +14,7 @@ from sparkscore.files.log import read_snapshot
 from sparkscore.files.sink import FilesSink
 from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import WriteMode, score_schema
+from sparkscore.scoring.plan import WriteMode
 from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 
 
@@ -39,7 +39,7 @@ class TestFilesSink(SinkContract):
         return FilesSink(attempt.request.target).find(attempt.plan.identity)
 
     def check(self, attempt: Attempt) -> None:
-        FilesSink(attempt.request.target).check(attempt.plan, score_schema(attempt.plan))
+        FilesSink(attempt.request.target).check(attempt.table_write)
 
     def read(self, target: Path) -> pa.Table:
         return deltalake.DeltaTable(target).to_pyarrow_table()
@@ -74,7 +74,7 @@ def test_files_of_an_attempt_that_lost_are_removed(target: Path) -> None:
 def test_attempt_that_fails_on_a_new_target_leaves_no_folder(target: Path) -> None:
     one = attempt(target, (1, 1, 0.5), partition_by=("day",))
     sink = FilesSink(str(target))
-    writer = ScoreWriter(sink.layout(one.plan), file_prefix("lost", 0, 0))
+    writer = ScoreWriter(sink.layout(one.table_write), file_prefix("lost", 0, 0))
     writer.write(one.scores.to_batches()[0])
     writer.finish()
     assert data_files(target)
@@ -105,7 +105,7 @@ def test_history_counts_rows_files_and_bytes(target: Path) -> None:
 def test_merge_is_left_to_spark(target: Path) -> None:
     one = attempt(target, (1, 1, 0.5), mode=WriteMode.MERGE)
     with pytest.raises(EngineUnfitError, match=r"does not merge.*--engine arrow"):
-        FilesSink(str(target)).refuse_unfit(one.plan)
+        FilesSink(str(target)).refuse_unfit(one.table_write)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_table_that_demands_more_of_its_writers_is_left_to_spark(
     else:
         deltalake.DeltaTable(target).alter.set_table_properties(properties)
     with pytest.raises(EngineUnfitError, match=said):
-        FilesSink(str(target)).refuse_unfit(one.plan)
+        FilesSink(str(target)).refuse_unfit(one.table_write)
 
 
 def test_commit_whose_history_has_expired_is_an_error(target: Path) -> None:
@@ -180,7 +180,7 @@ def test_folder_whose_name_deltalake_decodes_is_left_to_spark(tmp_path: Path) ->
     write(attempt(tmp_path / "a b", (1, 1, 0.5)))
     other = attempt(tmp_path / "a%20b", (2, 1, 0.5))
     with pytest.raises(EngineUnfitError, match=r"a%20b"):
-        FilesSink(other.request.target).refuse_unfit(other.plan)
+        FilesSink(other.request.target).refuse_unfit(other.table_write)
     with pytest.raises(EngineUnfitError, match=r"a%20b"):
         read_snapshot(tmp_path / "a%20b", None)
 
@@ -217,7 +217,7 @@ def test_version_of_a_commit_is_that_of_its_file(target: Path) -> None:
 
 def test_disk_that_fills_is_named_and_nothing_stays(target: Path) -> None:
     one = attempt(target, *((i, 1, i / 3) for i in range(20_000)))
-    writer = ScoreWriter(FilesSink(str(target)).layout(one.plan), file_prefix("full", 0, 0))
+    writer = ScoreWriter(FilesSink(str(target)).layout(one.table_write), file_prefix("full", 0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:

@@ -18,7 +18,6 @@ from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.reading import TableReading, read_piece
 from sparkscore.files.sink import FilesSink
-from sparkscore.scoring.plan import score_schema
 from sparkscore.testing.sink_contract import write_files
 from sparkscore.testing.store_sink_contract import (
     StoreSinkContract,
@@ -62,7 +61,7 @@ def test_log_that_holds_but_the_draft_of_a_commit_is_no_table_yet(hdfs_folder: S
     one = at(root, (1, 1, 0.5))
     sink = sink_of(one, root)
     assert sink.find(one.plan.identity) is None
-    sink.check(one.plan, score_schema(one.plan))
+    sink.check(one.table_write)
     assert write_files(one, sink).version == 0
 
 
@@ -116,4 +115,4 @@ def test_folder_whose_name_would_be_encoded_is_left_to_spark(hdfs_folder: StoreP
     root = hdfs_folder / "scores of a night"
     one = at(root, (1, 1, 0.5))
     with pytest.raises(EngineUnfitError, match="encodes the folder's name"):
-        sink_of(one, root).refuse_unfit(one.plan)
+        sink_of(one, root).refuse_unfit(one.table_write)

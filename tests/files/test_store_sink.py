@@ -87,7 +87,7 @@ def test_store_that_would_overwrite_a_commit_is_left_to_spark(
     s3_server.ignores_conditions = True
     one = at(root, (1, 1, 0.5))
     with pytest.raises(EngineUnfitError, match=r"ignores 'If-None-Match'.*--engine arrow"):
-        sink_of(one, root).refuse_unfit(one.plan)
+        sink_of(one, root).refuse_unfit(one.table_write)
     assert list(root.rglob("*")) == []
 
 
@@ -97,13 +97,13 @@ def test_library_that_asks_the_store_is_named_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "obstore", None)
     one = at(root, (1, 1, 0.5))
     with pytest.raises(EngineUnfitError, match=r"'obstore', which is not.*sparkscore\[buckets\]"):
-        sink_of(one, root).refuse_unfit(one.plan)
+        sink_of(one, root).refuse_unfit(one.table_write)
 
 
 def test_store_is_asked_once_and_nothing_stays_of_it(root: StorePath, s3_server: S3Server) -> None:
     one = at(root, (1, 1, 0.5))
     for _ in range(2):
-        sink_of(one, root).refuse_unfit(one.plan)
+        sink_of(one, root).refuse_unfit(one.table_write)
     puts = [path for method, path in s3_server.requests if method == "PUT"]
     assert len(puts) == 2
     assert "_sparkscore-probe-" in puts[0]
@@ -117,7 +117,7 @@ def test_bucket_that_is_not_there_is_named(root: StorePath) -> None:
     with pytest.raises(TargetUnwritableError, match=r"no bucket 'no-such-bucket'; create it"):
         sink.find(one.plan.identity)
     with pytest.raises(TargetUnwritableError, match="no bucket"):
-        sink.refuse_unfit(one.plan)
+        sink.refuse_unfit(one.table_write)
 
 
 def test_credentials_that_are_wrong_are_named_and_not_shown(
@@ -134,7 +134,7 @@ def test_credentials_that_are_wrong_are_named_and_not_shown(
     shown = text + repr(sink) + repr(store) + repr(sink.root)
     assert "AKIAWRONG" not in shown
     assert "s3cret-words" not in shown
-    layout = replace(sink_of(one, root).layout(one.plan), folder=sink.root)
+    layout = replace(sink_of(one, root).layout(one.table_write), folder=sink.root)
     writer = ScoreWriter(layout, file_prefix("lost", 0, 0))
     writer.write(one.scores.to_batches()[0])
     with pytest.raises(TargetUnwritableError, match="refuses the credentials"):
@@ -173,7 +173,7 @@ def test_store_that_does_not_answer_is_worth_another_try(
 
 def test_file_is_visible_only_when_it_is_whole(root: StorePath) -> None:
     one = at(root, *((i, 1, i / 3) for i in range(100_000)))
-    writer = ScoreWriter(sink_of(one, root).layout(one.plan), file_prefix("slow", 0, 0))
+    writer = ScoreWriter(sink_of(one, root).layout(one.table_write), file_prefix("slow", 0, 0))
     for batch in one.scores.to_batches(max_chunksize=10_000):
         writer.write(batch)
     assert list(root.rglob("*")) == []

@@ -17,7 +17,7 @@ from sparkscore.files.change import LogWriter, LostRaceError, RemovedFile, Table
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring, score_schema
+from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.files_engine import FilesEngine
@@ -70,7 +70,7 @@ class TestSinkByJvm(SinkContract):
         return self.sink(attempt).find(attempt.plan.identity)
 
     def check(self, attempt: Attempt) -> None:
-        self.sink(attempt).check(attempt.plan, score_schema(attempt.plan))
+        self.sink(attempt).check(attempt.table_write)
 
     def read(self, target: Path) -> pa.Table:
         return deltalake.DeltaTable(target).to_pyarrow_table()

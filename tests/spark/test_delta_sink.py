@@ -16,7 +16,7 @@ from sparkscore.errors import (
     TargetUnwritableError,
 )
 from sparkscore.scoring.outcome import Commit
-from sparkscore.scoring.plan import WriteMode, score_schema
+from sparkscore.scoring.plan import WriteMode
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.testing.sink_contract import Attempt, MergingSinkContract, attempt
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def write(spark: SparkSession, one: Attempt) -> Commit:
     scores = spark.createDataFrame(one.scores)
-    return DeltaSink(spark, one.request.target).write(scores, one.plan, one.facts)
+    return DeltaSink(spark, one.request.target).write(scores, one.table_write, one.facts)
 
 
 def table_name() -> str:
@@ -48,7 +48,7 @@ class TestDeltaSink(MergingSinkContract):
 
     def check(self, attempt: Attempt) -> None:
         sink = DeltaSink(self.spark, attempt.request.target)
-        sink.check(attempt.plan, score_schema(attempt.plan))
+        sink.check(attempt.table_write)
 
     def read(self, target: Path) -> pa.Table:
         table = deltalake.DeltaTable(target).to_pyarrow_table()
@@ -114,7 +114,7 @@ def test_table_of_the_catalog_is_a_target(prefix: str, spark: SparkSession, tmp_
             + ")"
         )
         sink = DeltaSink(spark, name)
-        sink.check(one.plan, score_schema(one.plan))
+        sink.check(one.table_write)
         commit = write(spark, one)
         assert (commit.uri, commit.n_rows) == (name, 1)
         assert sink.find(one.plan.identity) == commit
@@ -142,7 +142,7 @@ def test_table_of_another_format_in_the_catalog_is_refused(spark: SparkSession) 
     try:
         one = attempt(Path(name), (1, 1, 0.5))
         with pytest.raises(TargetError, match="no Delta table"):
-            DeltaSink(spark, name).check(one.plan, score_schema(one.plan))
+            DeltaSink(spark, name).check(one.table_write)
     finally:
         spark.sql(f"DROP TABLE {name}")
 
@@ -158,7 +158,7 @@ def test_place_that_takes_no_files_is_refused(spark: SparkSession) -> None:
     one = attempt(Path("/proc/scores"), (1, 1, 0.5))
     sink = DeltaSink(spark, "/proc/scores")
     with pytest.raises(TargetUnwritableError, match="/proc"):  # noqa: PT012 - root fails later
-        sink.check(one.plan, score_schema(one.plan))
+        sink.check(one.table_write)
         write(spark, one)
 
 
@@ -169,7 +169,7 @@ def test_target_with_another_type_is_refused_with_both(spark: SparkSession, targ
     with pytest.raises(
         TargetSchemaError, match="prediction: the table has string, the job writes d"
     ):
-        DeltaSink(spark, str(target)).check(one.plan, score_schema(one.plan))
+        DeltaSink(spark, str(target)).check(one.table_write)
 
 
 def test_settings_of_the_session_come_back_after_a_write(spark: SparkSession, target: Path) -> None:

@@ -16,7 +16,8 @@ from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome
-from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
+from sparkscore.scoring.plan import ScoringRequest, plan_scoring
+from sparkscore.scoring.table_write import TableWrite
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.testing.engine_cases import TRUST, X, request
@@ -94,8 +95,8 @@ class TestArrowEngine(SparkEngineContract):
 class WrittenBySpark(DeltaSink):
     """A target whose files only Spark can write."""
 
-    def as_files(self, plan: ScoringPlan) -> FilesSink:
-        raise EngineUnfitError(f"the target of {plan.request.job!r} is said to be so")
+    def as_files(self, write: TableWrite) -> FilesSink:
+        raise EngineUnfitError(f"the target of {write.identity.run_key!r} is said to be so")
 
 
 class TestArrowEngineWrittenBySpark(SparkEngineContract):
