@@ -26,6 +26,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── SignatureMismatchError      SIGNATURE_MISMATCH
 │   ├── PredictionError             PREDICTION_FAILED
 │   ├── ModelTooLargeError          MODEL_TOO_LARGE          give workers more memory
+│   ├── BatchDeadlineError          BATCH_DEADLINE           mend it, or give it more time
+│   ├── WorkerCrashError            WORKER_CRASHED
 │   ├── EnvironmentBuildError       ENVIRONMENT_UNUSABLE
 │   ├── EnvironmentMismatchError    ENVIRONMENT_MISMATCH     install what it names
 │   ├── NotCertifiedError           NOT_CERTIFIED
@@ -240,6 +242,18 @@ class ModelTooLargeError(ModelError, MemoryError):
     """The model, or what it needs for a single row, does not fit into a worker's memory."""
 
     code = "MODEL_TOO_LARGE"
+
+
+class BatchDeadlineError(ModelError, TimeoutError):
+    """A model took longer for a batch than it may."""
+
+    code = "BATCH_DEADLINE"
+
+
+class WorkerCrashError(ModelError):
+    """A model ended the process that it ran in, at each try."""
+
+    code = "WORKER_CRASHED"
 
 
 class EnvironmentBuildError(ModelError):

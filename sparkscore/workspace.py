@@ -120,7 +120,9 @@ class Workspace(OpenedStores):
         from sparkscore.scoring.batch import BatchLimits
 
         scoring = self.settings.scoring
-        return BatchLimits(scoring.max_rows_per_batch, scoring.max_bytes_per_batch)
+        return BatchLimits(
+            scoring.max_rows_per_batch, scoring.max_bytes_per_batch, scoring.batch_deadline_s
+        )
 
     @property
     def tree_runtime(self) -> TreeRuntime:

@@ -162,6 +162,8 @@ class ScoringSettings(Frozen):
     """Larger batches were not faster with any measured library."""
     max_bytes_per_batch: Count = 64 * 1024 * 1024
     """Bounds a worker's memory where rows are wide."""
+    batch_deadline_s: Count = 900
+    """A model that hangs must not hold the night; none that was measured took a minute a batch."""
     on_invalid: Literal["fail", "reject"] = "fail"
     """A row the model cannot take stops the job; setting rows aside is for a person to decide."""
     environment_check: Literal["warn", "fail", "off"] = "warn"

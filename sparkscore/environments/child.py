@@ -10,22 +10,28 @@ It ends when its input ends.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 LENGTH = struct.Struct("<Q")
 ANSWER, FAILURE = b"+", b"-"
+_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 PARAMS = b"sparkscore.params"
 """Where the schema of a batch has params; none are there: the defaults."""
 
 
 def main() -> None:
     """Serve one model until the input ends."""
+    _end_with_parent()
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What the model prints is not an answer.
     try:
@@ -65,6 +71,12 @@ def write_frame(file: BinaryIO, content: bytes | memoryview) -> None:
     file.write(LENGTH.pack(len(content)))
     file.write(content)
     file.flush()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent is gone, even while a model hangs."""
+    with suppress(AttributeError, OSError):  # Only Linux has this.
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class _Model:

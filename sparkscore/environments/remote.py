@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from threading import Thread
+from typing import IO, BinaryIO
 
 import pyarrow as pa
 
@@ -30,7 +30,9 @@ _START = (
     "from sparkscore.environments.child import main; main()"
 )
 _MAX_SAID = 2000
-"""Bytes of what a child said last, to find its last line in."""
+"""Bytes that are kept of what a child said last, to find its last line in."""
+_PATIENCE_S = 1.0
+"""Wait for a dead child's last words; a process that it left behind may hold its stderr."""
 
 
 class RemotePredictor:
@@ -45,19 +47,23 @@ class RemotePredictor:
         tree: TreeRuntime,
         predict: str | None = None,
     ) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         command = [str(python), "-I", "-c", _START.format(source=str(source))]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as exc:
-            self._said.close()
             raise EnvironmentBuildError(
                 f"the environment's interpreter {shown(str(python))} does not start here: {exc}; "
                 "nodes need the same base Python at the same place as where it was built"
             ) from exc
-        weakref.finalize(self, _end, self._process, self._said)
+        self._said = bytearray()
+        assert self._process.stderr is not None
+        self._listening = Thread(
+            target=_listen, args=(self._process.stderr, self._said), daemon=True
+        )
+        self._listening.start()
+        weakref.finalize(self, _end, self._process)
         asked = {
             "folder": str(package.folder),
             "allow_code": trust.allow_code,
@@ -125,9 +131,8 @@ class RemotePredictor:
 
     def _last_words(self) -> str:
         code = self._process.wait()
-        self._said.seek(0, 2)
-        self._said.seek(max(0, self._said.tell() - _MAX_SAID))
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        self._listening.join(_PATIENCE_S)
+        lines = self._said.decode(errors="replace").strip().splitlines()
         return f" with code {code}{': ' + lines[-1] if lines else ''}"
 
 
@@ -188,9 +193,17 @@ def _error_of(told: Mapping[str, str]) -> Exception:
     return error
 
 
-def _end(process: subprocess.Popen[bytes], said: BinaryIO) -> None:
+def _listen(stderr: IO[bytes], said: bytearray) -> None:
+    """Keep the last of what a child says until it has ended, however much that is."""
+    with stderr:
+        while chunk := stderr.read1(_MAX_SAID):  # type: ignore[attr-defined]  # a BufferedReader
+            said += chunk
+            del said[:-_MAX_SAID]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-    for file in (process.stdin, process.stdout, said):
+    for file in (process.stdin, process.stdout):
         if file is not None:
             file.close()

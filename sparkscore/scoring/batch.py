@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """Bounds of one call to the model; the smaller one wins.
+    """Bounds of one call to the model; the smaller one of rows and bytes wins.
 
     The defaults come from measurements: predicting is flat in time per row from 2,000 rows on,
-    decoding from 8,000, and a batch must fit into a worker several times over.
+    decoding from 8,000, and a batch must fit into a worker several times over. `deadline_s` is for
+    what Spark hands to a worker at once, and for loading the model before the first of it.
     """
 
     max_rows: int = 65_536
     max_bytes: int = 64 * 2**20
+    deadline_s: int = 900
 
     def within(self, max_bytes: int | None) -> BatchLimits:
         """These limits with no more bytes than `max_bytes`; None: as they are."""

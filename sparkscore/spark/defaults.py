@@ -83,13 +83,9 @@ def _defaults(cache: Path) -> dict[str, str]:
         # A model loaded in a Python worker is only kept if the worker is.
         "spark.python.worker.reuse": "true",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # A crash in native code names the Python line; a model that hangs shows its stack every
-        # 10 minutes and is ended after 30 without a batch, instead of holding the job for ever.
+        # What a crashed worker was doing, and where, comes back in the failure: see `task_slot`.
         "spark.python.worker.faulthandler.enabled": "true",
         "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
-        "spark.sql.execution.pyspark.udf.tracebackDumpIntervalSeconds": "600",
-        "spark.sql.execution.pyspark.udf.idleTimeoutSeconds": "1800",
-        "spark.sql.execution.pyspark.udf.killOnIdleTimeout": "true",
         # Progress is shown by sparkscore; two bars on one terminal overwrite each other.
         "spark.ui.showConsoleProgress": "false",
         # Wide plans are cut in the log, not in the job; 25 columns are few for a feature table.

@@ -9,6 +9,7 @@ from pyspark.errors import PySparkException
 
 from sparkscore import errors
 from sparkscore.errors import (
+    BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
     SourceError,
@@ -16,8 +17,10 @@ from sparkscore.errors import (
     SparkscoreError,
     SparkStoppedError,
     TargetSchemaError,
+    WorkerCrashError,
     shown,
 )
+from sparkscore.spark.task_slot import NOTE_SIGN
 
 SPARK_FAILURES = (PySparkException, Py4JError)
 """What a call to Spark raises: PySpark's errors, and Py4J's where PySpark knows no equal.
@@ -34,6 +37,7 @@ INVALID_ROW_SIGN = "sparkscore: column"
 OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
 """How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
 
+_RAISED_IN_SQL = {NULL_KEY_SIGN: KeyColumnError, INVALID_ROW_SIGN: InvalidRowsError}
 _MAX_REASON_CHARS = 300
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"
@@ -60,6 +64,10 @@ _CAUSE = re.compile(
     r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",
     re.MULTILINE,
 )
+_NOTE = re.compile(re.escape(NOTE_SIGN) + r"(.+)((?:\n(?!\s*at |Caused by|Driver stacktrace).*)*)")
+_DEADLINE = re.compile(r"Timeout \((\S+)\)!")
+_FATAL = re.compile(r"Fatal Python error: (.+)")
+_PYTHON_LINE = re.compile(r'File "(.+)", line (\d+) in (\S+)')
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 
 
@@ -89,12 +97,13 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, SparkscoreError):
             return kind(message.strip())
-    if NULL_KEY_SIGN in text:
-        line = text[text.index(NULL_KEY_SIGN) :].splitlines()[0]
-        return KeyColumnError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    if INVALID_ROW_SIGN in text:
-        line = text[text.index(INVALID_ROW_SIGN) :].splitlines()[0]
-        return InvalidRowsError(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
+    note = _NOTE.search(text)
+    if note is not None:
+        return _ended_worker(what, rows=note[1], left=note[2])
+    for sign, kind in _RAISED_IN_SQL.items():
+        if sign in text:
+            line = text[text.index(sign) :].splitlines()[0]
+            return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
     unreadable = _UNREADABLE.search(text)
     if unreadable and not unreadable[1].endswith(".parquet"):
         return SourceError(
@@ -117,6 +126,35 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             "command again: what was committed is found and not scored twice"
         )
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:
+    """The error that a worker's note stands for.
+
+    Args:
+        what: The job.
+        rows: The note: model and rows.
+        left: What Python's fault handler wrote below it, if it came to that.
+    """
+    # That of the thread that crashed; a hang is shown with the main thread as the last one.
+    start = left.find("Current thread")
+    stack = left[start if start >= 0 else max(0, left.rfind("\nThread ")) :]
+    line = _PYTHON_LINE.search(stack)
+    where = f" in {line[3]} ({line[1]}, line {line[2]})" if line else ""
+    deadline = _DEADLINE.search(left)
+    if deadline is not None:
+        return BatchDeadlineError(
+            f"{what}: model {rows}: no answer after {deadline[1]}{where}; nothing was committed; "
+            "mend the model, give it smaller batches (scoring.max_rows_per_batch) or more time "
+            "(scoring.batch_deadline_s)"
+        )
+    fatal = _FATAL.search(left)
+    how = f"by {fatal[1]}{where}" if fatal else "without a word (os._exit, or killed for memory?)"
+    return WorkerCrashError(
+        f"{what}: model {rows}: its Python worker ended {how} at each try; nothing was committed; "
+        "try the model on these rows, give workers more memory (fewer slots a node), or register "
+        "a mended version"
+    )
 
 
 def reason_of(exc: BaseException) -> str:

@@ -16,7 +16,7 @@ from sparkscore.files.planning import FilePiece
 from sparkscore.files.prefetch import read_ahead
 from sparkscore.files.reading import TableReading
 from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
-from sparkscore.spark.threads import limited_threads, task_cores
+from sparkscore.spark.task_slot import task_slot
 
 _AHEAD_BYTES = 64 * 2**20
 """Decoded rows that wait for the model, beside the row group that is on its way."""
@@ -40,10 +40,10 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
         SparkscoreError: What the model, the rows or the file system refuse; what the task wrote
             is removed.
     """
-    with limited_threads(task_cores()) as threads:
+    with task_slot() as slot:
         for index, pieces in tasks:
             with _batches(job, pieces) as batches:
-                result = score_into_files(job.writing, index, _inputs(batches), threads)
+                result = score_into_files(job.writing, index, _inputs(batches), slot)
             yield result
 
 

@@ -25,7 +25,7 @@ from sparkscore.spark.packing import (
 )
 from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
 from sparkscore.spark.source import quoted
-from sparkscore.spark.threads import limited_threads, task_cores
+from sparkscore.spark.task_slot import task_slot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -118,8 +118,8 @@ def _mapper(
         context = TaskContext.get()
         assert context is not None
         inputs = (crossing.inputs(batch) for batch in batches if batch.num_rows > 0)
-        with limited_threads(task_cores()) as threads:
-            result = score_into_files(job, context.partitionId(), inputs, threads)
+        with task_slot() as slot:
+            result = score_into_files(job, context.partitionId(), inputs, slot)
         yield pa.RecordBatch.from_pydict({"result": [result.to_json()]})
 
     return score

@@ -20,7 +20,7 @@ from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
-from sparkscore.spark.threads import TaskThreads
+from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, score_rows
 
 Inputs = tuple[pa.RecordBatch, pa.RecordBatch]
@@ -120,7 +120,7 @@ class Stopwatch:
 
 
 def score_into_files(
-    job: ScoreFilesJob, index: int, inputs: Iterable[Inputs], threads: TaskThreads
+    job: ScoreFilesJob, index: int, inputs: Iterable[Inputs], slot: TaskSlot
 ) -> TaskResult:
     """Score all batches of one task, and write their rows of the score table.
 
@@ -128,7 +128,7 @@ def score_into_files(
         job: What to do; the same for all tasks of a run.
         index: The task's number in the run, in the names of its files.
         inputs: Batches of at least one row.
-        threads: What native libraries may use here.
+        slot: Where the task runs.
 
     Raises:
         SparkscoreError: What the model, the rows or the file system refuse; what the task wrote
@@ -140,7 +140,7 @@ def score_into_files(
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
-                scores, report = score_rows(job.scoring, model_batch, threads)
+                scores, report = score_rows(job.scoring, model_batch, slot)
                 with writing:
                     writer.write(_score_rows(job, carried, scores))
                 reports.append(report)

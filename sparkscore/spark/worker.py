@@ -22,7 +22,7 @@ from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
 from sparkscore.spark.node_cache import NodeLimits, loaded_model
-from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
+from sparkscore.spark.task_slot import TaskSlot, task_slot
 
 
 class PackedPackage(Protocol):
@@ -92,13 +92,13 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
     Yields:
         n_rows x `task.answer_type`, in input order.
     """
-    with limited_threads(task_cores()) as threads:
+    with task_slot() as slot:
         for batch in batches:
-            yield _answer(task, batch, threads)
+            yield _answer(task, batch, slot)
 
 
 def score_rows(
-    task: ScoringTask, batch: pa.RecordBatch, threads: TaskThreads
+    task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot
 ) -> tuple[pa.StructArray, dict[str, object]]:
     """Predictions for a batch of at least one row, and the report on it.
 
@@ -106,21 +106,22 @@ def score_rows(
         n_rows x the declared columns, null where a row was rejected; the report by the names of
         `scoring.outcome.BatchReport`.
     """
-    model, load_s = loaded_model(
-        task.digest,
-        task.trust,
-        task.packed.open,
-        task.tree_runtime,
-        task.node_limits,
-        task.environment,
-        task.predict,
-    )
-    if load_s > 0:
-        threads.limit()
-    limits = task.limits.within(model.max_bytes)
-    scored = joined(
-        [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, limits)]
-    )
+    with slot.watching(task.batch.model, batch.num_rows, task.limits.deadline_s):
+        model, load_s = loaded_model(
+            task.digest,
+            task.trust,
+            task.packed.open,
+            task.tree_runtime,
+            task.node_limits,
+            task.environment,
+            task.predict,
+        )
+        if load_s > 0:
+            slot.threads.limit()
+        limits = task.limits.within(model.max_bytes)
+        scored = joined(
+            [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, limits)]
+        )
     if scored.max_bytes is not None:
         model.max_bytes = scored.max_bytes
     report: dict[str, object] = {
@@ -134,7 +135,7 @@ def score_rows(
         "load_s": load_s,
         "n_loads": model.n_loads,
         "runtime": model.predictor.runtime.name,
-        "n_threads": threads.n_in_force,
+        "n_threads": slot.threads.n_in_force,
         "n_splits": scored.n_splits,
         "n_not_finite": scored.n_not_finite,
         "unknown_levels": dict(scored.unknown_levels),
@@ -143,10 +144,10 @@ def score_rows(
     return scored.predictions, report
 
 
-def _answer(task: ScoringTask, batch: pa.RecordBatch, threads: TaskThreads) -> pa.StructArray:
+def _answer(task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
-    scores, report = score_rows(task, batch, threads)
+    scores, report = score_rows(task, batch, slot)
     return pa.StructArray.from_arrays(
         [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
         fields=list(task.answer_type),

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 
 from sparkscore.errors import (
+    BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
     ModelTooLargeError,
     PredictionError,
     RunKeyConflictError,
     TargetSchemaError,
+    WorkerCrashError,
 )
 from sparkscore.package.schema import TensorSchema, TensorSpec
 from sparkscore.package.signature import (
@@ -55,6 +57,8 @@ from sparkscore.testing.engine_cases import (
 )
 from sparkscore.testing.models import (
     BatchSize,
+    Chatty,
+    Ending,
     Greedy,
     OneForAll,
     Refusing,
@@ -407,6 +411,35 @@ class EngineContract:
         with pytest.raises(PredictionError, match="answered 1 values in column 'prediction'"):
             self.score(model, ROWS, request(target), n_partitions=1)
         assert self.n_commits(target) == 0
+
+    @pytest.mark.parametrize(
+        ("how", "what"), [("crash", "Segmentation fault"), ("exit", "without a word")]
+    )
+    def test_model_that_ends_its_worker_fails_the_job_and_is_named_with_its_rows(
+        self, how: str, what: str, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Ending(how), tmp_path / "model", inputs=X)
+        rows = ROWS.set_column(1, "x", pa.array([1.0, 2.0, 3.0, 4.0, 0.0, 6.0]))
+        with pytest.raises(WorkerCrashError, match=f"'contract' version 1, rows 0 to .*{what}"):
+            self.score(model, rows, request(target))
+        assert self.n_commits(target) == 0
+
+    def test_model_that_hangs_fails_the_job_at_its_deadline(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Ending("hang"), tmp_path / "model", inputs=X)
+        rows = ROWS.set_column(1, "x", pa.array([1.0, 2.0, 3.0, 4.0, 0.0, 6.0]))
+        limits = BatchLimits(deadline_s=3)
+        with pytest.raises(BatchDeadlineError, match=r"rows 0 to .*0:00:03 in predict \("):
+            self.score(model, rows, request(target), limits=limits)
+        assert self.n_commits(target) == 0
+
+    def test_model_that_prints_without_end_does_not_stop_the_job(
+        self, tmp_path: Path, target: Path
+    ) -> None:
+        model = packaged(Chatty(5 * 2**20), tmp_path / "model", inputs=X)
+        outcome = self.score(model, ROWS, request(target))
+        assert outcome.n_scored == 6
 
     def test_libraries_take_one_thread_where_a_task_has_one_core(
         self, tmp_path: Path, target: Path

@@ -5,8 +5,10 @@ They live here and not in a test file, so that a worker process can import them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -227,6 +229,46 @@ class DyingOnce:
         if 0 in x and not self.sign.exists():
             self.sign.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return x / 3
+
+
+class Ending:
+    """Answers x / 3, but ends its process, or hangs, where an x is 0.
+
+    Attributes:
+        how: `crash` (in native code), `exit` (without a word), or `hang`.
+    """
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        x: np.ndarray = model_input["x"].to_numpy()
+        if 0 in x:
+            if self.how == "crash":
+                ctypes.string_at(0)
+            elif self.how == "exit":
+                os._exit(0)
+            time.sleep(3600)
+        return x / 3
+
+
+class Chatty:
+    """Answers x / 3, and prints `n_bytes` by Python and as many past it.
+
+    Attributes:
+        n_bytes: Printed in each call.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        print("p" * self.n_bytes)  # noqa: T201 - what is tried
+        os.write(2, b"w" * self.n_bytes)
+        x: np.ndarray = model_input["x"].to_numpy()
         return x / 3
 
 

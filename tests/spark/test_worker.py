@@ -13,7 +13,8 @@ from sparkscore.package import pack
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts
-from sparkscore.spark.threads import TaskThreads, limited_threads
+from sparkscore.spark.task_slot import TaskSlot
+from sparkscore.spark.threads import limited_threads
 from sparkscore.spark.worker import ScoringTask, score_rows
 from sparkscore.testing.engine_cases import TRUST, X, described
 from sparkscore.testing.models import BatchSize, Greedy, packaged
@@ -25,10 +26,10 @@ BATCH = ROWS.to_batches()[0]
 
 
 @pytest.fixture
-def threads() -> Iterator[TaskThreads]:
+def slot() -> Iterator[TaskSlot]:
     """Those of a task of one core."""
     with limited_threads(1) as threads:
-        yield threads
+        yield TaskSlot(threads)
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,19 @@ def task_of(model: ModelFacts, limits: BatchLimits) -> ScoringTask:
 
 
 def test_later_batches_are_no_larger_than_memory_has_shown_to_suffice(
-    tmp_path: Path, threads: TaskThreads
+    tmp_path: Path, slot: TaskSlot
 ) -> None:
     task = task_of(packaged(BatchSize(max_rows=2), tmp_path / "model", inputs=X), BatchLimits())
-    n_splits = [score_rows(task, BATCH, threads)[1]["n_splits"] for _ in range(3)]
+    n_splits = [score_rows(task, BATCH, slot)[1]["n_splits"] for _ in range(3)]
     assert n_splits == [3, 0, 0]
-    scores, _ = score_rows(task, BATCH, threads)
+    scores, _ = score_rows(task, BATCH, slot)
     assert scores.field("prediction").to_pylist() == [2.0] * 8
 
 
 def test_library_that_a_model_brings_in_is_held_to_the_cores_of_the_task(
-    tmp_path: Path, threads: TaskThreads
+    tmp_path: Path, slot: TaskSlot
 ) -> None:
     task = task_of(packaged(Greedy(), tmp_path / "model", inputs=X), BatchLimits())
-    scores, report = score_rows(task, BATCH, threads)
+    scores, report = score_rows(task, BATCH, slot)
     assert scores.field("prediction").to_pylist() == [1.0] * 8
     assert report["n_threads"] == 1

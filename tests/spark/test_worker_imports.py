@@ -9,6 +9,7 @@ import pytest
 
 OURS = {
     "sparkscore",
+    "sparkscore.bounded_output",
     "sparkscore.errors",
     "sparkscore.extras",
     "sparkscore.flavors",
@@ -48,6 +49,7 @@ OURS = {
     "sparkscore.scoring.outputs",
     "sparkscore.spark",
     "sparkscore.spark.node_cache",
+    "sparkscore.spark.task_slot",
     "sparkscore.spark.threads",
     "sparkscore.spark.worker",
 }

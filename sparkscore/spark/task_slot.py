@@ -1,0 +1,101 @@
+"""What surrounds the model in one Spark task: its threads, its time, its prints, and last words.
+
+A worker that a model ends says nothing: neither a crash in native code nor `os._exit` comes back
+as an error. So the worker notes what it is about to do where Spark reads what a crashed worker has
+left (`spark.python.worker.faulthandler.enabled`), and the driver finds the note in the failure.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkscore.bounded_output import bounded_output
+from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
+
+NOTE_SIGN = "sparkscore was scoring: "
+"""How the note of a worker begins; found again in the text of Spark's failure."""
+
+_MAX_PRINTED_BYTES = 2**20
+"""Of one task; what a model logs at each batch fits, and a disk of logs does not fill."""
+_NOTES_VARIABLE = "PYTHON_FAULTHANDLER_DIR"
+"""The folder in which Spark's worker and its JVM meet, a file for each process."""
+
+
+@dataclass
+class TaskSlot:
+    """A task's place in a Python worker.
+
+    Attributes:
+        threads: What native libraries may use.
+        partition: Number of the Spark partition; 0 outside of a task.
+    """
+
+    threads: TaskThreads
+    partition: int = 0
+    _notes: int | None = None
+    _n_rows: int = 0
+
+    @contextmanager
+    def watching(self, model: str, n_rows: int, deadline_s: int) -> Iterator[None]:
+        """End this process if a block that scores rows takes too long, and note what it does.
+
+        A thread of Python could not: native code need not let it run.
+
+        Args:
+            model: How messages call the model.
+            n_rows: Rows that the block scores.
+            deadline_s: Seconds that it may take.
+        """
+        last = self._n_rows + n_rows - 1
+        note = f"{model}, rows {self._n_rows} to {last} of partition {self.partition}"
+        if self._notes is not None:
+            os.write(self._notes, f"{NOTE_SIGN}{note}\n".encode())
+        notes = 2 if self._notes is None else self._notes
+        faulthandler.dump_traceback_later(deadline_s, exit=True, file=notes)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            if self._notes is not None:
+                os.ftruncate(self._notes, 0)
+        self._n_rows += n_rows
+
+
+@contextmanager
+def task_slot() -> Iterator[TaskSlot]:
+    """The place of the Spark task that runs here, for the duration of a block."""
+    with (
+        limited_threads(task_cores()) as threads,
+        bounded_output(_MAX_PRINTED_BYTES),
+        _opened_notes() as notes,
+    ):
+        yield TaskSlot(threads, _partition(), notes)
+
+
+@contextmanager
+def _opened_notes() -> Iterator[int | None]:
+    """The file that Spark reads when this worker is gone; None where it does not ask for one."""
+    folder = os.environ.get(_NOTES_VARIABLE)
+    path = Path(folder or "", str(os.getpid()))
+    if folder is None or not path.is_file():
+        yield None
+        return
+    notes = os.open(path, os.O_WRONLY | os.O_APPEND)
+    faulthandler.enable(file=notes)  # Through Spark's own handle it would write over the note.
+    try:
+        yield notes
+    finally:
+        faulthandler.disable()
+        os.close(notes)
+
+
+def _partition() -> int:
+    from pyspark import TaskContext  # only here is a task certain to exist
+
+    context = TaskContext.get()
+    return 0 if context is None else context.partitionId()
