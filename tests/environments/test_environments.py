@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -48,6 +50,7 @@ def witness() -> object:
         def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
             import os
             import sys
+            import threading
 
             import humanize  # type: ignore[import-not-found]
             import pandas
@@ -61,6 +64,10 @@ def witness() -> object:
                 os._exit(3)
             if first == -3 and len(model_input) > 1:
                 raise MemoryError("too many at once")
+            if first == -4:
+                os.write(2, b"x" * 10_000_000)
+            if first == -6:
+                threading.Event().wait()
             texts = [f"{n}: {humanize.intcomma(int(n))}" for n in model_input["n"]]
             return pandas.DataFrame({"text": texts, "version": humanize.__version__})
 
@@ -100,6 +107,13 @@ def batch(*numbers: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"n": pa.array(numbers, pa.int64())})
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def task_of(package: Path) -> BatchTask:
     signature = open_package(package).description.signature
     assert signature is not None
@@ -119,6 +133,41 @@ def test_model_has_the_libraries_that_its_package_names_and_not_ours(
         "text": ["1000: 1,000", "9007199254740993: 9,007,199,254,740,993", "-5: -5"],
         "version": [VERSION] * 3,
     }
+
+
+def test_model_that_prints_without_end_answers_all_the_same(predictor: LoadedPredictor) -> None:
+    answer = predictor.predict(batch(-4, 5))
+    assert isinstance(answer, pa.RecordBatch)
+    assert answer.to_pydict()["text"] == ["-4: -4", "5: 5"]
+
+
+def test_model_that_hangs_ends_with_the_process_that_asked_it(
+    package: Path, built: BuiltEnvironment
+) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import pyarrow as pa\n"
+        "from sparkscore.environments.remote import load_remotely\n"
+        "from sparkscore.flavors.base import TreeRuntime\n"
+        "from sparkscore.package import open_package\n"
+        "from sparkscore.package.trust import TrustPolicy\n"
+        "python, source, package = map(Path, sys.argv[1:])\n"
+        "opened, trust = open_package(package), TrustPolicy(allow_code=True)\n"
+        "model = load_remotely(python, source, opened, trust, TreeRuntime.AUTO)\n"
+        "print(model.predictor._process.pid, flush=True)\n"
+        "model.predict(pa.RecordBatch.from_pydict({'n': pa.array([-6], pa.int64())}))\n"
+    )
+    places = [str(built.python), str(built.source), str(package)]
+    with subprocess.Popen([sys.executable, "-c", code, *places], stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        child = int(asking.stdout.readline())
+        assert is_running(child)
+        asking.kill()
+    until = time.monotonic() + 10
+    while is_running(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_params_and_modules_of_a_package_reach_its_model(
