@@ -41,6 +41,7 @@ _COMMANDS = {
     "server": "Tracking and registry for clients of MLflow and our own.",
     "score": "Score a table with a model; show the plan of a job.",
     "setup": "Find a Java and fetch Delta's jars, once.",
+    "tables": "Keep Delta tables fit: maintain.",
     "tokens": "What programs sign in with at a server: create, list, delete.",
     "ui": "The same as `server`.",
     "users": "Users of a server: create, show, grant, revoke, password, delete.",

@@ -125,3 +125,19 @@ class JvmLogWriter:
             metrics.put(name, metric)
         scala_map = self._jvm.org.apache.spark.api.python.PythonUtils.toScalaMap(metrics)
         transaction.registerSQLMetrics(self.spark._jsparkSession, scala_map)
+
+
+def write_checkpoint(spark: SparkSession, folder: str) -> int:
+    """Write the newest version of a table as a checkpoint; expired entries of its log go.
+
+    Args:
+        spark: A classic session.
+        folder: The table's path or URI.
+
+    Returns:
+        The version.
+    """
+    jvm: JavaObject = spark.sparkContext._jvm
+    log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, folder)
+    log.checkpoint()
+    return int(log.unsafeVolatileSnapshot().version())
