@@ -53,6 +53,18 @@ def test_a_child_that_prints_on_does_not_hold_the_block() -> None:
     assert done.returncode == 0
 
 
+def test_all_that_fits_is_passed_on_though_a_child_keeps_the_streams_open() -> None:
+    done = run("""
+        import subprocess
+        with bounded_output(10_000_000):
+            child = subprocess.Popen(["sleep", "30"])
+            os.write(2, b"x" * 5_000_000)
+        sys.stderr.write("after")
+        child.kill()
+    """)
+    assert done.stderr == "x" * 5_000_000 + "after"
+
+
 def test_an_error_of_the_block_gives_the_streams_back(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), bounded_output(100):
         raise ZeroDivisionError

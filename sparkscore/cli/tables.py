@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from sparkscore.cli.context import note, open_workspace
+from sparkscore.cli.context import open_workspace
 from sparkscore.cli.output import Output, output_option, show
 
 _COLUMNS = ("table", "name", "status", "n_files", "n_bytes", "seconds", "detail")
@@ -68,5 +68,6 @@ def maintain(
     show([asdict(step) for step in steps], _COLUMNS, output)
     for step in steps:
         if step.code is not None:
-            note(f"error [{step.code}]: {step.name} of {step.table}: {step.detail}")
+            text = f"error [{step.code}]: {step.name} of {step.table}: {step.detail}"
+            click.echo(text, err=True)
     return max(step.exit_code for step in steps)

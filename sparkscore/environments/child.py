@@ -74,7 +74,10 @@ def write_frame(file: BinaryIO, content: bytes | memoryview) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone, even while a model hangs."""
+    """Have the kernel end this process when its parent is gone, even while a model hangs.
+
+    To the kernel the parent is the thread that started this process: a worker's main one.
+    """
     with suppress(AttributeError, OSError):  # Only Linux has this.
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 

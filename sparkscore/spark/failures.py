@@ -98,7 +98,7 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if isinstance(kind, type) and issubclass(kind, SparkscoreError):
             return kind(message.strip())
     note = _NOTE.search(text)
-    if note is not None:
+    if note is not None and not is_ending:  # An ending JVM ends its workers.
         return _ended_worker(what, rows=note[1], left=note[2])
     for sign, kind in _RAISED_IN_SQL.items():
         if sign in text:

@@ -7,9 +7,10 @@ job that still writes, or one that is to go on after a kill may need it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ MIN_RETENTION_HOURS = 168.0
 """Delta's default of a week: longer than any job runs, and than a weekend takes to notice one."""
 
 _N_TRIES = 3
+_N_LOOKED_AT = 20
+"""Commits in which the end of a VACUUM is looked for, since other jobs may have committed since."""
 _RETENTION_KEY = "delta.deletedFileRetentionDuration"
 _HOURS = {"hour": 1.0, "day": 24.0, "week": 168.0}
 
@@ -103,9 +106,10 @@ def maintain(spark: SparkSession, tables: Sequence[str], upkeep: Upkeep) -> list
     Raises:
         ConfigError: The request does not hold together; nothing was done.
     """
-    if upkeep.vacuum_hours is not None and upkeep.vacuum_hours < MIN_RETENTION_HOURS:
+    hours = upkeep.vacuum_hours
+    if hours is not None and not MIN_RETENTION_HOURS <= hours < math.inf:
         raise ConfigError(
-            f"vacuum after {upkeep.vacuum_hours:g} hours would remove files that a reader, or a "
+            f"vacuum after {hours:g} hours would remove files that a reader, or a "
             f"job that still runs, may need; take {MIN_RETENTION_HOURS:g} or more"
         )
     if (upkeep.where or upkeep.zorder) and not upkeep.optimize:
@@ -143,8 +147,7 @@ def _timed(uri: str, name: str, step: Callable[[], Step]) -> Step:
             return _failed(uri, name, error, time.perf_counter() - started)
         except SparkscoreError as exc:
             return _failed(uri, name, exc, time.perf_counter() - started)
-        seconds = time.perf_counter() - started
-        return Step(**{**vars(done), "seconds": seconds})
+        return replace(done, seconds=time.perf_counter() - started)
     busy = TargetBusyError(
         f"jobs that write {shown(uri)} won {_N_TRIES} times in a row; nothing was lost; run it "
         "again when they are done"
@@ -202,11 +205,20 @@ def _vacuum(spark: SparkSession, uri: str, detail: Row, upkeep: Upkeep) -> Step:
             text = f"{going} files older than {hours:g} hours would be removed{about}"
             return Step(uri, "vacuum", StepStatus.PLANNED, text)
         spark.sql(command).collect()
-    history = spark.sql(f"DESCRIBE HISTORY {table_identifier(uri)} LIMIT 8").collect()
-    ends = (row["operationMetrics"] for row in history if row["operation"] == "VACUUM END")
-    gone = int(next(ends)["numDeletedFiles"])
-    text = f"{gone} files older than {hours:g} hours removed{about}"
-    return Step(uri, "vacuum", StepStatus.DONE, text, n_files=gone)
+    gone = _n_vacuumed(spark, uri)
+    n_files = "" if gone is None else f"{gone} "
+    text = f"{n_files}files older than {hours:g} hours removed{about}"
+    return Step(uri, "vacuum", StepStatus.DONE, text, n_files=gone or 0)
+
+
+def _n_vacuumed(spark: SparkSession, uri: str) -> int | None:
+    """Files that the newest VACUUM removed; None where other commits have covered it."""
+    history = spark.sql(f"DESCRIBE HISTORY {table_identifier(uri)} LIMIT {_N_LOOKED_AT}")
+    for row in (
+        history.where("operation = 'VACUUM END'").orderBy("version", ascending=False).take(1)
+    ):
+        return int(row["operationMetrics"]["numDeletedFiles"])
+    return None
 
 
 def _vacuum_conf(spark: SparkSession) -> dict[str, str]:

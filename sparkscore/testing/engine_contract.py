@@ -57,7 +57,6 @@ from sparkscore.testing.engine_cases import (
 )
 from sparkscore.testing.models import (
     BatchSize,
-    Chatty,
     Ending,
     Greedy,
     OneForAll,
@@ -433,13 +432,6 @@ class EngineContract:
         with pytest.raises(BatchDeadlineError, match=r"rows 0 to .*0:00:03 in predict \("):
             self.score(model, rows, request(target), limits=limits)
         assert self.n_commits(target) == 0
-
-    def test_model_that_prints_without_end_does_not_stop_the_job(
-        self, tmp_path: Path, target: Path
-    ) -> None:
-        model = packaged(Chatty(5 * 2**20), tmp_path / "model", inputs=X)
-        outcome = self.score(model, ROWS, request(target))
-        assert outcome.n_scored == 6
 
     def test_libraries_take_one_thread_where_a_task_has_one_core(
         self, tmp_path: Path, target: Path

@@ -5,16 +5,20 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from sparkscore.errors import (
+    BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
     SignatureMismatchError,
     SourceError,
     SparkFailedError,
     SparkscoreError,
+    SparkStoppedError,
     TargetSchemaError,
     UntrustedCodeError,
+    WorkerCrashError,
 )
 from sparkscore.spark.failures import is_conflict, is_unwritable, translated
+from sparkscore.spark.task_slot import NOTE_SIGN
 
 WORKER = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times, most recent \
 failure: org.apache.spark.api.python.PythonException: Traceback (most recent call last):
@@ -97,6 +101,55 @@ def test_lost_commit_is_a_conflict(text: str) -> None:
 )
 def test_refused_write_is_unwritable(text: str) -> None:
     assert is_unwritable(PySparkException(text))
+
+
+CRASHED = """Job aborted: Python worker exited unexpectedly (crashed): {note}
+{left}
+\tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.x(PythonRunner.scala:711)
+"""
+NOTE = f"{NOTE_SIGN}'m' version 1, rows 0 to 9 of partition 2"
+STACK = """Thread 0x01 (most recent call first):
+  File "/lib/threading.py", line 982 in run
+
+{thread} 0x02 (most recent call first):
+  File "/models/own.py", line 7 in predict
+  File "/lib/worker.py", line 9 in score_rows"""
+
+
+@pytest.mark.parametrize(
+    ("left", "kind", "said"),
+    [
+        (
+            "",
+            WorkerCrashError,
+            "rows 0 to 9 of partition 2: its Python worker ended without a word",
+        ),
+        (
+            "Fatal Python error: Segmentation fault\n\n" + STACK.format(thread="Current thread"),
+            WorkerCrashError,
+            "by Segmentation fault in predict (/models/own.py, line 7)",
+        ),
+        (
+            "Timeout (0:15:00)!\n" + STACK.format(thread="Thread"),
+            BatchDeadlineError,
+            "no answer after 0:15:00 in predict (/models/own.py, line 7)",
+        ),
+    ],
+    ids=["exit", "crash", "hang"],
+)
+def test_note_of_a_worker_that_is_gone_tells_who_ended_it_where(
+    left: str, kind: type[SparkscoreError], said: str
+) -> None:
+    exc = PySparkException(CRASHED.format(note=NOTE, left=left))
+    error = translated(exc, "the job")
+    assert type(error) is kind
+    assert said in str(error)
+    assert "\tat" not in str(error)
+
+
+def test_worker_that_ends_with_its_jvm_was_not_ended_by_the_model() -> None:
+    exc = PySparkException(CRASHED.format(note=NOTE, left=""))
+    assert type(translated(exc, "the job", is_ending=True)) is SparkStoppedError
 
 
 def test_doubled_key_that_delta_found_is_a_key_error() -> None:

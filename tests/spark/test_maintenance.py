@@ -88,11 +88,12 @@ def test_own_retention_of_a_table_wins_where_it_is_longer(spark: SparkSession, t
     assert (table / "day=a" / "part-00000-left.parquet").exists()
 
 
+@pytest.mark.parametrize("hours", [24.0, float("nan"), float("inf")])
 def test_less_than_a_week_is_refused_before_anything_is_done(
-    spark: SparkSession, table: Path
+    hours: float, spark: SparkSession, table: Path
 ) -> None:
     with pytest.raises(ConfigError, match="take 168 or more"):
-        maintain(spark, [str(table)], Upkeep(vacuum_hours=24.0))
+        maintain(spark, [str(table)], Upkeep(vacuum_hours=hours))
     assert n_files(table) == 10
 
 
