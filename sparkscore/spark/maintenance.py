@@ -214,11 +214,8 @@ def _vacuum(spark: SparkSession, uri: str, detail: Row, upkeep: Upkeep) -> Step:
 def _n_vacuumed(spark: SparkSession, uri: str) -> int | None:
     """Files that the newest VACUUM removed; None where other commits have covered it."""
     history = spark.sql(f"DESCRIBE HISTORY {table_identifier(uri)} LIMIT {_N_LOOKED_AT}")
-    for row in (
-        history.where("operation = 'VACUUM END'").orderBy("version", ascending=False).take(1)
-    ):
-        return int(row["operationMetrics"]["numDeletedFiles"])
-    return None
+    ends = history.where("operation = 'VACUUM END'").orderBy("version", ascending=False).take(1)
+    return int(ends[0]["operationMetrics"]["numDeletedFiles"]) if ends else None
 
 
 def _vacuum_conf(spark: SparkSession) -> dict[str, str]:

@@ -67,6 +67,7 @@ def witness() -> object:
             if first == -4:
                 os.write(2, b"x" * 10_000_000)
             if first == -6:
+                os.write(2, b"hangs\n")
                 threading.Event().wait()
             texts = [f"{n}: {humanize.intcomma(int(n))}" for n in model_input["n"]]
             return pandas.DataFrame({"text": texts, "version": humanize.__version__})
@@ -147,6 +148,8 @@ def test_model_that_hangs_ends_with_the_process_that_asked_it(
     code = (
         "import sys\n"
         "from pathlib import Path\n"
+        "from threading import Thread\n"
+        "from time import sleep\n"
         "import pyarrow as pa\n"
         "from sparkscore.environments.remote import load_remotely\n"
         "from sparkscore.flavors.base import TreeRuntime\n"
@@ -155,8 +158,12 @@ def test_model_that_hangs_ends_with_the_process_that_asked_it(
         "python, source, package = map(Path, sys.argv[1:])\n"
         "opened, trust = open_package(package), TrustPolicy(allow_code=True)\n"
         "model = load_remotely(python, source, opened, trust, TreeRuntime.AUTO)\n"
+        "rows = pa.RecordBatch.from_pydict({'n': pa.array([-6], pa.int64())})\n"
+        "Thread(target=model.predict, args=(rows,), daemon=True).start()\n"
+        "while b'hangs' not in model.predictor._said:\n"
+        "    sleep(0.05)\n"
         "print(model.predictor._process.pid, flush=True)\n"
-        "model.predict(pa.RecordBatch.from_pydict({'n': pa.array([-6], pa.int64())}))\n"
+        "sleep(600)\n"
     )
     places = [str(built.python), str(built.source), str(package)]
     with subprocess.Popen([sys.executable, "-c", code, *places], stdout=subprocess.PIPE) as asking:
