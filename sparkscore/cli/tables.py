@@ -48,7 +48,8 @@ def maintain(
     """Join small files, remove those that no version names, and shorten the log.
 
     TABLES are paths or names of the catalog. A table that fails does not keep the others from their
-    upkeep; the exit code is the worst one. It may run beside jobs that write the tables.
+    upkeep; the exit code is the worst one. It may run beside jobs that write the tables; in S3 and
+    its like not, since Spark's commits there may overwrite those of others.
     """
     from sparkscore.spark.maintenance import Upkeep, maintain
 

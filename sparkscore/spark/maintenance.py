@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pyspark.errors import AnalysisException
 
@@ -30,6 +32,7 @@ from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import detail_of, located, quoted, table_identifier
 
 if TYPE_CHECKING:
+    from py4j.java_gateway import JavaObject
     from pyspark.sql import Row, SparkSession
 
 MIN_RETENTION_HOURS = 168.0
@@ -39,6 +42,8 @@ _N_TRIES = 3
 _N_LOOKED_AT = 20
 """Commits in which the end of a VACUUM is looked for, since other jobs may have committed since."""
 _RETENTION_KEY = "delta.deletedFileRetentionDuration"
+_SAFE_SCHEMES = ("", "file", "hdfs")
+"""Where Delta's commits never overwrite another's."""
 _HOURS = {"hour": 1.0, "day": 24.0, "week": 168.0}
 
 
@@ -199,7 +204,7 @@ def _vacuum(spark: SparkSession, uri: str, detail: Row, upkeep: Upkeep) -> Step:
     hours = max(upkeep.vacuum_hours, own)
     about = "" if hours == upkeep.vacuum_hours else ", as the table's own retention has it"
     command = f"VACUUM {table_identifier(uri)} RETAIN {hours:g} HOURS"
-    with session_conf(spark, _vacuum_conf(spark)):
+    with session_conf(spark, _vacuum_conf(spark, detail["location"])), _own_stdout(spark):
         if upkeep.is_dry:
             going = spark.sql(f"{command} DRY RUN").count()
             text = f"{going} files older than {hours:g} hours would be removed{about}"
@@ -218,7 +223,7 @@ def _n_vacuumed(spark: SparkSession, uri: str) -> int | None:
     return int(ends[0]["operationMetrics"]["numDeletedFiles"]) if ends else None
 
 
-def _vacuum_conf(spark: SparkSession) -> dict[str, str]:
+def _vacuum_conf(spark: SparkSession, location: str) -> dict[str, str]:
     """Tasks as the cluster has cores, where Delta would take 10,000 to list, and one to delete."""
     n_cores = 16 if is_connect(spark) else spark.sparkContext.defaultParallelism
     n_tasks = str(4 * n_cores)
@@ -226,9 +231,30 @@ def _vacuum_conf(spark: SparkSession) -> dict[str, str]:
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": n_tasks,
         "spark.databricks.delta.vacuum.parallelDelete.enabled": "true",
         "spark.databricks.delta.vacuum.parallelDelete.parallelism": n_tasks,
-        # The history then says when a table was vacuumed, and how many files went.
-        "spark.databricks.delta.vacuum.logging.enabled": "true",
+        # By default Delta takes the table's own retention, whatever RETAIN says.
+        "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled": "false",
+        # The history then says when a table was vacuumed, and how many files went. Spark's commits
+        # in other stores may overwrite those of other writers, and this one can be spared.
+        "spark.databricks.delta.vacuum.logging.enabled": str(
+            urlsplit(location).scheme in _SAFE_SCHEMES
+        ).lower(),
     }
+
+
+@contextmanager
+def _own_stdout(spark: SparkSession) -> Iterator[None]:
+    """Keep what Delta prints out of stdout, where our answer is awaited; it goes to stderr."""
+    if is_connect(spark):
+        yield
+        return
+    jvm: JavaObject = spark.sparkContext._jvm
+    console = getattr(getattr(jvm.scala, "Console$"), "MODULE$")
+    before = console.out()
+    console.setOutDirect(jvm.java.lang.System.err)
+    try:
+        yield
+    finally:
+        console.setOutDirect(before)
 
 
 def _checkpoint(spark: SparkSession, uri: str, detail: Row, upkeep: Upkeep) -> Step:

@@ -88,6 +88,13 @@ def test_own_retention_of_a_table_wins_where_it_is_longer(spark: SparkSession, t
     assert (table / "day=a" / "part-00000-left.parquet").exists()
 
 
+def test_longer_retention_than_that_of_the_table_is_kept(spark: SparkSession, table: Path) -> None:
+    upkeep = Upkeep(optimize=False, checkpoint=False, vacuum_hours=40 * 24.0)
+    (step,) = maintain(spark, [str(table)], upkeep)
+    assert step.detail == "0 files older than 960 hours removed"
+    assert (table / "day=a" / "part-00000-left.parquet").exists()
+
+
 @pytest.mark.parametrize("hours", [24.0, float("nan"), float("inf")])
 def test_less_than_a_week_is_refused_before_anything_is_done(
     hours: float, spark: SparkSession, table: Path
