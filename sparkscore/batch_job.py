@@ -30,10 +30,10 @@ from sparkscore.package import open_package
 from sparkscore.package.params import plain_params, resolved_params
 from sparkscore.provenance import environment, run_origin
 from sparkscore.records import Metric, Run, RunStatus
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows, NanAnswers, RejectBudget, reasons_text
 from sparkscore.tracking import ActiveRun
 from sparkscore.workspace import Workspace
 
@@ -145,6 +145,7 @@ def run_batch_job(
     prepared = prepare(workspace, job, run_key, announce)
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
+        prepared.engine.sweep(prepared.plan, done)
         outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         _close_interrupted(workspace, outcome)
         return _result(prepared, outcome, started, attempt=1)
@@ -358,6 +359,9 @@ def _ddl(table: SourceTable) -> str:
 def _request(
     workspace: Workspace, job: JobSettings, run_key: str | None, target: str
 ) -> ScoringRequest:
+    scoring = workspace.settings.scoring
+    on_invalid = InvalidRows(job.on_invalid or scoring.on_invalid)
+    of_partition = job.max_partition_rejects or scoring.max_partition_rejects
     return ScoringRequest(
         job=job.name,
         target=target,
@@ -369,7 +373,15 @@ def _request(
         mode=WriteMode(job.mode),
         replace_where=job.replace_where,
         partition_by=job.partition_by,
-        on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
+        on_invalid=on_invalid,
+        on_nan=NanAnswers(job.on_nan or scoring.on_nan),
+        rejects=job.rejects,
+        max_rejects=RejectBudget.parse(job.max_rejects or scoring.max_rejects, "max_rejects"),
+        max_partition_rejects=(
+            RejectBudget.parse(of_partition, "max_partition_rejects")
+            if of_partition
+            else RejectBudget()
+        ),
     )
 
 
@@ -393,6 +405,7 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "max_rows_per_batch": str(prepared.engine.limits.max_rows),
         "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
         "on_invalid": plan.request.on_invalid.value,
+        "rejects": plan.request.rejects_uri or plan.request.rejects or "",
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
@@ -429,6 +442,8 @@ def _record(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
         "metrics": metrics,
         "unknown_levels": _level_facts(outcome),
     }
+    if outcome.reasons:
+        run.log_json(_reject_facts(prepared, outcome), "rejects.json")
     run.log_json(plan_facts(prepared), "plan.json")
     run.log_json(facts, "outcome.json")
     run.log_json(environment(), "environment.json")
@@ -510,6 +525,8 @@ def _result(
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "nulled": outcome.n_nulled,
+            "rejects": None if outcome.rejects is None else outcome.rejects.uri,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
         },
@@ -524,11 +541,32 @@ def _message(outcome: Outcome) -> str:
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
+    if outcome.n_nulled:
+        said.append(f"{outcome.n_nulled} without a prediction")
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
-    return ", ".join(said)
+    text = ", ".join(said)
+    if outcome.reasons:
+        text += f"; why: {reasons_text(outcome.reasons)}"
+    if outcome.rejects is not None:
+        text += (
+            f"; the rows are in {outcome.rejects.uri!r}: mend model or data, and run sparkscore "
+            f"score replay --run {outcome.commit.run_id}"
+        )
+    return text
+
+
+def _reject_facts(prepared: PreparedJob, outcome: Outcome) -> dict[str, object]:
+    request = prepared.plan.request
+    return {
+        "policy": request.on_invalid.value,
+        "table": request.rejects_uri,
+        "version": None if outcome.rejects is None else outcome.rejects.version,
+        "rows": outcome.n_rejected + outcome.n_nulled,
+        "reasons": [reason._asdict() for reason in outcome.reasons],
+    }
 
 
 def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:

@@ -15,7 +15,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   └── StoreSchemaError            STORE_SCHEMA             run the migration it names
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
-│   └── InvalidRowsError            ROWS_INVALID
+│   ├── InvalidRowsError            ROWS_INVALID
+│   └── RejectBudgetError           REJECTS_OVER_BUDGET      or admit more of them
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
 │   ├── PackageDigestError          PACKAGE_DIGEST
@@ -183,6 +184,12 @@ class InvalidRowsError(DataError):
     code = "ROWS_INVALID"
 
 
+class RejectBudgetError(DataError):
+    """More rows of a run got no prediction than its budget admits."""
+
+    code = "REJECTS_OVER_BUDGET"
+
+
 class ModelError(SparkscoreError):
     """The model cannot be loaded, trusted or used."""
 
@@ -233,9 +240,17 @@ class SignatureMismatchError(ModelError, TypeError):
 
 
 class PredictionError(ModelError, RuntimeError):
-    """The model raised, or answered with something its signature does not allow."""
+    """The model raised, or answered with something its signature does not allow.
+
+    Attributes:
+        column: The prediction column that the answer does not fit; None: no single one.
+    """
 
     code = "PREDICTION_FAILED"
+
+    def __init__(self, message: str, column: str | None = None) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class ModelTooLargeError(ModelError, MemoryError):

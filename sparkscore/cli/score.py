@@ -55,6 +55,21 @@ _JOB_OPTIONS = (
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
+    click.option("--on-nan", type=click.Choice(["keep", "reject"]), help="Of predictions."),
+    click.option(
+        "--rejects",
+        metavar="URI",
+        help="With --on-invalid quarantine: the table of rejected rows, or 'inline'. Default: "
+        "TARGET_rejects.",
+    ),
+    click.option(
+        "--max-rejects",
+        metavar="N|P%",
+        help="Rows without a prediction that the run may have: 100, 0.5% or 100,0.5%.",
+    ),
+    click.option(
+        "--max-partition-rejects", metavar="N|P%", help="The same of each partition of the target."
+    ),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(
         "--env-manager",
@@ -219,7 +234,7 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "source_option", "param"}
+    no_keys = {"trust_code", "trust", "preload", "column", "source_option", "param"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()

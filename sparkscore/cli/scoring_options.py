@@ -12,7 +12,11 @@ from sparkscore.package.params import ParamText
 
 SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
 _TRUST_OPTIONS = (
-    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
+    click.option(
+        "--on-invalid",
+        type=click.Choice(["fail", "null", "quarantine"]),
+        help="What becomes of rows that the model cannot score.",
+    ),
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
     click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
 )

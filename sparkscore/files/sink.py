@@ -43,7 +43,13 @@ from sparkscore.files.log import DRAFT, check_folder, commits, delta_table, is_d
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
-from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
+from sparkscore.files.writing import (
+    PARTITION_TYPES,
+    FileLayout,
+    WrittenFile,
+    can_partition_by,
+    new_attempt,
+)
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
@@ -233,6 +239,21 @@ class FilesSink:
         if commit is None:
             raise skipped_error(write.identity, self.uri)
         return commit
+
+    def remove(self, write: TableWrite, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, if there are any, and write none.
+
+        Raises:
+            TargetBusyError: Other commits won every try.
+            StoreUnavailableError: The store does not answer; the commit may have landed.
+        """
+        predicate = self.predicate(write)
+        assert predicate is not None
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            if table is None or next(replaced_files(table, self.root, predicate), None) is None:
+                return
+        self.write(WrittenScores((), new_attempt()), write, facts)
 
     def clean(self, attempt: str) -> None:
         """Remove the files of an attempt that are in no commit, and folders made for them.

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels, added
+from sparkscore.scoring.rejects import ReasonCount, added_reasons
 
 
 class OutcomeStatus(StrEnum):
@@ -46,6 +47,7 @@ class BatchReport:
         n_batches: Batches that it tells of.
         n_not_finite: Predicted numbers that are NaN or infinite.
         unknown_levels: Rows with values that the model was not fitted on, by the model's column.
+        reasons: Why rows were rejected, and how many for each reason.
     """
 
     worker: str
@@ -64,6 +66,7 @@ class BatchReport:
     n_batches: int = 1
     n_not_finite: int = 0
     unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
+    reasons: Sequence[ReasonCount] = ()
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,12 @@ class Outcome:
     Attributes:
         n_read: Rows that the source gave after its filter.
         n_scored: Rows with a prediction, all of them in the commit.
-        n_rejected: Rows that could not be given to the model.
+        n_rejected: Rows without one, whose reasons are kept.
         n_skipped: Rows left out by rule.
+        n_nulled: Rows without a prediction that are in the commit all the same.
+        is_inline: Whether the rejected rows are in the commit too.
+        rejects: The commit of the rejected rows to a table of their own; None: there is none.
+        other_reasons: Of rows that came into no batch.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
     """
@@ -85,6 +92,10 @@ class Outcome:
     n_scored: int = 0
     n_rejected: int = 0
     n_skipped: int = 0
+    n_nulled: int = 0
+    is_inline: bool = False
+    rejects: Commit | None = None
+    other_reasons: Sequence[ReasonCount] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
     batches: Sequence[BatchReport] = ()
@@ -95,18 +106,23 @@ class Outcome:
         Raises:
             BooksError: A row is unaccounted for.
         """
-        found = self.n_scored + self.n_rejected + self.n_skipped
+        found = self.n_scored + self.n_rejected + self.n_nulled + self.n_skipped
         if self.n_read != found:
             raise BooksError(
                 f"{self.n_read} rows were read, but {self.n_scored} scored + {self.n_rejected} "
-                f"rejected + {self.n_skipped} skipped are {found}; table {self.commit.uri!r} "
-                f"version {self.commit.version} holds what was written and needs a look"
+                f"rejected + {self.n_nulled} without a prediction + {self.n_skipped} skipped are "
+                f"{found}; table {self.commit.uri!r} version {self.commit.version} holds what was "
+                "written and needs a look"
             )
-        if self.commit.n_rows is not None and self.commit.n_rows != self.n_scored:
-            raise BooksError(
-                f"{self.n_scored} rows were scored, but version {self.commit.version} of "
-                f"{self.commit.uri!r} says that {self.commit.n_rows} were written"
-            )
+        n_kept = self.n_rejected if self.is_inline else self.n_nulled
+        _check_written(self.commit, self.n_scored + n_kept, "scored or kept")
+        if self.rejects is not None:
+            _check_written(self.rejects, self.n_rejected, "rejected")
+
+    @property
+    def reasons(self) -> Sequence[ReasonCount]:
+        """Why rows have no prediction, the most frequent reason first."""
+        return added_reasons([self.other_reasons, *(batch.reasons for batch in self.batches)])
 
     @property
     def n_not_finite(self) -> int:
@@ -124,6 +140,7 @@ class Outcome:
             "rows_read": self.n_read,
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
+            "rows_nulled": self.n_nulled,
             "rows_skipped": self.n_skipped,
             **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
         }
@@ -139,6 +156,14 @@ class Outcome:
             metrics["predictions_not_finite"] = self.n_not_finite
             metrics["values_unknown"] = sum(each.n_rows for each in self.unknown_levels.values())
         return metrics
+
+
+def _check_written(commit: Commit, n_rows: int, what: str) -> None:
+    if commit.n_rows is not None and commit.n_rows != n_rows:
+        raise BooksError(
+            f"{n_rows} rows were {what}, but version {commit.version} of {commit.uri!r} says that "
+            f"{commit.n_rows} were written"
+        )
 
 
 def _worker_metrics(batches: Sequence[BatchReport]) -> dict[str, float]:

@@ -25,12 +25,18 @@ from sparkscore.package.params import given_params, plain_params
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
-    InvalidRows,
     compare,
     mismatch_text,
 )
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
+from sparkscore.scoring.rejects import (
+    INLINE,
+    REASON_COLUMNS,
+    InvalidRows,
+    NanAnswers,
+    RejectBudget,
+)
 
 RECORD_COLUMNS = pa.schema(
     [
@@ -64,6 +70,11 @@ class ScoringRequest:
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
         params: What the model's predict is given beside rows, by name; not yet checked.
+        on_nan: Whether a prediction that is NaN is an answer.
+        rejects: With on_invalid quarantine: URI of the table of rejected rows, or `inline`; None:
+            the target's own name and `_rejects`.
+        max_rejects: How many rows of the run may be rejected, or stay without a prediction.
+        max_partition_rejects: The same of each of the target's partitions.
     """
 
     job: str
@@ -77,6 +88,27 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
+    on_nan: NanAnswers = NanAnswers.KEEP
+    rejects: str | None = None
+    max_rejects: RejectBudget = field(default_factory=RejectBudget)
+    max_partition_rejects: RejectBudget = field(default_factory=RejectBudget)
+
+    @property
+    def rejects_uri(self) -> str | None:
+        """The table of rejected rows; None: the job has none."""
+        if self.on_invalid is not InvalidRows.QUARANTINE or self.rejects == INLINE:
+            return None
+        return self.rejects or rejects_beside(self.target)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether each row of the score table says why it has no prediction."""
+        return self.on_invalid is InvalidRows.QUARANTINE and self.rejects == INLINE
+
+    @property
+    def keeps_rejected(self) -> bool:
+        """Whether rows without a prediction stand in the score table."""
+        return self.on_invalid is InvalidRows.NULL or self.is_inline
 
 
 @dataclass(frozen=True)
@@ -114,9 +146,9 @@ class ScoringPlan:
     identity: RunIdentity
 
     @property
-    def may_reject(self) -> bool:
-        """Whether rows can be invalid at all."""
-        return any(binding.may_reject for binding in self.bindings)
+    def reason_columns(self) -> pa.Schema:
+        """What a row of the score table says of why it has no prediction."""
+        return REASON_COLUMNS if self.request.is_inline else pa.schema([])
 
     @property
     def score_columns(self) -> tuple[str, ...]:
@@ -125,6 +157,7 @@ class ScoringPlan:
             *(column.name for column in self.carried),
             *(constant.column for constant in self.constants),
             *self.predictions.names,
+            *self.reason_columns.names,
             *RECORD_COLUMNS.names,
         )
 
@@ -143,6 +176,7 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     if fatal:
         raise SignatureMismatchError(mismatch_text(model, source, fatal))
     _check_mode(request)
+    _check_rejects(request)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if _same_column(value, source) is None)
@@ -152,6 +186,7 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
             *(column.name for column in carried),
             *(value.column for value in constants),
             *predictions.names,
+            *(REASON_COLUMNS.names if request.is_inline else ()),
             *RECORD_COLUMNS.names,
         ]
     )
@@ -180,7 +215,7 @@ def score_schema(plan: ScoringPlan) -> pa.Schema:
         "bigint": pa.int64(),
     }
     fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
-    return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
+    return pa.schema([*fields, *plan.predictions, *plan.reason_columns, *RECORD_COLUMNS])
 
 
 def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> RunIdentity:
@@ -207,9 +242,34 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
+    if request.rejects is not None:
+        fingerprint["rejects"] = request.rejects
+    if request.on_nan is not NanAnswers.KEEP:
+        fingerprint["on_nan"] = request.on_nan.value
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
     app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
+
+
+def rejects_beside(target: str) -> str:
+    """Where the rejected rows of a score table are kept, unless another place is named."""
+    if target.endswith("`"):  # A quoted name of the catalog.
+        return f"{target[:-1]}_rejects`"
+    return f"{target.rstrip('/')}_rejects"
+
+
+def _check_rejects(request: ScoringRequest) -> None:
+    if request.rejects is not None and request.on_invalid is not InvalidRows.QUARANTINE:
+        raise ConfigError(
+            f"rejects (--rejects) goes with on_invalid 'quarantine', but that is "
+            f"{request.on_invalid.value!r}"
+        )
+    uri = request.rejects_uri
+    if uri is not None and same_place(uri) == same_place(request.target):
+        raise ConfigError(
+            f"rejects (--rejects) names the score table itself, {shown(uri)}; name another table, "
+            "or 'inline' to keep rejected rows in the score table with their reasons"
+        )
 
 
 def _check_mode(request: ScoringRequest) -> None:

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
+from sparkscore.errors import ConfigError, shown
+from sparkscore.package.params import plain_params
+from sparkscore.scoring.plan import (
+    RECORD_COLUMNS,
+    RunIdentity,
+    ScoringPlan,
+    WriteMode,
+    score_schema,
+)
+from sparkscore.scoring.rejects import REASON_COLUMNS
+
+REJECT_PARTITIONS = ("app_id", "run_id")
+"""So that each file of rejected rows says of which run and which attempt at it they are."""
+
+_REJECT_FACTS = pa.schema(
+    [
+        *REASON_COLUMNS,
+        pa.field("reject_inputs", pa.string()),
+        pa.field("reject_job", pa.string()),
+        *(f for f in RECORD_COLUMNS if f.name.startswith("model_")),
+        pa.field("rejected_at", pa.timestamp("us", tz="UTC")),
+        pa.field("app_id", pa.string()),
+        pa.field("run_id", pa.string()),
+    ]
+)
+"""What a rejected row says, after its keys."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,87 @@ def score_write(plan: ScoringPlan) -> TableWrite:
         partition_by=request.partition_by,
         keys=request.keys,
         about=origin_facts(plan),
+    )
+
+
+def reject_schema(plan: ScoringPlan) -> pa.Schema:
+    """The columns of the table of rejected rows: keys, which may be null there, and why.
+
+    Raises:
+        ConfigError: A key is called as one of its own columns.
+    """
+    keys = [column for column in plan.carried if column.name in plan.request.keys]
+    own = {name.casefold() for name in _REJECT_FACTS.names}
+    taken = [column.name for column in keys if column.name.casefold() in own]
+    if taken:
+        raise ConfigError(
+            f"key column {shown(taken[0])} is called as a column of the rejects table; rename it "
+            "in a view, or keep rejected rows in the score table (--rejects inline)"
+        )
+    return pa.schema([*(pa.field(key.name, key.type) for key in keys), *_REJECT_FACTS])
+
+
+def reject_write(plan: ScoringPlan, run_id: str) -> TableWrite:
+    """How the rejected rows of one attempt at a plan enter their table: they are appended.
+
+    Each attempt has a commit of its own. Which attempt's rows count is said by the score table,
+    whose commit comes after; the others are swept away then.
+
+    Raises:
+        ConfigError: See `reject_schema`.
+    """
+    return _of_rejects(plan, run_id, WriteMode.APPEND, None)
+
+
+def reject_sweep(plan: ScoringPlan, run_id: str, attempt: str) -> TableWrite:
+    """A write of no rows that removes the rejected rows of all attempts but one.
+
+    Args:
+        plan: The run.
+        run_id: The attempt whose scores were committed.
+        attempt: A name that no other sweep has.
+    """
+    others = f"app_id = '{plan.identity.app_id}' AND run_id <> '{run_id}'"
+    return _of_rejects(plan, f"without others {attempt}", WriteMode.REPLACE, others)
+
+
+def recipe(plan: ScoringPlan) -> str:
+    """The job as JSON, as far as it is needed to score its rejected rows again."""
+    request, source = plan.request, plan.source
+    names = [*(b.source.name for b in plan.bindings if b.source), *(c.name for c in plan.carried)]
+    columns = [source.column(name) for name in dict.fromkeys(names)]
+    return json.dumps(
+        {
+            "job": request.job,
+            "target": request.target,
+            "run_key": plan.identity.run_key,
+            "model": plan.model.uri,
+            "predict": plan.model.predict,
+            "params": plain_params(plan.params),
+            "mode": request.mode.value,
+            "replace_where": request.replace_where,
+            "keys": request.keys,
+            "keep": request.keep,
+            "columns": dict(request.columns),
+            "inputs": {column.name: column.type_name for column in columns if column},
+        }
+    )
+
+
+def _of_rejects(
+    plan: ScoringPlan, of: str, mode: WriteMode, replace_where: str | None
+) -> TableWrite:
+    identity = plan.identity
+    name = json.dumps([identity.app_id, "rejects", of])
+    app_id = f"sparkscore-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+    return TableWrite(
+        schema=reject_schema(plan),
+        identity=replace(identity, app_id=app_id),
+        mode=mode,
+        replace_where=replace_where,
+        partition_by=REJECT_PARTITIONS,
+        keys=(),
+        about=origin_facts(plan) | {"rejects_of": identity.app_id},
     )
 
 

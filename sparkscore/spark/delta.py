@@ -162,6 +162,25 @@ class DeltaSink:
                 raise busy_error(self.uri)
         return self._proven(write.identity)
 
+    def partition_by(self, write: TableWrite) -> tuple[str, ...]:
+        """The table's partition columns; those of a new one are what `write` asks for."""
+        detail = detail_of(self.spark, self.uri)
+        return write.partition_by if detail is None else tuple(detail["partitionColumns"])
+
+    def remove(self, write: TableWrite, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, if there are any, and write none.
+
+        Raises:
+            TargetBusyError: Other commits won every try.
+        """
+        assert write.replace_where is not None
+        if detail_of(self.spark, self.uri) is None:
+            return
+        if self._frame().where(write.replace_where).limit(1).isEmpty():
+            return
+        schema = from_arrow_schema(write.schema)
+        self.write(self.spark.createDataFrame([], schema), write, facts)
+
     def _proven(self, identity: RunIdentity) -> Commit:
         commit = self.find(identity)
         if commit is None:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
@@ -18,22 +18,23 @@ from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.rejects import InvalidRows
+from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
-from sparkscore.spark.file_scores import score_files_job, scored_and_committed
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 from sparkscore.spark.source import OpenedSource, open_source, quoted
+from sparkscore.spark.staged_scores import Answered, needed_columns, staged_and_committed
 from sparkscore.spark.worker import ScoringTask
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from sparkscore.files.sink import FilesSink
+
+_Result = TypeVar("_Result")
 
 _ANSWER = "__sparkscore_answer"
 _MAX_REPORTS_A_TASK = 16
@@ -104,17 +107,22 @@ class SparkEngine:
                 unless the error is a BooksError or a SparkStoppedError.
         """
         done = sink.find(plan.identity)
+        rejects = self._rejects(plan)
         if done is not None:
+            self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
         except EngineUnfitError:
             sink.check(score_write(plan))
-            run = partial(self._written_by_spark, plan, source, sink, facts)
+            by_spark = self._written_by_spark if _is_one_pass(plan) else self._staged_by_spark
+            run = partial(by_spark, plan, source, sink, facts)
         else:
             files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
+        if rejects is not None:
+            rejects.check(reject_write(plan, facts.run_id))
         if plan.request.mode is WriteMode.MERGE:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
@@ -130,6 +138,12 @@ class SparkEngine:
         outcome = run(task)
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
+    def sweep(self, plan: ScoringPlan, commit: Commit) -> None:
+        """Remove what attempts at a committed run that were cut off left in its rejects table."""
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
+
     def _by_python(
         self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink
     ) -> tuple[FilesSink, CrossingColumns]:
@@ -140,7 +154,15 @@ class SparkEngine:
         """
         if self.name == "pandas":
             raise EngineUnfitError("the model is a column of Spark's, by its pandas UDF")
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            rejects.as_files(reject_write(plan, ""))
         return sink.as_files(score_write(plan)), crossing_columns(plan, source.frame)
+
+    def _rejects(self, plan: ScoringPlan) -> DeltaSink | None:
+        """The table of rejected rows, if the plan has one."""
+        uri = plan.request.rejects_uri
+        return None if uri is None else DeltaSink(self.spark, uri)
 
     def _written_by_python(
         self,
@@ -152,10 +174,13 @@ class SparkEngine:
         task: ScoringTask,
     ) -> Outcome:
         read = Observation()
-        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK)
+        table = self._rejects(plan)
+        rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
+        packed = () if crossing.packing is None else crossing.packing.packed
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
         score = scored_files(counted_by(read, source.frame), crossing, job)
         with session_conf(self.spark, self._conf()):
-            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts)
+            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts, rejects)
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
         return replace(outcome, n_read=count_of(read))
@@ -178,17 +203,42 @@ class SparkEngine:
         return Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
-            **_counted(_observed(read) | _observed(scored), plan, source, commit),
+            **_counted(_observed(read) | _observed(scored), source, commit),
             seconds={"score_and_commit": ended - started},
             n_cores=self._n_cores(),
         )
 
+    def _staged_by_spark(
+        self,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
+        task: ScoringTask,
+    ) -> Outcome:
+        started = time.perf_counter()
+        has_table = plan.request.rejects_uri is not None
+        frame, answer = _answered(plan, source.frame, task, self.name, keeps_inputs=has_table)
+        scores = _score_columns(plan, facts, answer)
+        answered = Answered(frame, answer, scores, sink.partition_by(score_write(plan)))
+        staged = partial(staged_and_committed, plan, answered, sink, self._rejects(plan), facts)
+        outcome = self._translated(plan, sink, lambda: cancellable(self.spark, staged))
+        seconds = {"score_and_commit": time.perf_counter() - started}
+        return replace(outcome, seconds=seconds, n_cores=self._n_cores())
+
     def _write(
         self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
     ) -> Commit:
+        write = partial(sink.write, frame, score_write(plan), facts)
+        return self._translated(plan, sink, write)
+
+    def _translated(
+        self, plan: ScoringPlan, sink: DeltaSink, action: Callable[[], _Result]
+    ) -> _Result:
+        """What an action gives under the settings of a job; its failures are errors of ours."""
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, score_write(plan), facts)
+                return action()
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
@@ -247,6 +297,8 @@ def scoring_task(
             predictions=plan.predictions,
             on_invalid=plan.request.on_invalid,
             params=plan.params,
+            nan=plan.request.on_nan,
+            max_rejects=plan.request.max_rejects.max_rows,
         ),
         limits=limits,
         tree_runtime=tree_runtime,
@@ -273,11 +325,9 @@ def scored_frame(
     observed = answered.observe(
         scored,
         sf.count_if(answer("valid")).alias("n_scored"),
-        sf.count_if(~answer("valid")).alias("n_rejected"),
         sf.collect_list(answer("report")).alias("reports"),
     )
-    valid = observed.where(answer("valid")) if plan.may_reject else observed
-    return valid.select(*_score_columns(plan, facts, answer))
+    return observed.select(*_score_columns(plan, facts, answer))
 
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
@@ -285,17 +335,31 @@ def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
 
 
+def _is_one_pass(plan: ScoringPlan) -> bool:
+    """Whether nothing but the scores is written, and nothing has to be counted before."""
+    return plan.request.on_invalid is InvalidRows.FAIL
+
+
 def _answered(
-    plan: ScoringPlan, frame: DataFrame, task: ScoringTask, engine: str
+    plan: ScoringPlan,
+    frame: DataFrame,
+    task: ScoringTask,
+    engine: str,
+    *,
+    keeps_inputs: bool = False,
 ) -> tuple[DataFrame, Callable[[str], Column]]:
-    """The carried columns beside the model's answers, and how a field of an answer is called."""
+    """Columns beside the model's answers, and how a field of an answer is called.
+
+    The columns are those of the score table, and with `keeps_inputs` those of the model as well.
+    """
     carried = [column.name for column in plan.carried]
     packing, _ = _crossing(plan, frame, engine)
-    if packing is not None:
+    if packing is not None and not keeps_inputs:
         answered = with_answers(frame, task, packing, carried, prefix=_ANSWER)
         return answered, lambda name: sf.col(_ANSWER + name)
     model = answer_column(task, source_columns(plan.bindings), engine)
-    return frame.withColumn(_ANSWER, model), lambda name: sf.col(_ANSWER)[name]
+    answered = frame.select(*needed_columns(plan), model.alias(_ANSWER))
+    return answered, lambda name: sf.col(_ANSWER)[name]
 
 
 def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing | None, str]:
@@ -308,7 +372,8 @@ def _score_columns(
     plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
 ) -> list[Column]:
     predictions = (answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names))
-    return [*carried_columns(plan), *predictions, *record_columns(plan, facts)]
+    reasons = (answer(name).alias(name) for name in plan.reason_columns.names)
+    return [*carried_columns(plan), *predictions, *reasons, *record_columns(plan, facts)]
 
 
 def carried_columns(plan: ScoringPlan) -> list[Column]:
@@ -352,13 +417,10 @@ def _never_null(name: str) -> Column:
 class _Counts(TypedDict):
     n_read: int
     n_scored: int
-    n_rejected: int
     batches: tuple[BatchReport, ...]
 
 
-def _counted(
-    observed: Mapping[str, object], plan: ScoringPlan, source: OpenedSource, commit: Commit
-) -> _Counts:
+def _counted(observed: Mapping[str, object], source: OpenedSource, commit: Commit) -> _Counts:
     """The rows of a run as Spark observed them, with the workers' reports.
 
     A Connect server does not send what it observed below some commands, MERGE among them. Then
@@ -369,17 +431,9 @@ def _counted(
         return _Counts(
             n_read=_count(observed["n_rows"]),
             n_scored=_count(observed["n_scored"]),
-            n_rejected=_count(observed["n_rejected"]),
             batches=tuple(BatchReport(**json.loads(report)) for report in reports),
         )
-    n_read, n_scored = source.frame.count(), commit.n_rows or 0
-    rejects = plan.request.on_invalid is InvalidRows.REJECT
-    return _Counts(
-        n_read=n_read,
-        n_scored=n_scored,
-        n_rejected=n_read - n_scored if rejects else 0,
-        batches=(),
-    )
+    return _Counts(n_read=source.frame.count(), n_scored=commit.n_rows or 0, batches=())
 
 
 def count_of(observation: Observation) -> int:

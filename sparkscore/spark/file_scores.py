@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from sparkscore.errors import StoreUnavailableError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
+from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.rejects import InvalidRows, RejectCounts, added_reasons, check_budgets
+from sparkscore.scoring.table_write import (
+    TableWrite,
+    recipe,
+    reject_sweep,
+    reject_write,
+    score_write,
+)
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
+from sparkscore.spark.reject_files import RejectsTable, partition_name
 from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from sparkscore.scoring.engine import RunFacts
+    from sparkscore.scoring.outcome import Commit
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.spark.worker import ScoringTask
 
 
+class RejectsSink(Protocol):
+    """A table of rejected rows, whoever writes it."""
+
+    def remove(self, write: TableWrite, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, if there are any."""
+        ...
+
+
 def score_files_job(
-    plan: ScoringPlan, sink: FilesSink, task: ScoringTask, facts: RunFacts, max_reports: int
+    plan: ScoringPlan,
+    sink: FilesSink,
+    task: ScoringTask,
+    facts: RunFacts,
+    max_reports: int,
+    rejects: FilesSink | None = None,
+    packed: Collection[str] = (),
 ) -> ScoreFilesJob:
     """What the tasks of a new attempt at a run share.
 
@@ -35,6 +59,8 @@ def score_files_job(
         task: How a batch is scored.
         facts: What stands in each row.
         max_reports: Reports of one task.
+        rejects: Where its rejected rows are kept, if in a table of their own.
+        packed: Source columns that come to the model as doubles, null as NaN.
     """
     return ScoreFilesJob(
         scoring=task,
@@ -45,6 +71,9 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        keeps_rejected=plan.request.keeps_rejected,
+        tells_reasons=plan.request.is_inline,
+        rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
     )
 
 
@@ -55,8 +84,9 @@ def scored_and_committed(
     plan: ScoringPlan,
     sink: FilesSink,
     facts: RunFacts,
+    rejects: FilesSink | None = None,
 ) -> Outcome:
-    """Run the tasks and commit their files, all in one transaction.
+    """Run the tasks and commit their files: rejected rows first, and then the scores.
 
     Files that are in no commit when it ends are removed, unless a store does not answer to the
     commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
@@ -69,39 +99,43 @@ def scored_and_committed(
         plan: The run.
         sink: Where it writes.
         facts: Which run this is.
+        rejects: Where its rejected rows are kept, if in a table of their own.
 
     Raises:
-        SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
-            a store did not answer.
+        RejectBudgetError: More rows were rejected than the run may have.
+        SparkscoreError: What the sinks, the model or the rows refuse; no score was committed,
+            unless a store did not answer.
     """
     started = time.perf_counter()
-    may_land = False
+    unsure = False
     try:
-        try:
-            results = cancellable(spark, score)
-        except (*SPARK_FAILURES, ConnectionError) as exc:
-            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(spark)) from exc
+        results = _results(spark, score, plan, sink)
+        found = _reject_counts(results, job)
+        check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
         scored = time.perf_counter()
-        files = tuple(file for result in results for file in result.files)
         try:
-            commit = sink.write(WrittenScores(files, job.attempt), score_write(plan), facts)
+            commit, rejects_commit = _commit(results, job, plan, sink, rejects, facts)
         except StoreUnavailableError:
-            may_land = True  # A commit that was sent and not answered needs its files.
+            unsure = True  # A commit that was sent and not answered needs its files.
             raise
         ended = time.perf_counter()
     finally:
-        if not may_land:
-            sink.clean(job.attempt)
+        if not unsure:
+            for each in filter(None, (sink, rejects)):
+                each.clean(job.attempt)
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-    reports = [BatchReport(**report) for result in results for report in result.reports]
+    n_kept = sum(file.n_rows for result in results for file in result.files)
+    is_nulled = plan.request.on_invalid is InvalidRows.NULL
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
-        n_read=sum(report.n_rows for report in reports),
-        n_scored=sum(file.n_rows for file in files),
-        n_rejected=sum(report.n_rejected for report in reports),
+        n_read=found.n_read,
+        n_scored=n_kept - (found.n_rejected if job.keeps_rejected else 0),
+        n_rejected=0 if is_nulled else found.n_rejected,
+        n_nulled=found.n_rejected if is_nulled else 0,
+        is_inline=plan.request.is_inline,
+        rejects=rejects_commit,
         seconds={
             "score_and_commit": ended - started,
             "commit": ended - scored,
@@ -110,7 +144,102 @@ def scored_and_committed(
             "in_workers_tasks": sum(result.task_s for result in results),
         },
         n_cores=spark.sparkContext.defaultParallelism,
-        batches=reports,
+        batches=[BatchReport(**report) for result in results for report in result.reports],
+    )
+
+
+def model_facts(plan: ScoringPlan) -> dict[str, str | None]:
+    """Which model a row was given to, by the names of its columns."""
+    version = plan.model.version
+    return {
+        "model_name": plan.model.name,
+        "model_version": None if version is None else str(version),
+        "model_digest": plan.model.digest,
+    }
+
+
+def _results(
+    spark: SparkSession,
+    score: Callable[[], Sequence[TaskResult]],
+    plan: ScoringPlan,
+    sink: FilesSink,
+) -> Sequence[TaskResult]:
+    try:
+        return cancellable(spark, score)
+    except (*SPARK_FAILURES, ConnectionError) as exc:
+        what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
+        raise translated(exc, what, is_ending=is_ending(spark)) from exc
+
+
+def _commit(
+    results: Sequence[TaskResult],
+    job: ScoreFilesJob,
+    plan: ScoringPlan,
+    sink: FilesSink,
+    rejects: FilesSink | None,
+    facts: RunFacts,
+) -> tuple[Commit, Commit | None]:
+    """The commits of the scores, and of the rejected rows if there are any."""
+    rejected = tuple(file for result in results for file in result.rejects)
+    rejects_commit: Commit | None = None
+    if rejects is not None and rejected:
+        written = WrittenScores(rejected, job.attempt)
+        rejects_commit = rejects.write(written, reject_write(plan, facts.run_id), facts)
+    scores = WrittenScores(tuple(file for result in results for file in result.files), job.attempt)
+    commit = sink.write(scores, score_write(plan), facts)
+    if rejects is not None:
+        sweep_rejects(plan, rejects, commit)
+    return commit, rejects_commit
+
+
+def sweep_rejects(plan: ScoringPlan, rejects: RejectsSink, commit: Commit) -> None:
+    """Remove rejected rows of attempts at a run whose scores are not those of its commit.
+
+    Raises:
+        SparkscoreError: The rejects table cannot be written. The scores are committed; the same
+            command tries again.
+    """
+    scored_at = dt.datetime.now(dt.UTC)
+    facts = RunFacts(run_id=commit.run_id, scored_at=scored_at)
+    rejects.remove(reject_sweep(plan, commit.run_id, new_attempt()), facts)
+
+
+def _reject_counts(results: Sequence[TaskResult], job: ScoreFilesJob) -> RejectCounts:
+    n_rows: Counter[str] = Counter()
+    n_rejected: Counter[str] = Counter()
+    for result in results:
+        for file in result.files:
+            n_rows[partition_name(file.partition)] += file.n_rows
+        n_rejected.update(result.partition_rejects)
+    if not job.keeps_rejected:
+        n_rows.update(n_rejected)
+    reports = [report for result in results for report in result.reports]
+    return RejectCounts(
+        n_read=sum(report["n_rows"] for report in reports),
+        n_rejected=sum(report["n_rejected"] for report in reports),
+        reasons=added_reasons(report["reasons"] for report in reports),
+        partitions={name: (n_rows[name], n) for name, n in n_rejected.items()},
+    )
+
+
+def _rejects_table(
+    plan: ScoringPlan, rejects: FilesSink, facts: RunFacts, packed: Collection[str]
+) -> RejectsTable:
+    write = reject_write(plan, facts.run_id)
+    inputs = {b.source.name: b.source.type for b in plan.bindings if b.source is not None}
+    inputs |= {column.name: column.type for column in plan.carried}
+    return RejectsTable(
+        layout=rejects.layout(write),
+        keys=plan.request.keys,
+        inputs=inputs,
+        packed=frozenset(packed),
+        constants={
+            **model_facts(plan),
+            "reject_job": recipe(plan),
+            "rejected_at": facts.scored_at,
+            "app_id": plan.identity.app_id,
+            "run_id": facts.run_id,
+        },
     )
 
 
@@ -125,11 +254,8 @@ def _constants(
         else:
             is_text = pinned.type == "string"
             constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    version = plan.model.version
     return constants | {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
+        **model_facts(plan),
         "run_id": facts.run_id,
         "scored_at": facts.scored_at,
     }

@@ -20,9 +20,10 @@ from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.table_write import reject_write, score_write
+from sparkscore.spark.delta import files_sink
 from sparkscore.spark.engine import scoring_task
-from sparkscore.spark.file_scores import score_files_job, scored_and_committed
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, score_files
 from sparkscore.spark.node_cache import NodeLimits
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkscore.files.planning import FilePiece
+    from sparkscore.scoring.outcome import Commit
     from sparkscore.spark.score_files import TaskResult
 
 _MAX_REPORTS = 20_000
@@ -95,6 +97,9 @@ class FilesEngine:
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            rejects.refuse_unfit(reject_write(plan, ""))
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts
@@ -107,10 +112,14 @@ class FilesEngine:
                 unless the error is a BooksError.
         """
         done = sink.find(plan.identity)
+        rejects = self._rejects(plan)
         if done is not None:
+            self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         self.refuse_unfit(plan, source, sink)
         sink.check(score_write(plan))
+        if rejects is not None:
+            rejects.check(reject_write(plan, facts.run_id))
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
         task = scoring_task(
@@ -121,13 +130,28 @@ class FilesEngine:
         ask_for_preload(self.spark, task)
         tasks = plan_tasks(source.files, self._n_slots())
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
-        writing = score_files_job(plan, sink, task, facts, max_reports)
+        writing = score_files_job(plan, sink, task, facts, max_reports, rejects)
         job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes))
         ship_s = time.perf_counter() - started
         outcome = scored_and_committed(
-            self.spark, partial(self._score, job, tasks), writing, plan, sink, facts
+            self.spark, partial(self._score, job, tasks), writing, plan, sink, facts, rejects
         )
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
+
+    def sweep(self, plan: ScoringPlan, commit: Commit) -> None:
+        """Remove what attempts at a committed run that were cut off left in its rejects table."""
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
+
+    def _rejects(self, plan: ScoringPlan) -> FilesSink | None:
+        """The table of rejected rows, if the plan has one.
+
+        Raises:
+            EngineUnfitError: It is a table of the catalog, or lies where only Spark can write.
+        """
+        uri = plan.request.rejects_uri
+        return None if uri is None else files_sink(self.spark, uri)
 
     def _score(self, job: FilesJob, tasks: Sequence[tuple[FilePiece, ...]]) -> list[TaskResult]:
         if not tasks:

@@ -20,7 +20,21 @@ import pyarrow as pa
 
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
+from sparkscore.scoring.batch import (
+    BatchLimits,
+    BatchTask,
+    ScoredBatch,
+    joined,
+    score_batch,
+    slices,
+)
+from sparkscore.scoring.rejects import (
+    REASON_COLUMNS,
+    InvalidRows,
+    RejectedRows,
+    counted,
+    reasons_by_row,
+)
 from sparkscore.spark.node_cache import NodeLimits, loaded_model
 from sparkscore.spark.task_slot import TaskSlot, task_slot
 
@@ -74,11 +88,13 @@ class ScoringTask:
         """Type of what `score_batches` yields.
 
         Flat, since Spark takes nested structs from pandas row by row: the predictions as p0, p1,
-        ..., whether the row is valid, and in the first row of a batch its report as JSON.
+        ..., whether the row is valid, in the first row of a batch its report as JSON, and why a
+        row is not valid, unless that ends the job.
         """
         predictions = [pa.field(f"p{i}", f.type) for i, f in enumerate(self.batch.predictions)]
+        reasons = [] if self.batch.on_invalid is InvalidRows.FAIL else list(REASON_COLUMNS)
         return pa.struct(
-            [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string())]
+            [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string()), *reasons]
         )
 
 
@@ -92,19 +108,19 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
     Yields:
         n_rows x `task.answer_type`, in input order.
     """
+    rejected = RejectedRows(max_rows=task.batch.max_rejects)
     with task_slot() as slot:
         for batch in batches:
-            yield _answer(task, batch, slot)
+            yield _answer(task, batch, slot, rejected)
 
 
 def score_rows(
     task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot
-) -> tuple[pa.StructArray, dict[str, object]]:
+) -> tuple[ScoredBatch, dict[str, object]]:
     """Predictions for a batch of at least one row, and the report on it.
 
     Returns:
-        n_rows x the declared columns, null where a row was rejected; the report by the names of
-        `scoring.outcome.BatchReport`.
+        The scored batch; the report by the names of `scoring.outcome.BatchReport`.
     """
     with slot.watching(task.batch.model, batch.num_rows, task.limits.deadline_s):
         model, load_s = loaded_model(
@@ -139,19 +155,25 @@ def score_rows(
         "n_splits": scored.n_splits,
         "n_not_finite": scored.n_not_finite,
         "unknown_levels": dict(scored.unknown_levels),
+        "reasons": [] if scored.rejects is None else counted(scored.rejects),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    return scored.predictions, report
+    return scored, report
 
 
-def _answer(task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot) -> pa.StructArray:
+def _answer(
+    task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot, rejected: RejectedRows
+) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
-    scores, report = score_rows(task, batch, slot)
-    return pa.StructArray.from_arrays(
-        [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
-        fields=list(task.answer_type),
-    )
+    scored, report = score_rows(task, batch, slot)
+    scores, n_rows = scored.predictions, batch.num_rows
+    columns = [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), n_rows)]
+    if task.batch.on_invalid is not InvalidRows.FAIL:
+        if scored.rejects is not None:
+            rejected.count(scored.rejects)
+        columns += reasons_by_row(scored.rejects, n_rows)
+    return pa.StructArray.from_arrays(columns, fields=list(task.answer_type))
 
 
 def _first_of(text: str, n_rows: int) -> pa.Array:
