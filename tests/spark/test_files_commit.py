@@ -243,6 +243,8 @@ def test_all_rows_rejected_is_a_commit_without_files(
     outcome.check_books()
     assert (outcome.n_rejected, outcome.n_scored) == (1, 0)
     assert committed(target) == data_files(target) == []
+    rejects = target.with_name("scores_rejects")
+    assert deltalake.DeltaTable(rejects).to_pyarrow_table()["id"].to_pylist() == [1]
 
 
 def test_spark_finds_nan_above_every_bound(
