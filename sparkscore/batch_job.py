@@ -23,7 +23,10 @@ from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sparkscore.conf import JobSettings
+    from sparkscore.job_planning import PreparedJob
     from sparkscore.job_result import JobResult
     from sparkscore.workspace import Workspace
 
@@ -48,6 +51,31 @@ def run_batch_job(
     started = dt.datetime.now(dt.UTC)
     workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
     prepared = prepare(workspace, job, run_key, announce)
+    return run_prepared(workspace, prepared, started, announce, experiment=job.experiment)
+
+
+def run_prepared(
+    workspace: Workspace,
+    prepared: PreparedJob,
+    started: dt.datetime,
+    announce: Announce,
+    *,
+    experiment: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> JobResult:
+    """Score and commit what was planned, on record, unless that was done before.
+
+    Args:
+        workspace: What the settings name.
+        prepared: The job.
+        started: When it was begun.
+        announce: Told each step in one line.
+        experiment: That of the run; None: that of the settings.
+        tags: Further ones of the run.
+
+    Raises:
+        SparkscoreError: Nothing was committed, unless it is a BooksError.
+    """
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
         prepared.engine.sweep(prepared.plan, done)
@@ -55,19 +83,18 @@ def run_batch_job(
         close_interrupted(workspace, outcome)
         return job_result_of(prepared, outcome, started, attempt=1)
     earlier = earlier_attempts(workspace, prepared.plan)
-    experiment = job.experiment or workspace.settings.tracking.experiment
-    tags = {
+    own_tags = {
         APP_ID_TAG: prepared.plan.identity.app_id,
-        "sparkscore.job": job.name,
+        "sparkscore.job": prepared.plan.request.job,
         "sparkscore.run_key": prepared.plan.identity.run_key,
         "sparkscore.spark_application_id": prepared.engine.application_id or "",
     }
     started_run = workspace.tracking.start_run(
-        job.name,
-        experiment,
-        experiment_id=None if job.experiment else workspace.settings.tracking.experiment_id,
+        prepared.plan.request.job,
+        experiment or workspace.settings.tracking.experiment,
+        experiment_id=None if experiment else workspace.settings.tracking.experiment_id,
         origin=run_origin(),
-        tags=tags,
+        tags=own_tags | dict(tags or {}),
     )
     with started_run as run:
         run.log_params(run_params(prepared, workspace))

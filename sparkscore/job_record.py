@@ -234,7 +234,10 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.reasons:
         text += f"; why: {reasons_text(outcome.reasons)}"
     if outcome.rejects is not None:
-        text += f"; the rejected rows are in {outcome.rejects.uri!r}"
+        text += (
+            f"; the rejected rows are in {outcome.rejects.uri!r}: mend the model, and score them "
+            f"again by sparkscore score replay --run {outcome.commit.run_id}"
+        )
     return text
 
 

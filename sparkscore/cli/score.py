@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
+    code_options,
     column_names,
     param_texts,
     reader_options,
@@ -28,6 +29,7 @@ from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.replaying import ReplayRequest, list_rejects, replay_run
 from sparkscore.workspace import Workspace
 
 _INTERRUPTED = 130
@@ -82,6 +84,17 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
+_RESULT_OPTIONS = (
+    click.option(
+        "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+    ),
+    click.option(
+        "--skip-code",
+        type=int,
+        default=0,
+        help="Exit code where nothing was left to do (Airflow: 99).",
+    ),
+)
 _JOB_KEYS = {
     "source": "source.uri",
     "source_format": "source.format",
@@ -97,6 +110,10 @@ def job_options(command: Callable[..., object]) -> Callable[..., object]:
     return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
+def _result_options(command: Callable[..., object]) -> Callable[..., object]:
+    return reduce(lambda made, option: option(made), reversed(_RESULT_OPTIONS), command)
+
+
 @click.group()
 def command() -> None:
     """Score tables with packaged models."""
@@ -104,12 +121,7 @@ def command() -> None:
 
 @command.command()
 @job_options
-@click.option(
-    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
-)
-@click.option(
-    "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
-)
+@_result_options
 def batch(
     *,
     job: Path | None,
@@ -122,7 +134,67 @@ def batch(
 
     The last line on stdout is the result as one JSON object.
     """
-    result = _attempt(job, run_key, flags)
+    name = str(flags["name"] or (job.stem if job else "score-batch"))
+
+    def attempt(workspace: Workspace) -> JobResult:
+        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
+        return run_batch_job(workspace, resolved.values, run_key, note)
+
+    result = _attempt(attempt, scoring_settings(flags), name, run_key)
+    return _told(result, result_file, skip_code)
+
+
+@command.command()
+@click.option("--run", "run_id", required=True, help="The run whose rejected rows are scored.")
+@click.option("--rejects", metavar="URI", help="Their table. Default: as the run's record says.")
+@click.option("--model", help="Another version. Default: the one that could not score them.")
+@click.option(
+    "--max-rejects", metavar="N|P%", help="Rows that may stay without a prediction again."
+)
+@code_options
+@_result_options
+def replay(
+    *,
+    run_id: str,
+    rejects: str | None,
+    model: str | None,
+    max_rejects: str | None,
+    result_file: Path | None,
+    skip_code: int,
+    **flags: object,
+) -> int:
+    """Score the rejected rows of a run again, into the same table and once.
+
+    Rows that get no prediction this time either are rejected rows of the new run. The last line on
+    stdout is the result as one JSON object.
+    """
+    settings = scoring_settings(flags)
+    if max_rejects is not None:
+        settings["scoring.max_rejects"] = max_rejects
+    request = ReplayRequest(run_id, rejects, model)
+    result = _attempt(lambda ws: replay_run(ws, request, note), settings, "replay", run_id)
+    return _told(result, result_file, skip_code)
+
+
+@command.command()
+@click.argument("uri")
+@output_option
+def rejects(uri: str, *, output: Output) -> None:
+    """List the runs that have rows in the rejects table URI, and what became of these.
+
+    open: to be replayed; replayed: by the run that is named; not committed: the run has no
+    scores, and the next attempt of its job removes these rows.
+    """
+    workspace = open_workspace({})
+    try:
+        rows = [asdict(one) for one in list_rejects(workspace, uri)]
+    finally:
+        workspace.close()
+    show(rows, ("run_id", "job", "run_key", "n_rows", "state", "replay_run_id"), output)
+
+
+def _told(result: JobResult, result_file: Path | None, skip_code: int) -> int:
+    """Write and print a result."""
     if result.status == "skipped":
         result = replace(result, code=skip_code)
     if result_file is not None:
@@ -190,15 +262,18 @@ def clean(target: str, *, older_than: float, remove: bool, output: Output) -> No
     show(rows, ("file", "bytes", "hours", "status"), output)
 
 
-def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
+def _attempt(
+    run: Callable[[Workspace], JobResult],
+    settings: Mapping[str, object],
+    name: str,
+    run_key: str | None,
+) -> JobResult:
     """The job's result, whatever happens on the way."""
     started = dt.datetime.now(dt.UTC).isoformat()
-    name = str(flags["name"] or (job.stem if job else "score-batch"))
     workspace: Workspace | None = None
     try:
-        workspace = open_workspace(scoring_settings(flags))
-        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
-        return run_batch_job(workspace, resolved.values, run_key, note)
+        workspace = open_workspace(settings)
+        return run(workspace)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
         return _failed(exc, _exit_code(exc), name, run_key, started)
     finally:

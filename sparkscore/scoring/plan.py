@@ -131,7 +131,10 @@ class RunIdentity:
 class ScoringPlan:
     """Everything an engine and a sink need; made before any task starts.
 
-    `params` are those that were asked for, each of its declared type; a model has defaults beside.
+    Attributes:
+        params: Those that were asked for, each of its declared type; a model has defaults beside.
+        is_replay: Whether the source is rows that an earlier run rejected: they come beside what
+            that run replaced.
     """
 
     model: ModelFacts
@@ -144,6 +147,7 @@ class ScoringPlan:
     predictions: pa.Schema
     params: Mapping[str, object]
     identity: RunIdentity
+    is_replay: bool = False
 
     @property
     def reason_columns(self) -> pa.Schema:
@@ -247,7 +251,14 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if request.on_nan is not NanAnswers.KEEP:
         fingerprint["on_nan"] = request.on_nan.value
     run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
-    app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
+    return run_identity(request.job, request.target, run_key, fingerprint)
+
+
+def run_identity(
+    job: str, target: str, run_key: str, fingerprint: Mapping[str, str]
+) -> RunIdentity:
+    """The logical run of a job, target and key that shares `fingerprint` with its attempts."""
+    app_id = "sparkscore-" + _digest_of([job, same_place(target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
 
 

@@ -63,11 +63,12 @@ class TableWrite:
 def score_write(plan: ScoringPlan) -> TableWrite:
     """How a plan's scores enter their table."""
     request = plan.request
+    appends = plan.is_replay and request.mode is WriteMode.REPLACE
     return TableWrite(
         schema=score_schema(plan),
         identity=plan.identity,
-        mode=request.mode,
-        replace_where=request.replace_where,
+        mode=WriteMode.APPEND if appends else request.mode,
+        replace_where=None if appends else request.replace_where,
         partition_by=request.partition_by,
         keys=request.keys,
         about=origin_facts(plan),
@@ -128,6 +129,7 @@ def recipe(plan: ScoringPlan) -> str:
             "model": plan.model.uri,
             "predict": plan.model.predict,
             "params": plain_params(plan.params),
+            "on_nan": request.on_nan.value,
             "mode": request.mode.value,
             "replace_where": request.replace_where,
             "keys": request.keys,
