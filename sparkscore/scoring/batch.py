@@ -359,7 +359,7 @@ def bind_columns(
             )
         unfit += wrong
     if unfit and task.on_invalid is InvalidRows.FAIL:
-        raise InvalidRowsError(_invalid_text(batch, unfit[0], task.model))
+        raise InvalidRowsError(_invalid_text(batch, min(unfit, key=_first_row), task.model))
     rejects = _first_reasons((one.mask, partial(_reasons, batch, one)) for one in unfit)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), rejects
 
@@ -467,7 +467,7 @@ def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
 def _invalid_text(batch: pa.RecordBatch, unfit: _Unfit, model: str) -> str:
     source = unfit.binding.source
     assert source is not None
-    row = pc.index(unfit.mask, True).as_py()
+    row = _first_row(unfit)
     what = _what_is_wrong(batch.column(source.name)[row], unfit)
     return (
         f"model {model}: column {source.name!r} {what} ({unfit.mask.true_count} such rows in a "
@@ -475,6 +475,11 @@ def _invalid_text(batch: pa.RecordBatch, unfit: _Unfit, model: str) -> str:
         "column optional, or set them aside: scoring.on_invalid=quarantine (--on-invalid "
         "quarantine)"
     )
+
+
+def _first_row(unfit: _Unfit) -> int:
+    row: int = pc.index(unfit.mask, True).as_py()
+    return row
 
 
 def _reasons(batch: pa.RecordBatch, unfit: _Unfit, rows: pa.Array) -> pa.RecordBatch:

@@ -207,7 +207,7 @@ class EngineContract(RejectCases):
         lists = pa.array([[0.5, 1.5], [1.5], None, [2.5, None], [3.5, 4.5]], ARRAYS["lists"].type)
         rows = pa.table({"id": pa.array(range(5), pa.int64()), "lists": lists})
         with pytest.raises(InvalidRowsError, match=r"column 'lists' is .* no row of double\[2\]"):
-            self.score(model, rows, request(target))
+            self.score(model, rows, request(target), n_partitions=1)
         outcome = self.score(model, rows, request(target, on_invalid=InvalidRows.QUARANTINE))
         outcome.check_books()
         assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (5, 2, 3)
