@@ -85,9 +85,9 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     base = statistics.median(seconds["fail, clean"])
     print(f"{args.rows:,} rows x {N_COLUMNS}, medians of {args.rounds} rounds")
-    for case, taken in seconds.items():
-        middle = statistics.median(taken)
-        print(f"{case:32}{middle:7.3f} s{middle / base - 1:+8.1%}  {min(taken):.3f} at best")
+    for case, times in seconds.items():
+        middle = statistics.median(times)
+        print(f"{case:32}{middle:7.3f} s{middle / base - 1:+8.1%}  {min(times):.3f} at best")
 
 
 def table(path: Path, n_rows: int, name: str) -> Path:
