@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
@@ -115,9 +116,25 @@ def staged_and_committed(
 
 def needed_columns(plan: ScoringPlan) -> list[Column]:
     """Columns of the source that a row of either table is made of."""
+    return [sf.col(quoted(name)) for name in _needed(plan)]
+
+
+def _needed(plan: ScoringPlan) -> list[str]:
     names = [b.source.name for b in plan.bindings if b.source is not None]
-    names += [column.name for column in plan.carried]
-    return [sf.col(quoted(name)) for name in dict.fromkeys(names)]
+    return list(dict.fromkeys([*names, *(column.name for column in plan.carried)]))
+
+
+def _input_columns(plan: ScoringPlan) -> list[Column]:
+    """The needed columns as JSON is to have them: decimals as texts, which no reader rounds."""
+    return [
+        column.cast("string").alias(name) if _is_decimal(plan, name) else column
+        for name, column in zip(_needed(plan), needed_columns(plan), strict=True)
+    ]
+
+
+def _is_decimal(plan: ScoringPlan, name: str) -> bool:
+    column = plan.source.column(name)
+    return column is not None and column.type is not None and pa.types.is_decimal(column.type)
 
 
 def reject_columns(
@@ -137,7 +154,7 @@ def reject_columns(
         "app_id": plan.identity.app_id,
         "run_id": facts.run_id,
     }
-    inputs = needed_columns(plan) or [sf.lit(None).alias("_")]
+    inputs = _input_columns(plan) or [sf.lit(None).alias("_")]
     columns = {name: sf.col(quoted(name)) for name in plan.request.keys}
     columns |= {name: answer(name) for name in REASON_COLUMNS.names}
     columns["reject_inputs"] = sf.to_json(sf.struct(*inputs), _JSON_OPTIONS)
