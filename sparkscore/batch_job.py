@@ -61,6 +61,7 @@ def run_prepared(
     announce: Announce,
     *,
     experiment: str | None = None,
+    experiment_id: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> JobResult:
     """Score and commit what was planned, on record, unless that was done before.
@@ -70,7 +71,8 @@ def run_prepared(
         prepared: The job.
         started: When it was begun.
         announce: Told each step in one line.
-        experiment: That of the run; None: that of the settings.
+        experiment: Name of the run's experiment; None, and no id: that of the settings.
+        experiment_id: In the place of a name.
         tags: Further ones of the run.
 
     Raises:
@@ -92,7 +94,8 @@ def run_prepared(
     started_run = workspace.tracking.start_run(
         prepared.plan.request.job,
         experiment or workspace.settings.tracking.experiment,
-        experiment_id=None if experiment else workspace.settings.tracking.experiment_id,
+        experiment_id=experiment_id
+        or (None if experiment else workspace.settings.tracking.experiment_id),
         origin=run_origin(),
         tags=own_tags | dict(tags or {}),
     )

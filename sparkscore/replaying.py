@@ -10,11 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.batch_job import run_prepared
-from sparkscore.errors import InvalidStateError, RecordNotFoundError, UsageError
+from sparkscore.errors import (
+    InvalidStateError,
+    RecordNotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.job_planning import PreparedJob
-from sparkscore.names import parse_run_id, same_place
+from sparkscore.names import RunId, parse_run_id, same_place
 from sparkscore.package import open_package
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.plan import (
@@ -24,31 +29,35 @@ from sparkscore.scoring.plan import (
     plan_scoring,
     run_identity,
 )
-from sparkscore.scoring.rejects import InvalidRows, NanAnswers, RejectBudget
+from sparkscore.scoring.rejects import INLINE, InvalidRows, NanAnswers, RejectBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sparkscore.job_result import JobResult
+    from sparkscore.records import Run
     from sparkscore.spark.source import OpenedSource
     from sparkscore.workspace import Workspace
 
 _REPLAY_OF_TAG = "sparkscore.replay_of"
 _PARENT_TAG = "mlflow.parentRunId"
 _ENGINE = "arrow"
+_NOT_COMMITTED = "not committed"
 
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """What is asked for beside the run whose rejected rows are scored again.
+    """Which rejected rows are scored again, and by which model.
 
     Attributes:
-        run_id: That run.
+        run_id: The run that rejected them; None: the one of `run_key` in `rejects`.
+        run_key: Its run key.
         rejects: Their table; None: as the tracking store has it.
         model: URI of the model; None: the one that could not score them.
     """
 
-    run_id: str
+    run_id: str | None = None
+    run_key: str | None = None
     rejects: str | None = None
     model: str | None = None
 
@@ -93,15 +102,16 @@ def replay_run(
             BooksError.
     """
     started = dt.datetime.now(dt.UTC)
-    parse_run_id(request.run_id)
     workspace.outbox.replay()
-    uri = request.rejects or _rejects_uri(workspace, request.run_id)
-    announce(f"Opening the rejected rows of run {request.run_id} in {uri}")
-    where = f"run_id = '{request.run_id}'"
+    run_id = parse_run_id(request.run_id or _run_of_key(workspace, request))
+    parent = _recorded(workspace, run_id, is_needed=request.rejects is None)
+    uri = request.rejects or _rejects_uri(parent, run_id)
+    announce(f"Opening the rejected rows of run {run_id} in {uri}")
+    where = f"run_id = '{run_id}'"
     rejects = workspace.spark_engine(_ENGINE).open(SourceSpec(uri, "delta", where=where))
-    job = _recipe(rejects, request.run_id)
+    job = _recipe(rejects, run_id)
     sink = workspace.delta_sink(job["target"])
-    _check_scores(workspace, job, request.run_id)
+    _check_scores(workspace, job, run_id)
     model = workspace.model(request.model or job["model"], job["predict"])
     announce(f"Planning {model.label} over {job['rows']} rows")
     is_pipeline = flavor_of(open_package(model.folder)) == SPARK
@@ -109,8 +119,8 @@ def replay_run(
     from sparkscore.spark.rejected_rows import as_source
 
     source = as_source(rejects, job["inputs"])
-    plan = plan_scoring(model, source.table, _request(workspace, job, uri, request.run_id))
-    replayed = replace(plan, is_replay=True, identity=_identity(job, uri, request.run_id))
+    plan = plan_scoring(model, source.table, _request(workspace, job, uri, run_id))
+    replayed = replace(plan, is_replay=True, identity=_identity(job, uri, run_id))
     prepared = PreparedJob(
         plan=replayed,
         engine=engine,
@@ -121,8 +131,15 @@ def replay_run(
         run=partial(engine.run, replayed, source, sink),
         seconds={},
     )
-    tags = {_PARENT_TAG: request.run_id, _REPLAY_OF_TAG: request.run_id}
-    return run_prepared(workspace, prepared, started, announce, tags=tags)
+    tags = {_PARENT_TAG: run_id, _REPLAY_OF_TAG: run_id}
+    return run_prepared(
+        workspace,
+        prepared,
+        started,
+        announce,
+        experiment_id=None if parent is None else parent.experiment_id,
+        tags=tags,
+    )
 
 
 def list_rejects(workspace: Workspace, uri: str) -> list[RejectsOfRun]:
@@ -146,7 +163,7 @@ def list_rejects(workspace: Workspace, uri: str) -> list[RejectsOfRun]:
         replay = sink.find(_known(job, _replay_key(run_id)))
         state = "open"
         if commit is None or commit.run_id != run_id:
-            state = "not committed"
+            state = _NOT_COMMITTED
         elif replay is not None:
             state = "replayed"
         found.append(
@@ -162,15 +179,40 @@ def list_rejects(workspace: Workspace, uri: str) -> list[RejectsOfRun]:
     return found
 
 
-def _rejects_uri(workspace: Workspace, run_id: str) -> str:
-    try:
-        run = workspace.runs.get_run(parse_run_id(run_id))
-    except RecordNotFoundError as exc:
+def _run_of_key(workspace: Workspace, request: ReplayRequest) -> str:
+    if request.run_key is None or request.rejects is None:
+        raise UsageError(
+            "no run is named; give its id (--run), or its run key and the table that holds its "
+            "rejected rows (--run-key and --rejects)"
+        )
+    found = [
+        one.run_id
+        for one in list_rejects(workspace, request.rejects)
+        if one.run_key == request.run_key and one.state != _NOT_COMMITTED
+    ]
+    if len(found) != 1:
         raise RecordNotFoundError(
+            f"{len(found)} runs with the key {request.run_key!r} have scores, and rejected rows in "
+            f"{request.rejects!r}; sparkscore score rejects lists them: name one by --run"
+        )
+    return found[0]
+
+
+def _recorded(workspace: Workspace, run_id: RunId, *, is_needed: bool) -> Run | None:
+    """The record of a run; None where there is none, and none is needed."""
+    try:
+        return workspace.runs.get_run(run_id)
+    except (RecordNotFoundError, StoreUnavailableError) as exc:
+        if not is_needed:
+            return None
+        raise type(exc)(
             f"{exc}; name the table that holds its rejected rows: --rejects URI"
         ) from exc
-    uri = run.params.get("rejects", "")
-    if uri in ("", "inline"):
+
+
+def _rejects_uri(run: Run | None, run_id: str) -> str:
+    uri = "" if run is None else run.params.get("rejects", "")
+    if uri in ("", INLINE):
         kept = "in its score table" if uri else "nowhere"
         raise UsageError(
             f"run {run_id} keeps rejected rows {kept}, since it was not made with --on-invalid "

@@ -145,7 +145,8 @@ def batch(
 
 
 @command.command()
-@click.option("--run", "run_id", required=True, help="The run whose rejected rows are scored.")
+@click.option("--run", "run_id", help="The run whose rejected rows are scored.")
+@click.option("--run-key", help="Its run key, in the place of its id; with --rejects.")
 @click.option("--rejects", metavar="URI", help="Their table. Default: as the run's record says.")
 @click.option("--model", help="Another version. Default: the one that could not score them.")
 @click.option(
@@ -155,7 +156,8 @@ def batch(
 @_result_options
 def replay(
     *,
-    run_id: str,
+    run_id: str | None,
+    run_key: str | None,
     rejects: str | None,
     model: str | None,
     max_rejects: str | None,
@@ -171,8 +173,8 @@ def replay(
     settings = scoring_settings(flags)
     if max_rejects is not None:
         settings["scoring.max_rejects"] = max_rejects
-    request = ReplayRequest(run_id, rejects, model)
-    result = _attempt(lambda ws: replay_run(ws, request, note), settings, "replay", run_id)
+    request = ReplayRequest(run_id, run_key, rejects, model)
+    result = _attempt(lambda ws: replay_run(ws, request, note), settings, "replay", run_key)
     return _told(result, result_file, skip_code)
 
 

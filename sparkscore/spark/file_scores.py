@@ -107,7 +107,7 @@ def scored_and_committed(
             unless a store did not answer.
     """
     started = time.perf_counter()
-    unsure = False
+    unsure = is_lost = False
     try:
         results = _results(spark, score, plan, sink)
         found = _reject_counts(results, job)
@@ -119,11 +119,14 @@ def scored_and_committed(
             unsure = True  # A commit that was sent and not answered needs its files.
             raise
         ended = time.perf_counter()
+        is_lost = commit.run_id != facts.run_id
     finally:
         if not unsure:
-            for each in filter(None, (sink, rejects)):
-                each.clean(job.attempt)
-    if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
+            sink.clean(job.attempt)
+        # Rejects of a lost race were committed and swept: readers of that version see them still.
+        if rejects is not None and not (unsure or is_lost):
+            rejects.clean(job.attempt)
+    if is_lost:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     n_kept = sum(file.n_rows for result in results for file in result.files)
     is_nulled = plan.request.on_invalid is InvalidRows.NULL

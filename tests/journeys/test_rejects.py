@@ -86,7 +86,8 @@ def test_rejected_rows_are_told_recorded_and_replayed_once(
     replay = Workspace.open().runs.get_run(again.result["run_id"])
     assert replay.tags["mlflow.parentRunId"] == run_id
 
-    third = run("score", "replay", "--run", run_id, *mended)
+    by_key = ("--run-key", "night", "--rejects", "out_rejects")
+    third = run("score", "replay", *by_key, *mended)
     assert (third.exit_code, third.result["status"]) == (0, "skipped")
     other = run("score", "replay", "--run", run_id, "--trust-code")
     assert (other.exit_code, other.result["status"]) == (0, "skipped")
@@ -132,6 +133,14 @@ def test_run_without_rejected_rows_has_nothing_to_replay(
     answer = run("score", "replay", "--run", run_id, *other)
     assert answer.exit_code == 2
     assert f"run {run_id} has no rejected rows in" in answer.stderr
+
+
+def test_run_that_is_not_named_is_asked_for(run: Run, world: World, model: str) -> None:
+    assert "no run is named" in run("score", "replay", "--run-key", "night").stderr
+    score(run, model)
+    args = ("--rejects", "out_rejects", "--run-key", "other")
+    assert "0 runs with the key 'other'" in run("score", "replay", *args).stderr
+    assert world.folder.joinpath("out_rejects").exists()
 
 
 def test_job_over_its_budget_commits_nothing_and_counts_the_reasons(
