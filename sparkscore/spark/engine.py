@@ -222,7 +222,8 @@ class SparkEngine:
         scores = _score_columns(plan, facts, answer)
         answered = Answered(frame, answer, scores, sink.partition_by(score_write(plan)))
         staged = partial(staged_and_committed, plan, answered, sink, self._rejects(plan), facts)
-        outcome = self._translated(plan, sink, lambda: cancellable(self.spark, staged))
+        # The settings of the session are one thread's at a time, and a merge asks for some too.
+        outcome = cancellable(self.spark, lambda: self._translated(plan, sink, staged))
         seconds = {"score_and_commit": time.perf_counter() - started}
         return replace(outcome, seconds=seconds, n_cores=self._n_cores())
 

@@ -98,7 +98,7 @@ class PipelineEngine(SparkEngine):
         pipeline = self._load(plan)
         loaded = time.perf_counter()
         run = partial(self._committed, plan, source, pipeline, sink, rejects, facts)
-        outcome = self._translated(plan, sink, lambda: cancellable(self.spark, run))
+        outcome = cancellable(self.spark, lambda: self._translated(plan, sink, run))
         seconds = {
             "load_model": loaded - started,
             "score_and_commit": time.perf_counter() - loaded,
