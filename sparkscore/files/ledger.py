@@ -7,9 +7,10 @@ A run's ledger is a folder below the table's, where no reader of Delta looks:
                                  discarded-<attempt>           nobody may use what it wrote
 
 Attempts at one run may be alive at once, and one that was stopped for an hour goes on where it
-was. So nobody removes a file that another attempt could commit: who wants to remove first says
-`discarded`, and then looks for other attempts; who wants to use first says `attempt`, and then
-looks for what is discarded. One of the two sees the other. No store has to lock anything for that.
+was. So until the commit nobody removes what another attempt has written, or may be using: who wants
+to remove its own first says `discarded`, and then looks for other attempts; who wants to use what
+it finds first says `attempt`, and then looks for what is discarded. One of the two sees the other,
+and no store has to lock anything for that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sparkscore.errors import TargetUnwritableError
+from sparkscore.errors import StagedFilesGoneError, TargetUnwritableError, shown
 from sparkscore.files.filesystem import TablePath, store_errors
 from sparkscore.files.writing import WrittenFile, new_file
 from sparkscore.scoring.target import LEDGER_FOLDER
@@ -106,16 +107,30 @@ class Ledger:
             facts = {"run_id": self.run_id, "inputs": self.inputs, "result": result}
             _put(self.folder / f"{_CHUNK}{chunk}-{self.attempt}.json", json.dumps(facts))
 
-    def discard(self, earlier: Collection[str]) -> bool:
-        """Let nobody use what this attempt and earlier ones have written.
+    def check_claim(self) -> None:
+        """See that nobody has removed what this attempt is about to commit.
 
-        Returns:
-            Whether their files may be removed: no other attempt may be using them.
+        Raises:
+            StagedFilesGoneError: `score clean` has, or another attempt has committed the run.
         """
         with store_errors(self.root, "target", TargetUnwritableError):
-            return discarded(self.folder, {self.attempt, *earlier})
+            if not (self.folder / f"{_ATTEMPT}{self.attempt}.json").is_file():
+                raise StagedFilesGoneError(
+                    f"what this job has written to {shown(str(self.root))} was removed meanwhile, "
+                    "as by `sparkscore score clean`; nothing was committed; run the same command "
+                    "again"
+                )
 
-    def remove(self, earlier: Collection[str]) -> None:
+    def discard(self) -> bool:
+        """Let nobody use what this attempt has written.
+
+        Returns:
+            Whether its files may be removed: no other attempt can be using them.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            return discarded(self.folder, {self.attempt})
+
+    def remove(self, earlier: Collection[str] = ()) -> None:
         """Remove what it tells of this and earlier attempts, whose files are committed or gone."""
         with store_errors(self.root, "target", TargetUnwritableError):
             remove_ledger(self.folder, {self.attempt, *earlier})

@@ -96,11 +96,13 @@ class Outcome:
     resumed_from: tuple[str, ...] = ()
 
     def check_books(self) -> None:
-        """Compare what was read with what became of it and with the commit.
+        """Compare what was read with what became of it and with the commit, if it is this run's.
 
         Raises:
             BooksError: A row is unaccounted for.
         """
+        if self.status is OutcomeStatus.ALREADY_SCORED:  # Another attempt committed, and counted.
+            return
         found = self.n_scored + self.n_rejected + self.n_skipped
         if self.n_read != found:
             raise BooksError(

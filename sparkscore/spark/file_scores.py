@@ -84,6 +84,8 @@ def scored_and_committed(
             results = [*earlier, *_scored(spark, score, plan, sink)]
             scored = time.perf_counter()
             files = tuple(file for result in results for file in result.files)
+            if resumed is not None:
+                resumed.ledger.check_claim()
             written = WrittenScores(files, job.attempt, run_ids)
             commit = sink.write(written, score_write(plan), facts)
         except SparkscoreError:

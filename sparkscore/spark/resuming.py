@@ -123,9 +123,9 @@ def cleaned(
 ) -> Iterator[None]:
     """Remove, when a block has ended, what it left in the target's folder and nobody needs.
 
-    After the run's commit that is all that the commit does not name. An error that a next attempt
-    would meet again ends the run: what its attempts wrote is removed, unless another attempt has
-    begun. After any other error all of it stays, for the next attempt or for `score clean`.
+    After the run's commit that is all that the commit does not name, of any attempt. Where an error
+    ends the attempt that a next one would meet again, what this one wrote is removed, unless there
+    is another attempt. After any other error it stays, for the next attempt or for `score clean`.
 
     Args:
         sink: The target.
@@ -138,11 +138,12 @@ def cleaned(
     except BaseException as exc:
         if not _may_go_on(exc, resumed):
             with suppress(SparkscoreError):  # The block's own error says more.
-                if resumed is None or resumed.ledger.discard(resumed.attempts):
-                    _remove(sink, identity, attempt, resumed)
+                if resumed is None or resumed.ledger.discard():
+                    _remove(sink, identity, attempt, resumed, frozenset())
         raise
+    earlier = frozenset() if resumed is None else resumed.attempts
     with suppress(SparkscoreError):  # The scores are there; `score clean` finds what is left.
-        _remove(sink, identity, attempt, resumed)
+        _remove(sink, identity, attempt, resumed, earlier)
 
 
 def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
@@ -155,11 +156,15 @@ def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
 
 
 def _remove(
-    sink: FilesSink, identity: RunIdentity, attempt: str, resumed: Resumption | None
+    sink: FilesSink,
+    identity: RunIdentity,
+    attempt: str,
+    resumed: Resumption | None,
+    earlier: frozenset[str],
 ) -> None:
-    sink.clean(identity, {attempt} | (set() if resumed is None else resumed.attempts))
+    sink.clean(identity, {attempt, *earlier})
     if resumed is not None:
-        resumed.ledger.remove(resumed.attempts)  # Last: it says that the files may go.
+        resumed.ledger.remove(earlier)  # Last: it says that the files may go.
 
 
 def _finished(earlier: Earlier, job: ScoreFilesJob) -> dict[str, tuple[str, TaskResult]]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sparkscore.errors import StagedFilesGoneError
 from sparkscore.files.ledger import Earlier, Ledger, are_there
 from sparkscore.files.writing import WrittenFile
 
 APP_ID = "sparkscore-" + "a" * 40
-FIRST, SECOND, THIRD = "1" * 32, "2" * 32, "3" * 32
+FIRST, SECOND = "1" * 32, "2" * 32
 CHUNK, OTHER_CHUNK = "c" * 32, "d" * 32
 NOW_MS = 10**14  # Year 5138: younger than any limit.
 
@@ -61,7 +62,7 @@ def test_record_that_is_not_whole_is_no_record(ledger: Ledger) -> None:
 def test_what_is_discarded_is_never_used_again(ledger: Ledger) -> None:
     ledger.claim(4)
     ledger.record(CHUNK, "result")
-    assert ledger.discard(())
+    assert ledger.discard()
     ledger.record(OTHER_CHUNK, "by a worker that came late")
     assert after(ledger).claim(4).records == ()
 
@@ -70,7 +71,7 @@ def test_attempt_that_another_one_goes_on_from_may_remove_nothing(ledger: Ledger
     ledger.claim(4)
     ledger.record(CHUNK, "result")
     assert found(after(ledger).claim(4))
-    assert not ledger.discard(())
+    assert not ledger.discard()
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["claims first", "discards first"])
@@ -78,26 +79,35 @@ def test_of_using_and_removing_at_once_only_one_happens(is_first: bool, ledger: 
     ledger.claim(4)
     ledger.record(CHUNK, "result")
     if is_first:
-        used, removed = after(ledger).claim(4).records, ledger.discard(())
+        used, removed = after(ledger).claim(4).records, ledger.discard()
     else:
-        removed, used = ledger.discard(()), after(ledger).claim(4).records
+        removed, used = ledger.discard(), after(ledger).claim(4).records
     assert bool(used) != removed
 
 
-def test_later_attempt_discards_the_earlier_ones_too(ledger: Ledger) -> None:
+def test_later_attempt_removes_nothing_either_since_the_first_may_be_alive(ledger: Ledger) -> None:
     ledger.claim(4)
-    ledger.record(CHUNK, "result")
     second = after(ledger)
-    assert second.discard(second.claim(4).attempts)
-    assert after(ledger, THIRD).claim(4).records == ()
+    second.claim(4)
+    second.record(CHUNK, "result")
+    assert not second.discard()
+
+
+def test_attempt_whose_files_were_removed_is_told_before_it_commits(ledger: Ledger) -> None:
+    ledger.claim(4)
+    ledger.check_claim()
+    ledger.discard()
+    ledger.remove()
+    with pytest.raises(StagedFilesGoneError, match="run the same command again"):
+        ledger.check_claim()
 
 
 def test_removed_ledger_leaves_no_folder_and_can_be_removed_again(ledger: Ledger) -> None:
     ledger.claim(4)
     ledger.record(CHUNK, "result")
-    ledger.discard(())
-    ledger.remove(())
-    ledger.remove(())
+    ledger.discard()
+    ledger.remove()
+    ledger.remove()
     assert isinstance(ledger.root, Path)
     assert list(ledger.root.iterdir()) == []
 

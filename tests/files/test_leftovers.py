@@ -166,7 +166,7 @@ def test_chunks_of_a_run_that_is_committed_meanwhile_are_not_removed(table: Path
     add = {"path": file.name, "partitionValues": {}, "size": 1, "modificationTime": 0}
     line = json.dumps({"add": {**add, "dataChange": True}})
     (table / "_delta_log" / f"{9:020}.json").write_text(line + "\n")
-    ledger.remove(())
+    ledger.remove()
     remove_leftovers(table, found)
     assert file.is_file()
 

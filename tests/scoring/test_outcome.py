@@ -37,6 +37,10 @@ def test_balanced_books_pass() -> None:
     OUTCOME.check_books()
 
 
+def test_books_of_another_attempts_commit_are_not_this_ones() -> None:
+    Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=COMMIT).check_books()
+
+
 def test_row_that_is_unaccounted_for_is_an_error_with_all_numbers() -> None:
     with pytest.raises(BooksError, match=r"11 rows were read, but 7 scored \+ 2 rejected \+ 1"):
         replace(OUTCOME, n_read=11).check_books()

@@ -184,7 +184,7 @@ def test_attempt_that_fails_leaves_what_another_one_may_be_using(
     other.claim(2)
     bench.interrupt()
     assert list(bench.target.glob("*.parquet"))
-    assert other.claim(2).attempts
+    assert len(other.claim(2).attempts) == 1
 
 
 def test_job_of_one_chunk_keeps_no_ledger(bench: Bench, tmp_path: Path) -> None:
