@@ -27,7 +27,7 @@ from typing import TypeVar
 from sparkscore.errors import StagedFilesGoneError, TargetUnwritableError, shown
 from sparkscore.files.filesystem import TablePath, store_errors
 from sparkscore.files.writing import WrittenFile, new_file
-from sparkscore.scoring.target import LEDGER_FOLDER
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
 
 _ATTEMPT, _CHUNK, _DISCARDED = "attempt-", "chunk-", "discarded-"
 _MAX_AGE_S = 3 * 24 * 3600

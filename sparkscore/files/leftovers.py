@@ -29,7 +29,7 @@ from sparkscore.files.filesystem import (
 )
 from sparkscore.files.ledger import attempt_of, discarded, remove_ledger
 from sparkscore.files.log import DRAFT, file_path, is_delta_table
-from sparkscore.scoring.target import LEDGER_FILE, SCORE_FILE
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 
 _ACTIONS = ("add", "remove")
 _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")

@@ -61,11 +61,10 @@ from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, c
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
-    LEDGER_FILE,
     N_TRIES,
-    SCORE_FILE,
     HistoryEntry,
     app_id_of,
     busy_error,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +19,13 @@ from sparkscore.errors import (
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
 TXN_VERSION = 1
 """Each logical run has an application id of its own, so one version is enough."""
-SCORE_FILE = re.compile(r"part-\d{5,}-([0-9a-f]{32})-\w+-c\d{3,}\.zstd\.parquet")
-"""Names of files that are written before they are committed, with the attempt in them."""
-LEDGER_FOLDER = "_sparkscore"
-"""Below a table's folder: what runs that are not committed yet have finished."""
-LEDGER_FILE = re.compile(
-    r"attempt-[0-9a-f]{32}\.json|chunk-[0-9a-f]{32}-[0-9a-f]{32}\.json|discarded-[0-9a-f]{32}"
-)
-"""Names of the files in there; see `files.ledger`."""
 _METADATA_FORMAT = 1
 
 

@@ -20,7 +20,7 @@ from sparkscore.cli import main
 from sparkscore.errors import TargetError
 from sparkscore.files.ledger import Ledger
 from sparkscore.files.leftovers import leftovers, remove_leftovers
-from sparkscore.scoring.target import LEDGER_FOLDER
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
 
 ROWS = pa.table({"x": [0.5, 1.5]})
 
