@@ -35,6 +35,7 @@ _COMMANDS = {
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
     "env": "What a shell needs before spark-submit; environments that models ask for.",
     "experiments": "Experiments: list, create, rename, delete, restore, write as CSV.",
+    "gc": "Remove for good what was deleted, with its files.",
     "import": "Copy the records and files of MLflow's stores into ours.",
     "models": "Registered models: register, show, search, verify, rename, delete, tag.",
     "outbox": "Records that wait for the tracking store.",

@@ -23,7 +23,15 @@ from sparkscore.moving.checked import (
 from sparkscore.moving.files import copy_files, package_digest, path_below
 from sparkscore.moving.tally import Tally
 from sparkscore.names import ModelName
-from sparkscore.records import Experiment, LoggedModel, ModelVersion, Run, RunStatus, VersionStatus
+from sparkscore.records import (
+    Experiment,
+    LifecycleStage,
+    LoggedModel,
+    ModelVersion,
+    Run,
+    RunStatus,
+    VersionStatus,
+)
 from sparkscore.registry import folder_of
 from sparkscore.stores import mlflow_values
 from sparkscore.stores.base import ArtifactStore
@@ -126,7 +134,12 @@ class Importer:
                 current = it.run_id
             batch.append(it)
             if len(batch) >= self.max_points:
-                open_run = replace(waiting[current], status=RunStatus.RUNNING, end_time_ms=None)
+                open_run = replace(
+                    waiting[current],
+                    status=RunStatus.RUNNING,
+                    end_time_ms=None,
+                    lifecycle_stage=LifecycleStage.ACTIVE,
+                )
                 n_new = self.records.put_runs([*done, open_run], batch)
                 self.tally.count("metric point", new=n_new)
                 done, batch = [], []

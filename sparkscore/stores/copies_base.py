@@ -43,7 +43,7 @@ class ModelCopy:
 
 @dataclass(frozen=True)
 class KnownCopy:
-    """What a store already holds under an id: complete unless its copy was broken off."""
+    """What a store holds under an id; what has ended, or was deleted, is whole."""
 
     is_ended: bool
     artifact_uri: str

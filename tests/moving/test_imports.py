@@ -35,7 +35,7 @@ class Breaking(SqlCopyStore):
     """A store that breaks after some transactions, as a process that is killed."""
 
     def __init__(self, inner: SqlCopyStore, after: int) -> None:
-        super().__init__(inner._database)
+        super().__init__(inner._database, inner._clock)
         self._left = after
 
     def put_runs(self, runs: Sequence[Run], points: Sequence[RunPoint]) -> int:
@@ -80,6 +80,7 @@ def test_killed_and_started_again(theirs: MlrunsMaker, ours: Ours) -> None:
 import os, signal
 from pathlib import Path
 from tests.moving.conftest import Ours
+from sparkscore.stores.base import system_clock
 from sparkscore.stores.sql.copies import SqlCopyStore
 
 class Killed(SqlCopyStore):
@@ -92,7 +93,7 @@ class Killed(SqlCopyStore):
         return done
 
 ours = Ours(Path({str(ours.folder)!r}), {ours.url!r})
-killed = Killed(ours.stores.copies._database)
+killed = Killed(ours.stores.copies._database, system_clock)
 ours.take(Path({str(theirs.root)!r}), copies=killed, n_runs=2, max_points=7)
 """
     done = subprocess.run(
@@ -194,7 +195,9 @@ def test_files_come_along_from_a_folder_that_was_moved(
     theirs.experiment(BIG_ID, "e")
     run = theirs.run(BIG_ID, "r")
     write_package(run / "artifacts" / "model")
-    theirs.model("m", {2: f"{run.as_uri()}/artifacts/model", 5: "runs:/r/model"}, run_id="r", champion=5)
+    theirs.model(
+        "m", {2: f"{run.as_uri()}/artifacts/model", 5: "runs:/r/model"}, run_id="r", champion=5
+    )
     elsewhere = theirs.root.rename(tmp_path / "elsewhere")
     tally = ours.take(elsewhere)
     assert (reasons(tally), tally.new["file"]) == ([], 2)

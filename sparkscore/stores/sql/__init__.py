@@ -17,6 +17,7 @@ from sparkscore.stores.sql.experiments import default_experiment
 from sparkscore.stores.sql.logged_models import SqlLoggedModelStore
 from sparkscore.stores.sql.models import SqlModelStore
 from sparkscore.stores.sql.postgres import PostgresDatabase
+from sparkscore.stores.sql.purges import SqlPurgeStore
 from sparkscore.stores.sql.runs import SqlRunStore
 from sparkscore.stores.sql.sqlite import SqliteFile
 from sparkscore.stores.sql.webhooks import SqlWebhookStore
@@ -26,6 +27,7 @@ __all__ = [
     "SqlCopyStore",
     "SqlLoggedModelStore",
     "SqlModelStore",
+    "SqlPurgeStore",
     "SqlRunStore",
     "SqlStores",
     "SqlWebhookStore",
@@ -45,6 +47,7 @@ class SqlStores:
     accounts: SqlAccountStore
     webhooks: SqlWebhookStore
     copies: SqlCopyStore
+    purges: SqlPurgeStore
     _database: Database
 
     @property
@@ -95,7 +98,8 @@ def open_sql(
         SqlLoggedModelStore(database, clock),
         SqlAccountStore(database, clock),
         SqlWebhookStore(database),
-        SqlCopyStore(database),
+        SqlCopyStore(database, clock),
+        SqlPurgeStore(database),
         database,
     )
 

@@ -19,6 +19,7 @@ from sparkscore.records import (
     RunStatus,
 )
 from sparkscore.stores import rules
+from sparkscore.stores.base import Clock
 from sparkscore.stores.copies_base import KnownCopy, ModelCopy, RunPoint
 from sparkscore.stores.sql import tables
 from sparkscore.stores.sql.database import Database
@@ -40,8 +41,9 @@ Row = dict[str, object]
 class SqlCopyStore:
     """Takes copies into a SQL database; see CopyStore."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
 
     def put_experiment(self, experiment: Experiment, artifact_root: str) -> tuple[Experiment, bool]:
         """See CopyStore."""
@@ -70,10 +72,13 @@ class SqlCopyStore:
     def known_runs(self, run_ids: Sequence[str]) -> Mapping[str, KnownCopy]:
         """See CopyStore."""
         it = tables.runs.c
-        query = select(it.run_id, it.status, it.artifact_uri)
+        query = select(it.run_id, it.status, it.lifecycle_stage, it.artifact_uri)
         with self._database.read() as connection:
             return {
-                row.run_id: KnownCopy(row.status not in _RUNNING, row.artifact_uri)
+                row.run_id: KnownCopy(
+                    row.status not in _RUNNING or row.lifecycle_stage == LifecycleStage.DELETED,
+                    row.artifact_uri,
+                )
                 for row in in_slices(connection, query, it.run_id, run_ids)
             }
 
@@ -92,18 +97,8 @@ class SqlCopyStore:
 
         def work(connection: Connection) -> int:
             gone = _deleted_experiments(connection, runs)
-            put_rows(
-                connection,
-                tables.runs,
-                [
-                    {
-                        **run_columns(run),
-                        "is_gone_with_experiment": run.experiment_id in gone
-                        and run.lifecycle_stage is LifecycleStage.DELETED,
-                    }
-                    for run in runs
-                ],
-            )
+            rows = [_run_columns(run, gone, self._clock()) for run in runs]
+            put_rows(connection, tables.runs, rows)
             _put_all_pairs(connection, tables.run_params, [(it.run_id, it.params) for it in runs])
             _put_all_pairs(connection, tables.run_tags, [(it.run_id, it.tags) for it in runs])
             n_new = _put_points(connection, points)
@@ -222,6 +217,16 @@ def _deleted_experiments(connection: Connection, runs: Sequence[Run]) -> set[str
     ids = sorted({int(run.experiment_id) for run in runs})
     query = select(it.experiment_id).where(it.lifecycle_stage == LifecycleStage.DELETED)
     return {str(row.experiment_id) for row in in_slices(connection, query, it.experiment_id, ids)}
+
+
+def _run_columns(run: Run, deleted_experiments: set[str], now_ms: int) -> Row:
+    is_deleted = run.lifecycle_stage is LifecycleStage.DELETED
+    return {
+        **run_columns(run),
+        "is_gone_with_experiment": is_deleted and run.experiment_id in deleted_experiments,
+        # Deleted here as of now, so that nothing is removed for good too early.
+        "deletion_time_ms": now_ms if is_deleted else None,
+    }
 
 
 def _put_all_pairs(
