@@ -207,8 +207,8 @@ def test_files_come_along_from_a_folder_that_was_moved(
     assert len({it.digest for it in versions}) == 1
     assert len(versions[0].digest) == 64
     assert versions[0].aliases == ("champion",)
-    kept = ours.files.open(ArtifactPath(f"{BIG_ID}/r/artifacts/model/model.pkl"))
-    assert kept.read() == b"pickled"
+    with ours.files.open(ArtifactPath(f"{BIG_ID}/r/artifacts/model/model.pkl")) as kept:
+        assert kept.read() == b"pickled"
     made = ours.stores.runs.create_experiment(ExperimentName("next"))
     assert int(made.experiment_id) == int(BIG_ID) + 1
 
