@@ -159,9 +159,14 @@ class StorePath:
         """The last part without what follows its last dot."""
         return self.name.rpartition(".")[0] or self.name
 
+    @property
+    def parent(self) -> StorePath:
+        """The folder that it is in."""
+        return StorePath(self.store, self.path.rpartition("/")[0])
+
     def with_name(self, name: str) -> StorePath:
         """Another file of the same prefix."""
-        return StorePath(self.store, f"{self.path.rpartition('/')[0]}/{name}")
+        return self.parent / name
 
     def is_dir(self) -> bool:
         """Whether it is a folder, or the store has anything below this prefix."""
@@ -295,6 +300,13 @@ def _check_hdfs_name(uri: str, noun: str) -> None:
 def storage_options(root: TablePath) -> dict[str, str] | None:
     """What `deltalake` needs to reach a table's folder."""
     return None if isinstance(root, Path) else root.store.delta_options
+
+
+def open_input(path: TablePath) -> pa.NativeFile:
+    """A file of this machine or of a store, to be read."""
+    if isinstance(path, StorePath):
+        return path.store.open_input(path.path)
+    return pa.OSFile(str(path))
 
 
 def below(root: TablePath, path: TablePath | str) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from sparkscore.errors import StoreUnavailableError
+from sparkscore.errors import SparkscoreError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
 from sparkscore.scoring.engine import RunFacts
@@ -23,7 +23,8 @@ from sparkscore.scoring.table_write import (
 )
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
-from sparkscore.spark.reject_files import RejectsTable, partition_name
+from sparkscore.spark.reject_files import RejectsTable, copied, partition_name
+from sparkscore.spark.resuming import Resumption, cleaned
 from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ def scored_and_committed(
     sink: FilesSink,
     facts: RunFacts,
     rejects: FilesSink | None = None,
+    resumed: Resumption | None = None,
 ) -> Outcome:
     """Run the tasks and commit their files: rejected rows first, and then the scores.
 
-    Files that are in no commit when it ends are removed, unless a store does not answer to the
-    commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
-    sees it.
+    Files that are in no commit when it ends are removed, but for those that a next attempt may
+    go on with; what Spark still writes then is left to `score clean`, and no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -98,8 +99,9 @@ def scored_and_committed(
         job: What they share.
         plan: The run.
         sink: Where it writes.
-        facts: Which run this is.
+        facts: Which attempt this is.
         rejects: Where its rejected rows are kept, if in a table of their own.
+        resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
         RejectBudgetError: More rows were rejected than the run may have.
@@ -107,28 +109,36 @@ def scored_and_committed(
             unless a store did not answer.
     """
     started = time.perf_counter()
-    unsure = is_lost = False
-    try:
-        results = _results(spark, score, plan, sink)
-        found = _reject_counts(results, job)
-        check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
-        scored = time.perf_counter()
+    earlier = () if resumed is None else tuple(resumed.results.values())
+    run_ids = () if resumed is None else resumed.run_ids
+    folders = [(sink, plan.identity)]
+    if rejects is not None:
+        folders.append((rejects, reject_write(plan, facts.run_id).identity))
+    with cleaned(folders, job.attempt, resumed):
         try:
-            commit, rejects_commit = _commit(results, job, plan, sink, rejects, facts)
-        except StoreUnavailableError:
-            unsure = True  # A commit that was sent and not answered needs its files.
-            raise
-        ended = time.perf_counter()
-        is_lost = commit.run_id != facts.run_id
-    finally:
-        if not unsure:
-            sink.clean(job.attempt)
-        # Rejects of a lost race were committed and swept: readers of that version see them still.
-        if rejects is not None and not (unsure or is_lost):
-            rejects.clean(job.attempt)
-    if is_lost:  # Another attempt at the same run was faster.
+            results = [*earlier, *_scored(spark, score, plan, sink)]
+            found = _reject_counts(results, job)
+            check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
+            scored = time.perf_counter()
+            if resumed is not None:
+                resumed.ledger.check_claim()
+            rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
+            files = tuple(file for result in results for file in result.files)
+            written = WrittenScores(files, job.attempt, run_ids)
+            commit = sink.write(written, score_write(plan), facts)
+        except SparkscoreError:
+            won = _won_by_another(sink, plan, facts)
+            if won is None:
+                raise
+            if rejects is not None:
+                sweep_rejects(plan, rejects, won)
+            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=won)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
+    ended = time.perf_counter()
+    if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-    n_kept = sum(file.n_rows for result in results for file in result.files)
+    n_kept = sum(file.n_rows for file in files)
     is_nulled = plan.request.on_invalid is InvalidRows.NULL
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
@@ -148,7 +158,35 @@ def scored_and_committed(
         },
         n_cores=spark.sparkContext.defaultParallelism,
         batches=[BatchReport(**report) for result in results for report in result.reports],
+        n_chunks_resumed=len(earlier),
+        n_rows_resumed=sum(file.n_rows for result in earlier for file in result.files),
+        resumed_from=run_ids,
     )
+
+
+def _rejects_committed(
+    results: Sequence[TaskResult],
+    earlier: Sequence[TaskResult],
+    job: ScoreFilesJob,
+    plan: ScoringPlan,
+    rejects: FilesSink | None,
+    facts: RunFacts,
+) -> Commit | None:
+    """The commit of the rejected rows, if there are any.
+
+    Those of earlier attempts are copied: whose rows they are stands in the names of their folders,
+    and an attempt that wakes up may commit and remove what it has written itself.
+    """
+    if rejects is None or job.rejects is None:
+        return None
+    of_earlier = [file for result in earlier for file in result.rejects]
+    own = [file for result in results[len(earlier) :] for file in result.rejects]
+    if of_earlier:
+        own += copied(of_earlier, job.rejects, job.attempt)
+    if not own:
+        return None
+    written = WrittenScores(tuple(own), job.attempt)
+    return rejects.write(written, reject_write(plan, facts.run_id), facts)
 
 
 def model_facts(plan: ScoringPlan) -> dict[str, str | None]:
@@ -161,7 +199,7 @@ def model_facts(plan: ScoringPlan) -> dict[str, str | None]:
     }
 
 
-def _results(
+def _scored(
     spark: SparkSession,
     score: Callable[[], Sequence[TaskResult]],
     plan: ScoringPlan,
@@ -174,25 +212,13 @@ def _results(
         raise translated(exc, what, is_ending=is_ending(spark)) from exc
 
 
-def _commit(
-    results: Sequence[TaskResult],
-    job: ScoreFilesJob,
-    plan: ScoringPlan,
-    sink: FilesSink,
-    rejects: FilesSink | None,
-    facts: RunFacts,
-) -> tuple[Commit, Commit | None]:
-    """The commits of the scores, and of the rejected rows if there are any."""
-    rejected = tuple(file for result in results for file in result.rejects)
-    rejects_commit: Commit | None = None
-    if rejects is not None and rejected:
-        written = WrittenScores(rejected, job.attempt)
-        rejects_commit = rejects.write(written, reject_write(plan, facts.run_id), facts)
-    scores = WrittenScores(tuple(file for result in results for file in result.files), job.attempt)
-    commit = sink.write(scores, score_write(plan), facts)
-    if rejects is not None:
-        sweep_rejects(plan, rejects, commit)
-    return commit, rejects_commit
+def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
+    """The commit of another attempt, which may have removed what this one was about to use."""
+    try:
+        commit = sink.find(plan.identity)
+    except SparkscoreError:
+        return None  # What has failed before says more.
+    return None if commit is None or commit.run_id == facts.run_id else commit
 
 
 def sweep_rejects(plan: ScoringPlan, rejects: RejectsSink, commit: Commit) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from sparkscore.files.filesystem import open_input
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, by_partition
 from sparkscore.scoring.rejects import REASON_COLUMNS, RejectedRows, json_rows
 
@@ -108,6 +110,27 @@ class RejectFiles:
         for values, rows in by_partition(batch, names):
             partition = dict(zip(map(self.scores.in_files, names), values, strict=True))
             self.by_partition[partition_name(partition)] += rows.num_rows
+
+
+def copied(files: Sequence[WrittenFile], table: RejectsTable, attempt: str) -> list[WrittenFile]:
+    """Files of rejected rows, written again as those of an attempt.
+
+    Raises:
+        TargetUnwritableError: The folder takes no files.
+    """
+    layout, schema = table.layout, table.layout.schema
+    writer = ScoreWriter(layout, f"part-00000-{attempt}-resumed")
+    for file in files:
+        with open_input(layout.folder / file.path) as source:
+            rows = pq.read_table(source)
+        columns = [
+            repeated(table.constants[field.name], field.type, len(rows))
+            if field.name in layout.partition_by
+            else rows[layout.in_files(field.name)].cast(field.type).combine_chunks()
+            for field in schema
+        ]
+        writer.write(pa.RecordBatch.from_arrays(columns, names=schema.names))
+    return writer.finish()
 
 
 def partition_name(partition: Mapping[str, str | None]) -> str:
