@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows, NanAnswers
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.models import Interrupted, packaged
@@ -39,8 +41,11 @@ SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file of random numbers."""
-    folder = tmp_path_factory.mktemp("source")
-    x = np.random.default_rng(7).random(N_ROWS)
+    return stored(np.random.default_rng(7).random(N_ROWS), tmp_path_factory.mktemp("source"))
+
+
+def stored(x: np.ndarray, folder: Path) -> Path:
+    """One file of numbers."""
     rows = pa.table({"id": pa.array(range(N_ROWS), pa.int64()), "x": x})
     pq.write_table(
         rows,
@@ -68,14 +73,15 @@ class Bench:
         )
         self.engine = FilesEngine(spark, TRUST)
         self.source = source
+        self.asked = request(self.target)
 
     def plan(self) -> ScoringPlan:
         table = self.engine.open(SourceSpec(str(self.source))).table
-        return plan_scoring(self.model, table, request(self.target))
+        return plan_scoring(self.model, table, self.asked)
 
     def score(self, run_id: str) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        plan = plan_scoring(self.model, source.table, request(self.target))
+        plan = plan_scoring(self.model, source.table, self.asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
 
@@ -132,6 +138,31 @@ def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) ->
     (entry,) = deltalake.DeltaTable(bench.target).history()
     metadata = json.loads(entry["userMetadata"])
     assert (metadata["run_id"], metadata["resumed_from"]) == ("second", ["first"])
+
+
+def test_rejected_rows_of_finished_chunks_are_those_of_the_attempt_that_goes_on(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(7).random(N_ROWS)
+    x[::10_000] = np.nan
+    (tmp_path / "source").mkdir()
+    bench = Bench(spark, stored(x, tmp_path / "source"), tmp_path, "die")
+    bench.asked = replace(bench.asked, on_invalid=InvalidRows.QUARANTINE, on_nan=NanAnswers.REJECT)
+    bench.interrupt()
+    outcome = bench.score("second")
+    outcome.check_books()
+    assert outcome.n_chunks_resumed > 0
+    assert outcome.n_rejected == N_ROWS // 10_000
+    rejects = tmp_path / "scores_rejects"
+    table = deltalake.DeltaTable(rejects)
+    rows = table.to_pyarrow_table().sort_by("id")
+    assert rows["id"].to_pylist() == list(range(0, N_ROWS, 10_000))
+    assert set(rows["run_id"].to_pylist()) == {"second"}
+    assert set(rows["reject_code"].to_pylist()) == {"ANSWER_NAN"}
+    named = {Path(uri.removeprefix("file://")) for uri in table.file_uris()}
+    assert set(rejects.rglob("*.parquet")) == named
+    scores = deltalake.DeltaTable(bench.target).to_pyarrow_table()
+    assert scores.num_rows == N_ROWS - len(rows)
 
 
 def test_attempt_with_other_slots_takes_the_cut_of_the_first(
