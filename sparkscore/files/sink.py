@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -77,6 +77,7 @@ from sparkscore.scoring.target import (
     check_columns,
     check_local_path,
     check_partitions,
+    closed_error,
     commit_of,
     skipped_error,
     user_metadata,
@@ -241,6 +242,8 @@ class FilesSink:
                     return landed
                 if table.transaction_version(write.identity.app_id) is not None:
                     raise skipped_error(write.identity, self.uri)
+                if write.unless and table.transaction_version(write.unless) is not None:
+                    raise closed_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
             try:
@@ -260,18 +263,25 @@ class FilesSink:
             raise skipped_error(write.identity, self.uri)
         return commit
 
-    def remove(self, write: TableWrite, facts: RunFacts) -> None:
-        """Remove the rows that `write` replaces, if there are any, and write none.
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, and write none.
+
+        Args:
+            write: What is removed, and as which run.
+            rows: A predicate; where it is true of no row, nothing is done.
+            facts: Which attempt this is.
 
         Raises:
             TargetBusyError: Other commits won every try.
             StoreUnavailableError: The store does not answer; the commit may have landed.
         """
-        predicate = self.predicate(write)
+        predicate = self.predicate(replace(write, replace_where=rows))
         assert predicate is not None
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
-            if table is None or next(replaced_files(table, self.root, predicate), None) is None:
+            if table is None or self._found_in(table, write.identity) is not None:
+                return
+            if next(replaced_files(table, self.root, predicate), None) is None:
                 return
         self.write(WrittenScores((), new_attempt()), write, facts)
 

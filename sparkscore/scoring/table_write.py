@@ -49,6 +49,7 @@ class TableWrite:
         partition_by: Partition columns of a new table; empty: none are asked for.
         keys: Columns that are never null; what a merge matches rows by.
         about: What the commit's user metadata says beside the identity, as plain values.
+        unless: An application id; a table that knows it takes the write no more. None: none does.
     """
 
     schema: pa.Schema
@@ -58,6 +59,7 @@ class TableWrite:
     partition_by: tuple[str, ...]
     keys: tuple[str, ...]
     about: Mapping[str, object]
+    unless: str | None = None
 
 
 def score_write(plan: ScoringPlan) -> TableWrite:
@@ -96,24 +98,30 @@ def reject_write(plan: ScoringPlan, run_id: str) -> TableWrite:
     """How the rejected rows of one attempt at a plan enter their table: they are appended.
 
     Each attempt has a commit of its own. Which attempt's rows count is said by the score table,
-    whose commit comes after; the others are swept away then.
+    whose commit comes after; the others are swept away then, and no attempt commits any more.
 
     Raises:
         ConfigError: See `reject_schema`.
     """
-    return _of_rejects(plan, run_id, WriteMode.APPEND, None)
+    write = _of_rejects(plan, f"of {run_id}", WriteMode.APPEND, None)
+    return replace(write, unless=_closing(plan.identity).app_id)
 
 
-def reject_sweep(plan: ScoringPlan, run_id: str, attempt: str) -> TableWrite:
-    """A write of no rows that removes the rejected rows of all attempts but one.
+def reject_sweep(plan: ScoringPlan, run_id: str) -> TableWrite:
+    """A write of no rows that removes the rejected rows of all attempts but one, once for all.
 
     Args:
         plan: The run.
         run_id: The attempt whose scores were committed.
-        attempt: A name that no other sweep has.
     """
     others = f"app_id = '{plan.identity.app_id}' AND run_id <> '{run_id}'"
-    return _of_rejects(plan, f"without others {attempt}", WriteMode.REPLACE, others)
+    write = _of_rejects(plan, "", WriteMode.REPLACE, others)
+    return replace(write, identity=_closing(plan.identity))
+
+
+def rejects_of(plan: ScoringPlan) -> str:
+    """Which rows of the rejects table are those of a run, of whatever attempt."""
+    return f"app_id = '{plan.identity.app_id}'"
 
 
 def recipe(plan: ScoringPlan) -> str:
@@ -144,17 +152,26 @@ def _of_rejects(
     plan: ScoringPlan, of: str, mode: WriteMode, replace_where: str | None
 ) -> TableWrite:
     identity = plan.identity
-    name = json.dumps([identity.app_id, "rejects", of])
-    app_id = f"sparkscore-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
     return TableWrite(
         schema=reject_schema(plan),
-        identity=replace(identity, app_id=app_id),
+        identity=_derived(identity, of),
         mode=mode,
         replace_where=replace_where,
         partition_by=REJECT_PARTITIONS,
         keys=(),
         about=origin_facts(plan) | {"rejects_of": identity.app_id},
     )
+
+
+def _closing(identity: RunIdentity) -> RunIdentity:
+    return _derived(identity, "closed")
+
+
+def _derived(identity: RunIdentity, of: str) -> RunIdentity:
+    """The identity of one of the commits that a run makes to its rejects table."""
+    name = json.dumps([identity.app_id, "rejects", of])
+    app_id = f"sparkscore-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+    return replace(identity, app_id=app_id)
 
 
 def origin_facts(plan: ScoringPlan) -> dict[str, object]:

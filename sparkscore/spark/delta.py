@@ -37,6 +37,7 @@ from sparkscore.scoring.target import (
     check_columns,
     check_local_path,
     check_partitions,
+    closed_error,
     commit_of,
     skipped_error,
     user_metadata,
@@ -146,6 +147,8 @@ class DeltaSink:
                 inputs won.
             TargetBusyError: Other commits won every try.
         """
+        if write.unless is not None and self._commit_row(write.unless) is not None:
+            raise closed_error(write.identity, self.uri)
         metadata = user_metadata(write, facts, uuid.uuid4().hex)
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
@@ -167,16 +170,20 @@ class DeltaSink:
         detail = detail_of(self.spark, self.uri)
         return write.partition_by if detail is None else tuple(detail["partitionColumns"])
 
-    def remove(self, write: TableWrite, facts: RunFacts) -> None:
-        """Remove the rows that `write` replaces, if there are any, and write none.
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, and write none.
+
+        Args:
+            write: What is removed, and as which run.
+            rows: A predicate; where it is true of no row, nothing is done.
+            facts: Which attempt this is.
 
         Raises:
             TargetBusyError: Other commits won every try.
         """
-        assert write.replace_where is not None
-        if detail_of(self.spark, self.uri) is None:
+        if detail_of(self.spark, self.uri) is None or self.find(write.identity) is not None:
             return
-        if self._frame().where(write.replace_where).limit(1).isEmpty():
+        if self._frame().where(rows).limit(1).isEmpty():
             return
         schema = from_arrow_schema(write.schema)
         self.write(self.spark.createDataFrame([], schema), write, facts)

@@ -19,6 +19,7 @@ from sparkscore.scoring.table_write import (
     recipe,
     reject_sweep,
     reject_write,
+    rejects_of,
     score_write,
 )
 from sparkscore.spark.cancellation import cancellable, is_ending
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 class RejectsSink(Protocol):
     """A table of rejected rows, whoever writes it."""
 
-    def remove(self, write: TableWrite, facts: RunFacts) -> None:
-        """Remove the rows that `write` replaces, if there are any."""
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, if `rows` is true of any."""
         ...
 
 
@@ -230,7 +231,7 @@ def sweep_rejects(plan: ScoringPlan, rejects: RejectsSink, commit: Commit) -> No
     """
     scored_at = dt.datetime.now(dt.UTC)
     facts = RunFacts(run_id=commit.run_id, scored_at=scored_at)
-    rejects.remove(reject_sweep(plan, commit.run_id, new_attempt()), facts)
+    rejects.remove(reject_sweep(plan, commit.run_id), rejects_of(plan), facts)
 
 
 def _reject_counts(results: Sequence[TaskResult], job: ScoreFilesJob) -> RejectCounts:

@@ -311,7 +311,8 @@ class RejectCases:
         again = self.score(poisoned, POISONED, quarantine(target))
         assert again.status is OutcomeStatus.ALREADY_SCORED
         assert len(self.rejects(target)) == 2
-        assert self.n_commits(Path(rejects_beside(str(target)))) == 1
+        # That of the rows, and that after which no attempt commits any more.
+        assert self.n_commits(Path(rejects_beside(str(target)))) == 2
 
     def test_rejects_of_an_attempt_that_committed_no_score_are_replaced(
         self, poisoned: ModelFacts, target: Path

@@ -85,7 +85,7 @@ def test_place_and_policy_are_part_of_the_run() -> None:
 
 def test_each_attempt_has_a_commit_of_rejects_of_its_own() -> None:
     plan = planned(SET_ASIDE)
-    writes = [reject_write(plan, "r1"), reject_write(plan, "r2"), reject_sweep(plan, "r1", "a")]
+    writes = [reject_write(plan, "r1"), reject_write(plan, "r2"), reject_sweep(plan, "r1")]
     assert len({write.identity.app_id for write in (*writes, score_write(plan))}) == 4
     assert writes[0].schema.names == [
         "id",
@@ -93,6 +93,7 @@ def test_each_attempt_has_a_commit_of_rejects_of_its_own() -> None:
         *("model_name", "model_version", "model_digest", "rejected_at", "app_id", "run_id"),
     ]
     assert writes[2].replace_where == f"app_id = '{plan.identity.app_id}' AND run_id <> 'r1'"
+    assert writes[0].unless == writes[2].identity.app_id == reject_write(plan, "r2").unless
     assert all(write.partition_by == ("app_id", "run_id") for write in writes)
 
 
