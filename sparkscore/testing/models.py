@@ -119,6 +119,19 @@ class TimesFactor:
         return answer
 
 
+class Times:
+    """Answers one of its columns, times a number."""
+
+    def __init__(self, factor: float, column: str = "x") -> None:
+        self.factor = factor
+        self.column = column
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        product: np.ndarray = model_input[self.column].to_numpy() * self.factor
+        return product
+
+
 class Refusing:
     """Raises on every batch."""
 
