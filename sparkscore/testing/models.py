@@ -132,6 +132,30 @@ class Times:
         return product
 
 
+class Needing:
+    """Answers x, but cannot be loaded where a file is not there.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load_context(self, context: object) -> None:  # noqa: ARG002
+        """Look at the file.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        self.path.stat()
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        x: np.ndarray = model_input["x"].to_numpy()
+        return x
+
+
 class Refusing:
     """Raises on every batch."""
 

@@ -24,7 +24,7 @@ from sparkscore.job_result import JobResult
 from sparkscore.names import parse_run_id
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
 from sparkscore.testing.engine_cases import TEXT, X
-from sparkscore.testing.models import Hungry, Refusing, SeenAsText, Times, packaged
+from sparkscore.testing.models import Needing, Refusing, SeenAsText, Times, packaged
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -192,18 +192,20 @@ def test_failure_of_a_challenger_is_its_own(
     workspace: Workspace, source: Path, tmp_path: Path, engine: str
 ) -> None:
     packaged(Refusing(), tmp_path / "refusing", inputs=X)
-    packaged(Hungry(2**55), tmp_path / "hungry", inputs=X)
+    (tmp_path / "needed").touch()
+    packaged(Needing(tmp_path / "needed"), tmp_path / "needing", inputs=X)
+    (tmp_path / "needed").unlink()
     packaged(SeenAsText(), tmp_path / "whole", inputs=WHOLE, outputs=TEXT)
-    beside = [str(tmp_path / name) for name in ("refusing", "hungry", "whole")]
+    beside = [str(tmp_path / name) for name in ("refusing", "needing", "whole")]
     result = run(
         workspace, source, engine, model=model(tmp_path, "champion", 3.0), challengers=beside
     )
     written = scores(source)
     assert written["prediction"].to_pylist() == [i * 3.0 for i in range(N_ROWS)]
-    assert written["refusing"].null_count == written["hungry"].null_count == N_ROWS
+    assert written["refusing"].null_count == written["needing"].null_count == N_ROWS
     assert [row is None for row in written["whole"].to_pylist()] == [i == 5 for i in range(N_ROWS)]
     counts = counts_of(result)
-    assert (counts["refusing"]["n_failed"], counts["hungry"]["n_failed"]) == (N_ROWS, N_ROWS)
+    assert (counts["refusing"]["n_failed"], counts["needing"]["n_failed"]) == (N_ROWS, N_ROWS)
     assert (counts["whole"]["n_rejected"], counts["whole"]["rows_scored"]) == (1, N_ROWS - 1)
     assert "PermissionError" in result.message
     assert result.output["rows"] == N_ROWS
