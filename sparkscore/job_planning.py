@@ -90,10 +90,9 @@ def prepare(
     prepared = _planned(workspace, job, asked, run_key, environment)
     planned = time.perf_counter()
     table = prepared.plan.source
-    beside = f" and {len(models) - 1} models beside it" if len(models) > 1 else ""
-    announce(
-        f"Planned {prepared.plan.model.label}{beside} over {table.uri} version {table.version}"
-    )
+    who = prepared.plan.model.label
+    several = f", {len(models)} models in all," if len(models) > 1 else ""
+    announce(f"Planned {who}{several} over {table.uri} version {table.version}")
     if job.source.ddl is None and table.format in _INFERRED:
         announce(
             "Spark read all rows once to infer their types; on large input save that by "
