@@ -52,12 +52,12 @@ from sparkscore.scoring.target import (
     N_TRIES,
     SCORE_FILE,
     HistoryEntry,
-    app_id_of,
     busy_error,
     check_columns,
     check_local_path,
     check_partitions,
     commit_of,
+    is_commit_of,
     skipped_error,
     user_metadata,
 )
@@ -213,7 +213,7 @@ class FilesSink:
                 landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
                     return landed
-                if table.transaction_version(write.identity.app_id) is not None:
+                if _has_passed(table, write.identity):
                     raise skipped_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
@@ -265,12 +265,11 @@ class FilesSink:
         return tuple(table.metadata().partition_columns)
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
-        is_known = table.transaction_version(identity.app_id) is not None
         # A table may forget ids after a time; its history then still tells of the run.
-        if not is_known and _ID_RETENTION not in table.metadata().configuration:
+        if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
             return None
         for version, entry in commits(self.root):
-            if app_id_of(entry.get("userMetadata")) == identity.app_id:
+            if is_commit_of(identity, entry.get("userMetadata")):
                 found = HistoryEntry(
                     version=version,
                     operation=str(entry["operation"]),
@@ -322,6 +321,7 @@ class FilesSink:
         return TableChange(
             version=version,
             app_id=write.identity.app_id,
+            txn_version=write.identity.txn_version,
             user_metadata=metadata,
             added=tuple(files),
             removed=replaced.removals,
@@ -357,6 +357,12 @@ class FilesSink:
         if table is None or newest is None:
             return newest is not table
         return newest.version() != table.version()
+
+
+def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
+    """Whether the table knows the run's id with its version, or one of a later run."""
+    version = table.transaction_version(identity.app_id)
+    return version is not None and version >= identity.txn_version
 
 
 def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:

@@ -24,8 +24,6 @@ from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
-TXN_VERSION = 1
-"""Each logical run has an application id of its own, so one version is enough."""
 SCORE_FILE = re.compile(r"part-\d{5,}-[0-9a-f]{32}-\w+-c\d{3,}\.zstd\.parquet")
 """Names of files that the files engine writes before it commits them."""
 _METADATA_FORMAT = 1
@@ -48,6 +46,7 @@ def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
         **write.about,
         "sparkscore": _METADATA_FORMAT,
         "app_id": identity.app_id,
+        "txn_version": identity.txn_version,
         "run_key": identity.run_key,
         "run_id": facts.run_id,
         "attempt": attempt,
@@ -56,13 +55,16 @@ def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
     return json.dumps(metadata, sort_keys=True)
 
 
-def app_id_of(metadata: str | None) -> str | None:
-    """The application id that a commit's user metadata names; None where it is not ours."""
+def is_commit_of(identity: RunIdentity, metadata: str | None) -> bool:
+    """Whether a commit's user metadata says that this logical run made it."""
     try:
         facts = json.loads(metadata or "null")
     except ValueError:
-        return None
-    return facts.get("app_id") if isinstance(facts, dict) else None
+        return False
+    if not isinstance(facts, dict) or facts.get("app_id") != identity.app_id:
+        return False
+    # Commits from before there were streams name no version.
+    return bool(facts.get("txn_version", 1) == identity.txn_version)
 
 
 def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
