@@ -305,6 +305,30 @@ class RunKeyConflictError(TargetError):
     code = "RUN_KEY_CONFLICT"
 
 
+class CheckpointError(TargetError):
+    """The checkpoint of a stream is damaged, or cannot be written."""
+
+    code = "CHECKPOINT_INVALID"
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint belongs to another stream, or is the copy of one that may still be used."""
+
+    code = "CHECKPOINT_FOREIGN"
+
+
+class LostCheckpointError(CheckpointError):
+    """The target knows an earlier stream of the job, and the checkpoint does not."""
+
+    code = "CHECKPOINT_LOST"
+
+
+class StaleCheckpointError(CheckpointError):
+    """Checkpoint and target do not know the same batches: one of them was put back or replaced."""
+
+    code = "CHECKPOINT_STALE"
+
+
 class TemporaryError(SparkscoreError):
     """Something outside is not there now; the same command may succeed later."""
 

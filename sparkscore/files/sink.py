@@ -58,6 +58,7 @@ from sparkscore.scoring.target import (
     check_partitions,
     commit_of,
     is_commit_of,
+    metadata_of,
     skipped_error,
     user_metadata,
 )
@@ -106,6 +107,29 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else self._found_in(table, identity)
+
+    def newest_batch(self, app_id: str) -> int | None:
+        """The last version that the table has committed under an application id; None: none.
+
+        Raises:
+            EngineUnfitError: The log cannot be read without Spark.
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            return None if table is None else table.transaction_version(app_id)
+
+    def inputs_of_job(self, job: str) -> Iterator[Mapping[str, str]]:
+        """What each commit of a job says of its inputs, the newest first, as far as the log goes.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for _, entry in commits(self.root):
+                facts = metadata_of(entry.get("userMetadata"))
+                if facts.get("job") == job:
+                    yield facts["inputs"]
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.

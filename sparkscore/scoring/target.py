@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparkscore.errors import (
     RunKeyConflictError,
@@ -55,16 +56,21 @@ def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
     return json.dumps(metadata, sort_keys=True)
 
 
+def metadata_of(text: str | None) -> Mapping[str, Any]:
+    """What a commit's user metadata says; empty where it is not ours."""
+    try:
+        facts = json.loads(text or "null")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) and "sparkscore" in facts else {}
+
+
 def is_commit_of(identity: RunIdentity, metadata: str | None) -> bool:
     """Whether a commit's user metadata says that this logical run made it."""
-    try:
-        facts = json.loads(metadata or "null")
-    except ValueError:
-        return False
-    if not isinstance(facts, dict) or facts.get("app_id") != identity.app_id:
-        return False
+    facts = metadata_of(metadata)
     # Commits from before there were streams name no version.
-    return bool(facts.get("txn_version", 1) == identity.txn_version)
+    is_version = facts.get("txn_version", 1) == identity.txn_version
+    return facts.get("app_id") == identity.app_id and is_version
 
 
 def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
