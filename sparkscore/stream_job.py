@@ -184,10 +184,8 @@ def _opened(
 
     engine = workspace.spark_engine("arrow")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
-    source, sink = (
-        open_stream(workspace.spark, source_spec(job)),
-        workspace.delta_sink(job.target.uri),
-    )
+    source = open_stream(workspace.spark, source_spec(job))
+    sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {job.model}")
     plan = _planned(workspace, job, job.model, source, sink)
     check_environment(workspace, plan.model, announce)
