@@ -18,7 +18,7 @@ from sparkscore.spark.source import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-    from pyspark.sql.streaming import StreamingQuery
+    from pyspark.sql.streaming.query import StreamingQuery
 
 _POLL_S = 0.2
 _TRIGGERS = "available-now, continuous-service, or an interval such as '10 seconds'"
@@ -81,14 +81,14 @@ def run_stream(
         SparkscoreError: What `on_batch` raised, or what ended the query.
     """
     stopping = threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def handle(batch: DataFrame, number: int) -> None:
+        if stopping.is_set():
+            raise _AtBoundaryError
         try:
-            if stopping.is_set():
-                raise _AtBoundaryError
             on_batch(batch, number)
-        except BaseException as exc:
+        except Exception as exc:
             failures.append(exc)
             raise
 
@@ -102,16 +102,16 @@ def run_stream(
             finally:
                 query.stop()
         except SPARK_FAILURES as exc:
-            if failures:
+            if failures or stopping.is_set():
                 return
             raise translated(exc, what, is_ending=is_ending(frame.sparkSession)) from exc
 
     _until_signal(run, stopping)
-    failure = next((each for each in failures if not isinstance(each, _AtBoundaryError)), None)
-    if isinstance(failure, SparkscoreError):
-        raise failure
-    if failure is not None:
-        raise translated(failure, what, is_ending=is_ending(frame.sparkSession)) from failure
+    if failures and isinstance(failures[0], SparkscoreError):
+        raise failures[0]
+    if failures:
+        ending = is_ending(frame.sparkSession)
+        raise translated(failures[0], what, is_ending=ending) from failures[0]
 
 
 class EventTimes:
