@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,8 +100,10 @@ def run_stream_job(
             workspace, job.model, stream.first, stream.served, job.stream.watch_s, announce
         )
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
+        # A service that is told to end has done its work; a night that is cut off has not.
+        ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
         try:
-            with watch:
+            with watch, ends_well:
                 run_stream(
                     stream.source.frame,
                     _BatchScorer(stream, watch, record, run.run_id),
