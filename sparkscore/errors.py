@@ -35,7 +35,11 @@ SparkscoreError                     code               exit  a caller may ...
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
-│   └── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   └── CheckpointError             CHECKPOINT_INVALID
+│       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
+│       ├── LostCheckpointError     CHECKPOINT_LOST
+│       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from sparkscore.direct import load_model
-from sparkscore.errors import SparkscoreError, TemporaryError
+from sparkscore.errors import TemporaryError
 from sparkscore.names import AliasRef, LatestRef, parse_model_uri
 from sparkscore.package import open_package
 from sparkscore.package.environment import read_example
@@ -116,7 +116,7 @@ class ModelWatch:
                 if not self._is_away:
                     self._announce(f"the registry is away, so the model stays: {exc}")
                 self._is_away = True
-            except SparkscoreError as exc:
+            except Exception as exc:  # noqa: BLE001 - a thread's edge: it must look again
                 self._announce(f"the model stays: {exc}")
 
     def _look_once(self) -> None:
@@ -130,7 +130,7 @@ class ModelWatch:
             try_model(self._workspace, fresh.plan)
         except TemporaryError:
             raise
-        except SparkscoreError:
+        except Exception:
             self._refused = version.digest
             raise
         self._announce(f"from the next batch on, {fresh.plan.model.label} scores")
