@@ -133,8 +133,8 @@ class ModelWatch:
         except Exception:
             self._refused = version.digest
             raise
-        self._announce(f"from the next batch on, {fresh.plan.model.label} scores")
         self._current = fresh
+        self._announce(f"from the next batch on, {fresh.plan.model.label} scores")
 
 
 def try_model(workspace: Workspace, plan: ScoringPlan) -> None:
