@@ -61,6 +61,21 @@ def asked_models(workspace: Workspace, job: JobSettings) -> ModelFacts | PanelSp
     return spec
 
 
+def the_model(job: JobSettings) -> str:
+    """The URI of the model of a job that has only one, as a stream has.
+
+    Raises:
+        ConfigError: It names none, or several.
+    """
+    _check_one_head(job)
+    if job.model is None or job.challengers or job.models_as == "long":
+        raise ConfigError(
+            "a stream is scored by one model, and the job names several (challengers, models_as, "
+            "ensemble or routes); leave them out, or score the table by batch jobs"
+        )
+    return job.model
+
+
 def _check_one_head(job: JobSettings) -> None:
     """Refuse a job in which it is not clear who answers."""
     heads = {

@@ -32,9 +32,9 @@ from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
-from sparkscore.spark.worker import ScoringTask
+from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.facts import ModelFacts
     from sparkscore.scoring.panel import Panel
 
 _ANSWER = "__sparkscore_answer"
@@ -62,6 +63,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        packed: The model's package where it was sent before; None: it is sent with each run.
     """
 
     spark: SparkSession
@@ -72,6 +74,7 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    packed: PackedPackage | None = None
 
     @property
     def application_id(self) -> str | None:
@@ -88,6 +91,7 @@ class SparkEngine:
             self.node_limits,
             self.broadcast_max_bytes,
             self.environment,
+            self.packed,
         )
 
     def open(self, spec: SourceSpec) -> OpenedSource:
@@ -97,6 +101,10 @@ class SparkEngine:
             SourceError: There is no such table or version, or the filter does not fit.
         """
         return open_source(self.spark, spec)
+
+    def ship(self, model: ModelFacts) -> PackedPackage:
+        """Send a model's package to the nodes, for `packed` of later runs."""
+        return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
         """What would pass between the JVM and Python, and why so."""

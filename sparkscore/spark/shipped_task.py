@@ -18,7 +18,7 @@ from sparkscore.spark.panel import (
     RoutesTask,
 )
 from sparkscore.spark.shipping import ship, ship_environment
-from sparkscore.spark.worker import ScoringTask
+from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,6 +41,7 @@ class WorkerRules:
     node_limits: NodeLimits
     broadcast_max_bytes: int
     environment: BuiltEnvironment | None = None
+    packed: PackedPackage | None = None
 
 
 def shipped_task(spark: SparkSession, plan: ScoringPlan, rules: WorkerRules) -> ScoringTask:
@@ -48,18 +49,18 @@ def shipped_task(spark: SparkSession, plan: ScoringPlan, rules: WorkerRules) -> 
     if plan.panel is not None:
         return _panel_task(spark, plan, plan.panel, rules)
     model = plan.model
-    packed = ship(spark, model.folder, model.digest, rules.broadcast_max_bytes)
+    packed = rules.packed or ship(spark, model.folder, model.digest, rules.broadcast_max_bytes)
     task = scoring_task(plan, packed, rules)
     if rules.environment is not None:
         task = replace(task, environment=ship_environment(spark, rules.environment))
     return task
 
 
-def scoring_task(plan: ScoringPlan, packed: object, rules: WorkerRules) -> ScoringTask:
+def scoring_task(plan: ScoringPlan, packed: PackedPackage, rules: WorkerRules) -> ScoringTask:
     """What the workers are told of a plan for one model whose package is on its way."""
     return ScoringTask(
         digest=plan.model.digest,
-        packed=packed,  # type: ignore[arg-type]  # what `ship` gave
+        packed=packed,
         trust=with_signatures(rules.trust, plan.model.folder),
         batch=BatchTask(
             model=plan.model.label,
@@ -79,7 +80,7 @@ def _panel_task(
     spark: SparkSession, plan: ScoringPlan, panel: Panel, rules: WorkerRules
 ) -> PanelTask:
     on_invalid = plan.request.on_invalid
-    packed: dict[str, object] = {}
+    packed: dict[str, PackedPackage] = {}
 
     def task_of(member: Member, policy: InvalidRows) -> ScoringTask:
         model = member.model
