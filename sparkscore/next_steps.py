@@ -96,6 +96,22 @@ NEXT_STEPS: Mapping[str, str] = {
         "The key was used with other inputs: a new `--run-key` to score again, or the former "
         "inputs to repeat."
     ),
+    "CHECKPOINT_INVALID": (
+        "The checkpoint of a stream is damaged or cannot be written: put the named file back,"
+        " or give the right to write there; else `--start-over` with an empty folder."
+    ),
+    "CHECKPOINT_FOREIGN": (
+        "The checkpoint is another stream's, another program's, or a copy: name the stream's "
+        "own; `--moved-checkpoint` if it was moved."
+    ),
+    "CHECKPOINT_LOST": (
+        "The target knows an earlier stream of the job: name its checkpoint, or say "
+        "`--start-over` to score all rows again."
+    ),
+    "CHECKPOINT_STALE": (
+        "Checkpoint or target was put back to an earlier state: put the newest back, or "
+        "`--start-over` with an empty folder."
+    ),
     "TEMPORARY": "Run the same command again.",
     "STORE_UNAVAILABLE": "The tracking, registry, artifact or object store did not answer.",
     "JARS_UNAVAILABLE": (
