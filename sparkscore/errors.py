@@ -35,12 +35,17 @@ SparkscoreError                     code               exit  a caller may ...
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
-│   └── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   └── CheckpointError             CHECKPOINT_INVALID
+│       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
+│       ├── LostCheckpointError     CHECKPOINT_LOST
+│       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
+│   ├── StagedFilesGoneError        STAGED_FILES_GONE
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -305,6 +310,30 @@ class RunKeyConflictError(TargetError):
     code = "RUN_KEY_CONFLICT"
 
 
+class CheckpointError(TargetError):
+    """The checkpoint of a stream is damaged, or cannot be written."""
+
+    code = "CHECKPOINT_INVALID"
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint belongs to another stream, or is the copy of one that may still be used."""
+
+    code = "CHECKPOINT_FOREIGN"
+
+
+class LostCheckpointError(CheckpointError):
+    """The target knows an earlier stream of the job, and the checkpoint does not."""
+
+    code = "CHECKPOINT_LOST"
+
+
+class StaleCheckpointError(CheckpointError):
+    """Checkpoint and target do not know the same batches: one of them was put back or replaced."""
+
+    code = "CHECKPOINT_STALE"
+
+
 class TemporaryError(SparkscoreError):
     """Something outside is not there now; the same command may succeed later."""
 
@@ -328,6 +357,12 @@ class PortTakenError(TemporaryError, OSError):
     """A port that was asked for is in use."""
 
     code = "PORT_TAKEN"
+
+
+class StagedFilesGoneError(TemporaryError):
+    """What a job had written and not committed was removed, while it was stopped."""
+
+    code = "STAGED_FILES_GONE"
 
 
 class SparkStoppedError(TemporaryError):
