@@ -17,6 +17,7 @@ from sparkscore.scoring.rejects import reasons_text
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
+    from sparkscore.scoring.comparison import Binding
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.tracking import ActiveRun
     from sparkscore.workspace import Workspace
@@ -53,14 +54,15 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         "run_key": plan.identity.run_key,
         "predict": plan.model.predict,
         "params": _resolved_params(plan),
+        "panel": None if plan.panel is None else plan.panel.as_facts(),
         "columns": [
             {
-                "model": binding.model_column,
+                "model": name,
                 "source": binding.source.name if binding.source else None,
                 "type": str(binding.type),
                 "cast": binding.cast.value if binding.cast else None,
             }
-            for binding in plan.bindings
+            for name, binding in _named_bindings(plan)
         ],
         "differences": [
             {"kind": item.kind.value, "column": item.column, "detail": item.detail}
@@ -68,6 +70,17 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         ],
         "score_columns": list(plan.score_columns),
     }
+
+
+def _named_bindings(plan: ScoringPlan) -> list[tuple[str, Binding]]:
+    """How each column of the model, or of each of several, is filled."""
+    if plan.panel is None:
+        return [(binding.model_column, binding) for binding in plan.bindings]
+    return [
+        (f"{member.label}: {binding.model_column}", binding)
+        for member in plan.panel.all_members
+        for binding in member.bindings
+    ]
 
 
 def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
@@ -95,6 +108,9 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    if plan.panel is not None:
+        recorded["panel"] = json.dumps(plan.panel.commit_facts())
+        recorded["models_as"] = plan.panel.spec.models_as.value
     if plan.model.predict is not None:
         recorded["predict"] = plan.model.predict
     params = _resolved_params(plan)
@@ -108,6 +124,9 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
     metrics = outcome.as_metrics() | {
         f"seconds_{phase}": value for phase, value in prepared.seconds.items()
     }
+    models = {label: counts.as_metrics() for label, counts in outcome.models.items()}
+    for label, of_model in models.items():
+        metrics |= {f"models/{label}/{name}": value for name, value in of_model.items()}
     run.log_metrics(metrics)
     run.log_points(_series(outcome))
     run.set_tags(
@@ -125,6 +144,7 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
         "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
         "metrics": metrics,
         "unknown_levels": _level_facts(outcome),
+        "models": _model_facts(outcome),
     }
     if outcome.reasons:
         run.log_json(_reject_facts(prepared, outcome), "rejects.json")
@@ -214,6 +234,7 @@ def job_result_of(
             "rejects": None if outcome.rejects is None else outcome.rejects.uri,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
+            "models": _model_facts(outcome),
             "chunks_resumed": outcome.n_chunks_resumed,
             "resumed_from": list(outcome.resumed_from),
         },
@@ -235,11 +256,19 @@ def outcome_text(outcome: Outcome) -> str:
         said.append(f"{outcome.n_nulled} without a prediction")
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
+    for label, counts in outcome.models.items():
+        if counts.n_failed:
+            said.append(f"{label!r} failed on {counts.n_failed} rows: {counts.failure}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
-    text = ", ".join(said)
+    return ", ".join(said) + _rejects_text(outcome)
+
+
+def _rejects_text(outcome: Outcome) -> str:
+    """Why rows have no prediction, and what to do about it."""
+    text = ""
     if outcome.reasons:
-        text += f"; why: {reasons_text(outcome.reasons)}"
+        text = f"; why: {reasons_text(outcome.reasons)}"
     if outcome.rejects is not None:
         text += (
             f"; the rejected rows are in {outcome.rejects.uri!r}: mend the model, and score them "
@@ -264,8 +293,17 @@ def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
 
 
 def _resolved_params(plan: ScoringPlan) -> dict[str, object]:
-    """All params that the model is given, defaults too, as plain values."""
+    """All params of a model, defaults too, as plain values; of several models, those given."""
+    if plan.panel is not None:
+        return plain_params(plan.params)
     return plain_params(resolved_params(plan.model.signature.params, plan.params))
+
+
+def _model_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {
+        label: {"rows_scored": counts.n_scored, **counts._asdict()}
+        for label, counts in outcome.models.items()
+    }
 
 
 def _now_ms() -> int:

@@ -112,7 +112,7 @@ def replay_run(
     job = _recipe(rejects, run_id)
     sink = workspace.delta_sink(job["target"])
     _check_scores(workspace, job, run_id)
-    model = workspace.model(request.model or job["model"], job["predict"])
+    model = workspace.model(_model_uri(request, job), job["predict"])
     announce(f"Planning {model.label} over {job['rows']} rows")
     is_pipeline = flavor_of(open_package(model.folder)) == SPARK
     engine = workspace.pipeline_engine if is_pipeline else workspace.spark_engine(_ENGINE)
@@ -234,6 +234,16 @@ def _recipe(rejects: OpenedSource, run_id: str) -> dict[str, Any]:
     ((_, text, n_rows),) = found
     recipe: dict[str, Any] = json.loads(text)
     return recipe | {"rows": n_rows}
+
+
+def _model_uri(request: ReplayRequest, job: Mapping[str, Any]) -> str:
+    uri = request.model or job["model"]
+    if uri is None:
+        raise UsageError(
+            f"job {job['job']!r} has several models in one scan; name the one that is to score its "
+            "rejected rows (--model)"
+        )
+    return str(uri)
 
 
 def _check_scores(workspace: Workspace, job: Mapping[str, Any], run_id: str) -> None:

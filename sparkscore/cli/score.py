@@ -1,4 +1,4 @@
-"""`sparkscore score`: run a batch job, or show its plan."""
+"""`sparkscore score`: run a job over a table or a stream, or show its plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -25,12 +25,23 @@ from sparkscore.cli.scoring_options import (
     scoring_settings,
     trust_options,
 )
-from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
+from sparkscore.errors import (
+    ConfigError,
+    InternalError,
+    SparkscoreError,
+    TemporaryError,
+    is_interrupt,
+)
 from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.next_steps import NEXT_STEPS
 from sparkscore.replaying import ReplayRequest, list_rejects, replay_run
+from sparkscore.stream_job import run_stream_job
 from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
 
 _INTERRUPTED = 130
 _HOUR_S = 3600
@@ -39,6 +50,17 @@ _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
+    click.option(
+        "--challenger",
+        multiple=True,
+        metavar="[NAME=]URI",
+        help="Model that scores the same rows beside it; repeatable.",
+    ),
+    click.option(
+        "--models-as",
+        type=click.Choice(["struct", "long"]),
+        help="A struct column for each challenger, or a row for each model.",
+    ),
     click.option("--source", help="Path or catalog name of the table to read."),
     click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
@@ -84,18 +106,25 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
-_RESULT_OPTIONS = (
+_STREAM_OPTIONS = (
+    click.option("--checkpoint", help="Folder of the stream's progress; one a stream."),
     click.option(
-        "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+        "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
     ),
     click.option(
-        "--skip-code",
-        type=int,
-        default=0,
-        help="Exit code where nothing was left to do (Airflow: 99).",
+        "--event-time", metavar="COLUMN", help="When a row came to be; latencies are told by it."
     ),
+    click.option(
+        "--health-file",
+        type=click.Path(path_type=Path),
+        help="Written anew after each batch, for probes.",
+    ),
+    click.option("--metrics-port", type=int, help="Serve /metrics and /healthz there."),
 )
+_STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
 _JOB_KEYS = {
+    "challenger": "challengers",
+    **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
@@ -104,24 +133,36 @@ _JOB_KEYS = {
 }
 
 
+result_option = click.option(
+    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+)
+
+
+_skip_option = click.option(
+    "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
+)
+
+
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
     options = reversed(_JOB_OPTIONS)
     return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
-def _result_options(command: Callable[..., object]) -> Callable[..., object]:
-    return reduce(lambda made, option: option(made), reversed(_RESULT_OPTIONS), command)
+def stream_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that describe a stream, beside those of its job."""
+    return reduce(lambda made, option: option(made), reversed(_STREAM_OPTIONS), command)
 
 
 @click.group()
 def command() -> None:
-    """Score tables with packaged models."""
+    """Score tables and streams with packaged models."""
 
 
 @command.command()
 @job_options
-@_result_options
+@result_option
+@_skip_option
 def batch(
     *,
     job: Path | None,
@@ -134,14 +175,10 @@ def batch(
 
     The last line on stdout is the result as one JSON object.
     """
-    name = str(flags["name"] or (job.stem if job else "score-batch"))
-
-    def attempt(workspace: Workspace) -> JobResult:
-        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
-        return run_batch_job(workspace, resolved.values, run_key, note)
-
-    result = _attempt(attempt, scoring_settings(flags), name, run_key)
-    return _told(result, result_file, skip_code)
+    result = _job_attempt(
+        job, run_key, flags, lambda opened, values: run_batch_job(opened, values, run_key, note)
+    )
+    return _told(_skipped(result, skip_code), result_file)
 
 
 @command.command()
@@ -153,7 +190,8 @@ def batch(
     "--max-rejects", metavar="N|P%", help="Rows that may stay without a prediction again."
 )
 @code_options
-@_result_options
+@result_option
+@_skip_option
 def replay(
     *,
     run_id: str | None,
@@ -175,7 +213,7 @@ def replay(
         settings["scoring.max_rejects"] = max_rejects
     request = ReplayRequest(run_id, run_key, rejects, model)
     result = _attempt(lambda ws: replay_run(ws, request, note), settings, "replay", run_key)
-    return _told(result, result_file, skip_code)
+    return _told(_skipped(result, skip_code), result_file)
 
 
 @command.command()
@@ -195,18 +233,58 @@ def rejects(uri: str, *, output: Output) -> None:
     show(rows, ("run_id", "job", "run_key", "n_rows", "state", "replay_run_id"), output)
 
 
-def _told(result: JobResult, result_file: Path | None, skip_code: int) -> int:
-    """Write and print a result."""
-    if result.status == "skipped":
-        result = replace(result, code=skip_code)
+def _skipped(result: JobResult, skip_code: int) -> JobResult:
+    return replace(result, code=skip_code) if result.status == "skipped" else result
+
+
+def _told(result: JobResult, result_file: Path | None) -> int:
+    """Give the result to whoever waits for it, and return the exit code."""
     if result_file is not None:
         result.write(result_file)  # First: when spark-submit's JVM is gone, so are our streams.
     if result.error is not None:
         click.echo(f"error [{result.error['code']}]: {result.message}", err=True)
+        click.echo(f"next: {result.error['next_step']}", err=True)
     # Under spark-submit stderr and stdout are one stream, and the result must be its last line.
     sys.stderr.flush()
     click.echo(result.to_json())
     return result.code
+
+
+@command.command()
+@job_options
+@stream_options
+@click.option(
+    "--start-over",
+    is_flag=True,
+    help="Begin with an empty checkpoint, though the target knows an earlier stream of the job.",
+)
+@click.option(
+    "--moved-checkpoint", is_flag=True, help="The checkpoint was moved here, and not copied."
+)
+@result_option
+def stream(
+    *,
+    job: Path | None,
+    run_key: str | None,
+    result_file: Path | None,
+    start_over: bool,
+    moved_checkpoint: bool,
+    **flags: object,
+) -> int:
+    """Score the rows that come to a table or folder, each once, until they end or a signal comes.
+
+    The same plan, worker and table as `score batch`; each micro-batch is one commit. The last line
+    on stdout is the result as one JSON object.
+    """
+
+    def run(workspace: Workspace, settings: JobSettings) -> JobResult:
+        return run_stream_job(
+            workspace, settings, note, start_over=start_over, has_moved=moved_checkpoint
+        )
+
+    if run_key is not None:
+        raise ConfigError("a stream names its batches itself; leave --run-key out")
+    return _told(_job_attempt(job, None, flags, run), result_file)
 
 
 @command.command()
@@ -265,6 +343,22 @@ def clean(target: str, *, older_than: float, remove: bool, output: Output) -> No
     show(rows, ("file", "bytes", "hours", "run", "status"), output)
 
 
+def _job_attempt(
+    job: Path | None,
+    run_key: str | None,
+    flags: Mapping[str, object],
+    run: Callable[[Workspace, JobSettings], JobResult],
+) -> JobResult:
+    """The result of a job that flags describe, whatever happens on the way."""
+
+    def attempt(workspace: Workspace) -> JobResult:
+        resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
+        return run(workspace, resolved.values)
+
+    name = str(flags["name"] or (job.stem if job else "score-batch"))
+    return _attempt(attempt, scoring_settings(flags), name, run_key)
+
+
 def _attempt(
     run: Callable[[Workspace], JobResult],
     settings: Mapping[str, object],
@@ -297,7 +391,12 @@ def _failed(
 ) -> JobResult:
     facts = error_facts(exc)
     if isinstance(exc, SystemExit) or is_interrupt(exc):
-        facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
+        facts |= {
+            "code": "INTERRUPTED",
+            "message": "stopped by a signal",
+            "retryable": True,
+            "next_step": NEXT_STEPS[TemporaryError.code],
+        }
     if is_debug():
         traceback.print_exception(exc)
     return JobResult(
@@ -333,6 +432,9 @@ def _show_plan(facts: Mapping[str, Any]) -> None:
     record = {k: facts[k] for k in keys if facts[k] or k not in ("predict", "params")}
     show_record(record, Output.TABLE)
     click.echo()
+    if facts["panel"]:
+        show(facts["panel"]["models"], ("label", "role", "name", "version", "digest"), Output.TABLE)
+        click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
     click.echo()
     show(facts["differences"], ("kind", "column", "detail"), Output.TABLE)

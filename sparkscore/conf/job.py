@@ -12,6 +12,7 @@ from pydantic import Field
 
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
 from sparkscore.conf.settings import (
+    Count,
     Engine,
     Frozen,
     OnInvalid,
@@ -44,13 +45,56 @@ class TargetSettings(Frozen):
     uri: str
 
 
+class EnsembleSettings(Frozen):
+    """One answer out of those of several models."""
+
+    members: tuple[str, ...] = ()
+    """Model URIs."""
+    combine: Literal["mean", "median", "vote", "weighted"] = "mean"
+    weights: tuple[float, ...] = ()
+    """With combine weighted: one a member."""
+
+
+class RoutesSettings(Frozen):
+    """A model for each value of a column."""
+
+    column: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
+    """Value as text -> model URI."""
+    default: str | None = None
+    """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
+
+
+class StreamSettings(Frozen):
+    """What a job needs besides to score a source as its rows come."""
+
+    checkpoint: str | None = None
+    """The folder that the stream keeps its progress in; one a stream, for its whole life."""
+    trigger: str = "available-now"
+    """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
+    watch_s: Count = 10
+    """Seconds between two looks at the alias that names the model."""
+    event_time: str | None = None
+    """The column that says when a row came to be, for latencies; None: none are told."""
+    health_file: Path | None = None
+    """A file that is written anew after each batch; None: none is."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where Prometheus and Kubernetes ask (`/metrics`, `/healthz`); 0: any port; None: nowhere."""
+
+
 class JobSettings(Frozen):
     """One scoring job: which model scores which rows into which table."""
 
     name: str
     """Names the logical job: the same name, target and run key are the same run."""
-    model: str
-    """A model URI, such as models:/flight-delay@champion."""
+    model: str | None = None
+    """A model URI, such as models:/flight-delay@champion; None: an ensemble's or routes' models."""
+    challengers: tuple[str, ...] = ()
+    """URIs of models that score the same rows beside it; NAME=URI names the column."""
+    models_as: Literal["struct", "long"] = "struct"
+    """With challengers: a struct column for each, or a row for each model."""
+    ensemble: EnsembleSettings = Field(default_factory=EnsembleSettings)
+    routes: RoutesSettings = Field(default_factory=RoutesSettings)
     source: SourceSettings
     where: str | None = None
     """A Spark SQL filter on the source; None: all rows."""
@@ -85,6 +129,8 @@ class JobSettings(Frozen):
     """None: scoring.engine of the settings."""
     env_manager: Literal["local", "virtualenv"] = "local"
     """`virtualenv`: the model lives in an environment of its own, made from its package's needs."""
+    stream: StreamSettings = StreamSettings()
+    """For `score stream` alone."""
 
 
 def load_job(

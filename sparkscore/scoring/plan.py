@@ -10,23 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sparkscore.errors import (
-    ConfigError,
-    SignatureMismatchError,
-    listed,
-    nearest,
-    shown,
-)
+from sparkscore.errors import ConfigError, listed, nearest, shown
 from sparkscore.names import same_place
 from sparkscore.package.params import given_params, plain_params
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
-    compare,
-    mismatch_text,
+    fitted,
 )
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
@@ -38,6 +32,9 @@ from sparkscore.scoring.rejects import (
     RejectBudget,
 )
 
+if TYPE_CHECKING:
+    from sparkscore.scoring.panel import Panel
+
 RECORD_COLUMNS = pa.schema(
     [
         pa.field("model_name", pa.string()),
@@ -48,6 +45,12 @@ RECORD_COLUMNS = pa.schema(
     ]
 )
 """What every score row says of its origin, after keys, kept columns and predictions."""
+
+
+def model_record(model: ModelFacts) -> dict[str, str | None]:
+    """What a score row says of its model."""
+    version = None if model.version is None else str(model.version)
+    return {"model_name": model.name, "model_version": version, "model_digest": model.digest}
 
 
 class WriteMode(StrEnum):
@@ -120,11 +123,14 @@ class RunIdentity:
         run_key: The key as given, or derived from the inputs.
         fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
             given params and function, and what decides which rows and columns are written.
+        txn_version: Which of the commits under this id it is; a job has one, a stream one a batch,
+            each with a higher number than those before.
     """
 
     app_id: str
     run_key: str
     fingerprint: Mapping[str, str]
+    txn_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,8 @@ class ScoringPlan:
     """Everything an engine and a sink need; made before any task starts.
 
     Attributes:
+        model: Who answers for a row, where there are several models (`panel`); `bindings`,
+            `differences` and `predictions` are then those of all.
         params: Those that were asked for, each of its declared type; a model has defaults beside.
         is_replay: Whether the source is rows that an earlier run rejected: they come beside what
             that run replaced.
@@ -147,6 +155,7 @@ class ScoringPlan:
     predictions: pa.Schema
     params: Mapping[str, object]
     identity: RunIdentity
+    panel: Panel | None = None
     is_replay: bool = False
 
     @property
@@ -155,19 +164,45 @@ class ScoringPlan:
         return REASON_COLUMNS if self.request.is_inline else pa.schema([])
 
     @property
+    def answers(self) -> pa.Schema:
+        """What workers say of a row; of several models more than stands in one row of the table."""
+        return self.predictions if self.panel is None else self.panel.answers
+
+    @property
+    def model_column(self) -> pa.Schema:
+        """What tells a row's model from others, where each has rows of its own."""
+        is_long = self.panel is not None and self.panel.is_long
+        return pa.schema([pa.field("model", pa.string())] if is_long else [])
+
+    @property
+    def table_keys(self) -> tuple[str, ...]:
+        """Columns of the score table that are never null, and by which a merge matches rows."""
+        keys = self.request.keys
+        return (*keys, *self.model_column.names) if keys else ()
+
+    @property
     def score_columns(self) -> tuple[str, ...]:
         """Names of the score table's columns, in order."""
         return (
             *(column.name for column in self.carried),
             *(constant.column for constant in self.constants),
+            *self.model_column.names,
             *self.predictions.names,
             *self.reason_columns.names,
             *RECORD_COLUMNS.names,
         )
 
 
-def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> ScoringPlan:
+def plan_scoring(
+    model: ModelFacts, source: SourceTable, request: ScoringRequest, panel: Panel | None = None
+) -> ScoringPlan:
     """A plan for scoring `source` with `model`.
+
+    Args:
+        model: Who answers for a row.
+        source: The table to read.
+        request: What was asked for.
+        panel: All models, where there are several; see `scoring.panel.plan_panel`.
 
     Raises:
         SignatureMismatchError: A needed column is missing or of a wrong type; all of them are
@@ -175,27 +210,18 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
         ConfigError: Keys, kept columns, mode and replace_where do not fit together or the source,
             or a param is not one that the model declares.
     """
-    bindings, differences = compare(model, source, request.columns)
-    fatal = [difference for difference in differences if difference.kind.is_fatal]
-    if fatal:
-        raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    if panel is None:
+        bindings, differences = fitted(model, source, request.columns)
+        predictions = model.predictions
+        params = given_params(model.signature.params, request.params)
+    else:
+        bindings, differences = panel.bindings, panel.differences
+        predictions, params = panel.predictions, panel.params
     _check_mode(request)
-    _check_rejects(request)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if _same_column(value, source) is None)
-    predictions = model.predictions
-    _check_unique(
-        [
-            *(column.name for column in carried),
-            *(value.column for value in constants),
-            *predictions.names,
-            *(REASON_COLUMNS.names if request.is_inline else ()),
-            *RECORD_COLUMNS.names,
-        ]
-    )
-    _check_partitions(request, carried, constants)
-    return ScoringPlan(
+    plan = ScoringPlan(
         model=model,
         source=source,
         request=request,
@@ -204,9 +230,14 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
         carried=carried,
         constants=constants,
         predictions=predictions,
-        params=given_params(model.signature.params, request.params),
-        identity=identify(model, source, request),
+        params=params,
+        identity=identify(model, source, request, panel),
+        panel=panel,
     )
+    _check_rejects(request, panel)
+    _check_unique(plan.score_columns)
+    _check_partitions(plan)
+    return plan
 
 
 def score_schema(plan: ScoringPlan) -> pa.Schema:
@@ -219,16 +250,21 @@ def score_schema(plan: ScoringPlan) -> pa.Schema:
         "bigint": pa.int64(),
     }
     fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
-    return pa.schema([*fields, *plan.predictions, *plan.reason_columns, *RECORD_COLUMNS])
+    return pa.schema(
+        [*fields, *plan.model_column, *plan.predictions, *plan.reason_columns, *RECORD_COLUMNS]
+    )
 
 
-def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> RunIdentity:
+def identify(
+    model: ModelFacts, source: SourceTable, request: ScoringRequest, panel: Panel | None = None
+) -> RunIdentity:
     """The identity of a logical run: one application id per job, target and run key.
 
     Without a run key, one is derived from the inputs, so that the same command on the same input
     version is the same run. Params that are not given are no part of it.
     """
-    params = plain_params(given_params(model.signature.params, request.params))
+    given = given_params(model.signature.params, request.params) if panel is None else panel.params
+    params = plain_params(given)
     fingerprint = {
         "input": same_place(source.uri),
         "input_id": source.table_id,
@@ -246,6 +282,8 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
+    if panel is not None:
+        fingerprint["panel"] = panel.spec.fingerprint
     if request.rejects is not None:
         fingerprint["rejects"] = request.rejects
     if request.on_nan is not NanAnswers.KEEP:
@@ -269,7 +307,14 @@ def rejects_beside(target: str) -> str:
     return f"{target.rstrip('/')}_rejects"
 
 
-def _check_rejects(request: ScoringRequest) -> None:
+def _check_rejects(request: ScoringRequest, panel: Panel | None) -> None:
+    is_long = panel is not None and panel.is_long
+    if is_long and (request.keeps_rejected or request.max_partition_rejects != RejectBudget()):
+        raise ConfigError(
+            "where each model has rows of its own (models_as long), rows without a prediction are "
+            "in no partition of the score table; take on_invalid quarantine with a rejects table, "
+            "and no max_partition_rejects"
+        )
     if request.rejects is not None and request.on_invalid is not InvalidRows.QUARANTINE:
         raise ConfigError(
             f"rejects (--rejects) goes with on_invalid 'quarantine', but that is "
@@ -338,11 +383,13 @@ def _check_unique(names: Sequence[str]) -> None:
             )
 
 
-def _check_partitions(
-    request: ScoringRequest, carried: Sequence[SourceColumn], constants: Sequence[PinnedValue]
-) -> None:
-    possible = [*(column.name for column in carried), *(value.column for value in constants)]
-    for name in request.partition_by:
+def _check_partitions(plan: ScoringPlan) -> None:
+    possible = [
+        *(column.name for column in plan.carried),
+        *(value.column for value in plan.constants),
+        *plan.model_column.names,
+    ]
+    for name in plan.request.partition_by:
         if name not in possible:
             raise ConfigError(
                 f"partition column {name!r} is not written{nearest(name, possible)}; "

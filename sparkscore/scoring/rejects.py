@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -64,6 +65,7 @@ class RejectCode(StrEnum):
     RAISED = "MODEL_RAISED"
     ANSWER = "ANSWER_INVALID"
     NAN = "ANSWER_NAN"
+    NO_ROUTE = "NO_ROUTE"
 
 
 class ReasonCount(NamedTuple):
@@ -117,6 +119,15 @@ def together(each: Iterable[pa.RecordBatch | None]) -> pa.RecordBatch | None:
         return None
     table = pa.Table.from_batches(found)
     return table.sort_by("row").combine_chunks().to_batches()[0] if len(found) > 1 else found[0]
+
+
+def first_each(each: Iterable[pa.RecordBatch | None]) -> pa.RecordBatch | None:
+    """One reason a row, the first of several for the same rows; None where there are none."""
+    found = together(each)
+    if found is None:
+        return None
+    is_first = [True, *(a != b for a, b in pairwise(found["row"].to_pylist()))]
+    return found.filter(pa.array(is_first))
 
 
 def moved(found: pa.RecordBatch, places: pa.Array) -> pa.RecordBatch:

@@ -49,7 +49,7 @@ class TableWrite:
         partition_by: Partition columns of a new table; empty: none are asked for.
         keys: Columns that are never null; what a merge matches rows by.
         about: What the commit's user metadata says beside the identity, as plain values.
-        unless: An application id; a table that knows it takes the write no more. None: none does.
+        unless: A table that has this commit takes the write no more; None: any does.
     """
 
     schema: pa.Schema
@@ -59,7 +59,7 @@ class TableWrite:
     partition_by: tuple[str, ...]
     keys: tuple[str, ...]
     about: Mapping[str, object]
-    unless: str | None = None
+    unless: RunIdentity | None = None
 
 
 def score_write(plan: ScoringPlan) -> TableWrite:
@@ -72,7 +72,7 @@ def score_write(plan: ScoringPlan) -> TableWrite:
         mode=WriteMode.APPEND if appends else request.mode,
         replace_where=None if appends else request.replace_where,
         partition_by=request.partition_by,
-        keys=request.keys,
+        keys=plan.table_keys,
         about=origin_facts(plan),
     )
 
@@ -104,7 +104,7 @@ def reject_write(plan: ScoringPlan, run_id: str) -> TableWrite:
         ConfigError: See `reject_schema`.
     """
     write = _of_rejects(plan, f"of {run_id}", WriteMode.APPEND, None)
-    return replace(write, unless=_closing(plan.identity).app_id)
+    return replace(write, unless=_closing(plan.identity))
 
 
 def reject_sweep(plan: ScoringPlan, run_id: str) -> TableWrite:
@@ -114,14 +114,20 @@ def reject_sweep(plan: ScoringPlan, run_id: str) -> TableWrite:
         plan: The run.
         run_id: The attempt whose scores were committed.
     """
-    others = f"app_id = '{plan.identity.app_id}' AND run_id <> '{run_id}'"
+    others = f"{rejects_of(plan)} AND run_id <> '{run_id}'"
     write = _of_rejects(plan, "", WriteMode.REPLACE, others)
     return replace(write, identity=_closing(plan.identity))
 
 
 def rejects_of(plan: ScoringPlan) -> str:
     """Which rows of the rejects table are those of a run, of whatever attempt."""
-    return f"app_id = '{plan.identity.app_id}'"
+    return f"app_id = '{reject_run(plan.identity)}'"
+
+
+def reject_run(identity: RunIdentity) -> str:
+    """What tells a run's rejected rows from those of others; each batch of a stream is a run."""
+    version = identity.txn_version
+    return identity.app_id if version == 1 else f"{identity.app_id}-{version}"
 
 
 def recipe(plan: ScoringPlan) -> str:
@@ -134,7 +140,7 @@ def recipe(plan: ScoringPlan) -> str:
             "job": request.job,
             "target": request.target,
             "run_key": plan.identity.run_key,
-            "model": plan.model.uri,
+            "model": plan.model.uri if plan.panel is None else None,
             "predict": plan.model.predict,
             "params": plain_params(plan.params),
             "on_nan": request.on_nan.value,
@@ -169,15 +175,18 @@ def _closing(identity: RunIdentity) -> RunIdentity:
 
 def _derived(identity: RunIdentity, of: str) -> RunIdentity:
     """The identity of one of the commits that a run makes to its rejects table."""
-    name = json.dumps([identity.app_id, "rejects", of])
+    name = json.dumps([reject_run(identity), "rejects", of])
     app_id = f"sparkscore-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
-    return replace(identity, app_id=app_id)
+    return replace(identity, app_id=app_id, txn_version=1)
 
 
 def origin_facts(plan: ScoringPlan) -> dict[str, object]:
     """Job and model, as the user metadata of a plan's commits name them."""
     model = plan.model
-    return {
+    facts: dict[str, object] = {
         "job": plan.request.job,
         "model": {"name": model.name, "version": model.version, "digest": model.digest},
     }
+    if plan.panel is not None:
+        facts["panel"] = plan.panel.commit_facts()
+    return facts

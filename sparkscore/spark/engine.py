@@ -15,12 +15,11 @@ from pyspark.sql.pandas.types import from_arrow_type
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
-from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, model_record
 from sparkscore.scoring.rejects import InvalidRows
 from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
@@ -32,10 +31,11 @@ from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scor
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
+from sparkscore.spark.shipped_task import WorkerRules, shipped_task
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.staged_scores import Answered, needed_columns, staged_and_committed
-from sparkscore.spark.worker import ScoringTask
+from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.facts import ModelFacts
+    from sparkscore.scoring.panel import Panel
 
 _Result = TypeVar("_Result")
 
@@ -64,6 +66,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        packed: The model's package where it was sent before; None: it is sent with each run.
     """
 
     spark: SparkSession
@@ -74,11 +77,25 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    packed: PackedPackage | None = None
 
     @property
     def application_id(self) -> str | None:
         """Spark's id of the application; None for a Connect session, which does not know it."""
         return None if is_connect(self.spark) else self.spark.sparkContext.applicationId
+
+    @property
+    def rules(self) -> WorkerRules:
+        """How this engine's workers load and ask models."""
+        return WorkerRules(
+            self.trust,
+            self.limits,
+            self.tree_runtime,
+            self.node_limits,
+            self.broadcast_max_bytes,
+            self.environment,
+            self.packed,
+        )
 
     def open(self, spec: SourceSpec) -> OpenedSource:
         """The source with its version pinned and its filter applied; no row is read.
@@ -87,6 +104,10 @@ class SparkEngine:
             SourceError: There is no such table or version, or the filter does not fit.
         """
         return open_source(self.spark, spec)
+
+    def ship(self, model: ModelFacts) -> PackedPackage:
+        """Send a model's package to the nodes, for `packed` of later runs."""
+        return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
         """What would pass between the JVM and Python, and why so."""
@@ -126,12 +147,7 @@ class SparkEngine:
         if plan.request.mode is WriteMode.MERGE:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
-        packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
-        task = scoring_task(
-            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
-        )
-        if self.environment is not None:
-            task = replace(task, environment=ship_environment(self.spark, self.environment))
+        task = shipped_task(self.spark, plan, self.rules)
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
@@ -203,7 +219,7 @@ class SparkEngine:
         return Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
-            **_counted(_observed(read) | _observed(scored), source, commit),
+            **_counted(_observed(read) | _observed(scored), plan, source, commit),
             seconds={"score_and_commit": ended - started},
             n_cores=self._n_cores(),
         )
@@ -219,8 +235,10 @@ class SparkEngine:
         started = time.perf_counter()
         has_table = plan.request.rejects_uri is not None
         frame, answer = _answered(plan, source.frame, task, self.name, keeps_inputs=has_table)
-        scores = _score_columns(plan, facts, answer)
-        answered = Answered(frame, answer, scores, sink.partition_by(score_write(plan)))
+        names = sink.partition_by(score_write(plan))
+        partitions = {n: c for n, c in _placing_columns(plan).items() if n in names}
+        scores = partial(table_rows, plan, facts=facts, answer=answer)
+        answered = Answered(frame, answer, scores, partitions)
         staged = partial(staged_and_committed, plan, answered, sink, self._rejects(plan), facts)
         # The settings of the session are one thread's at a time, and a merge asks for some too.
         outcome = cancellable(self.spark, lambda: self._translated(plan, sink, staged))
@@ -279,35 +297,6 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         )
 
 
-def scoring_task(
-    plan: ScoringPlan,
-    packed: object,
-    trust: TrustPolicy,
-    limits: BatchLimits,
-    tree_runtime: TreeRuntime,
-    node_limits: NodeLimits,
-) -> ScoringTask:
-    """The part of a plan that travels to the workers."""
-    return ScoringTask(
-        digest=plan.model.digest,
-        packed=packed,  # type: ignore[arg-type]  # what `ship` gave
-        trust=with_signatures(trust, plan.model.folder),
-        batch=BatchTask(
-            model=plan.model.label,
-            bindings=plan.bindings,
-            predictions=plan.predictions,
-            on_invalid=plan.request.on_invalid,
-            params=plan.params,
-            nan=plan.request.on_nan,
-            max_rejects=plan.request.max_rejects.max_rows,
-        ),
-        limits=limits,
-        tree_runtime=tree_runtime,
-        node_limits=node_limits,
-        predict=plan.model.predict,
-    )
-
-
 def scored_frame(
     plan: ScoringPlan,
     source: DataFrame,
@@ -326,9 +315,21 @@ def scored_frame(
     observed = answered.observe(
         scored,
         sf.count_if(answer("valid")).alias("n_scored"),
+        sf.count_if(~answer("valid")).alias("n_rejected"),
         sf.collect_list(answer("report")).alias("reports"),
     )
-    return observed.select(*_score_columns(plan, facts, answer))
+    # Rows without a route may be left out, though others would end the job.
+    valid = observed if plan.panel is None else observed.where(answer("valid"))
+    return table_rows(plan, valid, facts, answer)
+
+
+def table_rows(
+    plan: ScoringPlan, frame: DataFrame, facts: RunFacts, answer: Callable[[str], Column]
+) -> DataFrame:
+    """The score table's rows, of rows beside a model's answers."""
+    if plan.panel is not None and plan.panel.is_long:
+        return _long_rows(plan, plan.panel, frame, facts, answer)
+    return frame.select(*_score_columns(plan, facts, answer))
 
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
@@ -372,9 +373,49 @@ def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing
 def _score_columns(
     plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
 ) -> list[Column]:
-    predictions = (answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names))
+    told = {name: answer(f"p{i}").alias(name) for i, name in enumerate(plan.answers.names)}
+    predictions = (told[name] for name in plan.predictions.names)
     reasons = (answer(name).alias(name) for name in plan.reason_columns.names)
-    return [*carried_columns(plan), *predictions, *reasons, *record_columns(plan, facts)]
+    record = (
+        told.get(name, column)  # Of a route, who answered is told row by row.
+        for name, column in zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True)
+    )
+    return [*carried_columns(plan), *predictions, *reasons, *record]
+
+
+def _long_rows(
+    plan: ScoringPlan,
+    panel: Panel,
+    frame: DataFrame,
+    facts: RunFacts,
+    answer: Callable[[str], Column],
+) -> DataFrame:
+    """A row for each model that answers, of each row of `frame`."""
+    (model_column,) = plan.model_column.names
+    record = dict(zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True))
+    told = {name: answer(f"p{i}") for i, name in enumerate(panel.head_answers.names)}
+    each = [(answer("valid"), {model_column: sf.lit(panel.label), **record, **told})]
+    for place, one in enumerate(panel.challengers, start=len(told)):
+        own = answer(f"p{place}")
+        cells = {name: own[name] for name in plan.predictions.names}
+        texts = {name: sf.lit(v).cast("string") for name, v in model_record(one.model).items()}
+        cells |= {model_column: sf.lit(one.label), **record, **texts}
+        each.append((own.isNotNull(), cells))
+    carried = carried_columns(plan)
+    own_names = [model_column, *plan.predictions.names, *RECORD_COLUMNS.names]
+    # By number, since names may hold anything.
+    structs = [
+        sf.struct(valid.alias("valid"), *(cells[n].alias(f"c{i}") for i, n in enumerate(own_names)))
+        for valid, cells in each
+    ]
+    kept = [column.alias(f"k{i}") for i, column in enumerate(carried)]
+    rows = frame.select(*kept, sf.inline(sf.array(*structs))).where("valid")
+    n_kept = len(kept)
+    names = plan.score_columns
+    return rows.select(
+        *(sf.col(f"k{i}").alias(name) for i, name in enumerate(names[:n_kept])),
+        *(sf.col(f"c{i}").alias(name) for i, name in enumerate(names[n_kept:])),
+    )
 
 
 def carried_columns(plan: ScoringPlan) -> list[Column]:
@@ -389,13 +430,16 @@ def carried_columns(plan: ScoringPlan) -> list[Column]:
     return columns
 
 
+def _placing_columns(plan: ScoringPlan) -> dict[str, Column]:
+    """The columns by which rows of the score table may lie in partitions."""
+    columns = {column.name: sf.col(quoted(column.name)) for column in plan.carried}
+    return columns | {v.column: sf.lit(v.value).cast(v.type) for v in plan.constants}
+
+
 def record_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
     """What each row of the score table says of its origin."""
-    version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
-        "model_name": plan.model.name,
-        "model_version": version,
-        "model_digest": plan.model.digest,
+        **model_record(plan.model),
         "run_id": facts.run_id,
         "scored_at": facts.scored_at,
     }
@@ -418,10 +462,14 @@ def _never_null(name: str) -> Column:
 class _Counts(TypedDict):
     n_read: int
     n_scored: int
+    n_rejected: int
+    n_beside: int
     batches: tuple[BatchReport, ...]
 
 
-def _counted(observed: Mapping[str, object], source: OpenedSource, commit: Commit) -> _Counts:
+def _counted(
+    observed: Mapping[str, object], plan: ScoringPlan, source: OpenedSource, commit: Commit
+) -> _Counts:
     """The rows of a run as Spark observed them, with the workers' reports.
 
     A Connect server does not send what it observed below some commands, MERGE among them. Then
@@ -429,12 +477,23 @@ def _counted(observed: Mapping[str, object], source: OpenedSource, commit: Commi
     """
     reports = observed.get("reports")
     if isinstance(reports, list):
+        batches = tuple(BatchReport(**json.loads(report)) for report in reports)
         return _Counts(
             n_read=_count(observed["n_rows"]),
             n_scored=_count(observed["n_scored"]),
-            batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+            n_rejected=_count(observed["n_rejected"]),
+            n_beside=0 if plan.panel is None else plan.panel.n_beside(batches),
+            batches=batches,
         )
-    return _Counts(n_read=source.frame.count(), n_scored=commit.n_rows or 0, batches=())
+    n_read, n_written = source.frame.count(), commit.n_rows or 0
+    n_scored = min(n_read, n_written)  # In the long form there are rows of other models too.
+    return _Counts(
+        n_read=n_read,
+        n_scored=n_scored,
+        n_rejected=n_read - n_scored if plan.panel is not None else 0,
+        n_beside=n_written - n_scored,
+        batches=(),
+    )
 
 
 def count_of(observation: Observation) -> int:

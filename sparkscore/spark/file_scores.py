@@ -13,10 +13,13 @@ from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
+from sparkscore.scoring.panel import ROUTE_RECORD
+from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectCounts, added_reasons, check_budgets
 from sparkscore.scoring.table_write import (
     TableWrite,
     recipe,
+    reject_run,
     reject_sweep,
     reject_write,
     rejects_of,
@@ -26,7 +29,7 @@ from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.reject_files import RejectsTable, copied, partition_name
 from sparkscore.spark.resuming import Resumption, cleaned
-from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
+from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -73,6 +76,7 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        models=_model_rows(plan),
         keeps_rejected=plan.request.keeps_rejected,
         tells_reasons=plan.request.is_inline,
         rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
@@ -119,7 +123,8 @@ def scored_and_committed(
         try:
             results = [*earlier, *_scored(spark, score, plan, sink)]
             found = _reject_counts(results, job)
-            check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
+            if plan.request.on_invalid is not InvalidRows.FAIL:
+                check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
             scored = time.perf_counter()
             if resumed is not None:
                 resumed.ledger.check_claim()
@@ -139,13 +144,16 @@ def scored_and_committed(
     ended = time.perf_counter()
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-    n_kept = sum(file.n_rows for file in files)
+    reports = [BatchReport(**report) for result in results for report in result.reports]
+    n_beside = 0 if plan.panel is None else plan.panel.n_beside(reports)
+    n_kept = sum(file.n_rows for file in files) - n_beside
     is_nulled = plan.request.on_invalid is InvalidRows.NULL
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
         n_read=found.n_read,
         n_scored=n_kept - (found.n_rejected if job.keeps_rejected else 0),
+        n_beside=n_beside,
         n_rejected=0 if is_nulled else found.n_rejected,
         n_nulled=found.n_rejected if is_nulled else 0,
         is_inline=plan.request.is_inline,
@@ -158,9 +166,13 @@ def scored_and_committed(
             "in_workers_tasks": sum(result.task_s for result in results),
         },
         n_cores=spark.sparkContext.defaultParallelism,
-        batches=[BatchReport(**report) for result in results for report in result.reports],
+        batches=reports,
         n_chunks_resumed=len(earlier),
-        n_rows_resumed=sum(file.n_rows for result in earlier for file in result.files),
+        n_rows_resumed=sum(
+            report["n_rows"] - report["n_rejected"]
+            for result in earlier
+            for report in result.reports
+        ),
         resumed_from=run_ids,
     )
 
@@ -188,16 +200,6 @@ def _rejects_committed(
         return None
     written = WrittenScores(tuple(own), job.attempt)
     return rejects.write(written, reject_write(plan, facts.run_id), facts)
-
-
-def model_facts(plan: ScoringPlan) -> dict[str, str | None]:
-    """Which model a row was given to, by the names of its columns."""
-    version = plan.model.version
-    return {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
-    }
 
 
 def _scored(
@@ -264,10 +266,10 @@ def _rejects_table(
         inputs=inputs,
         packed=frozenset(packed),
         constants={
-            **model_facts(plan),
+            **model_record(plan.model),
             "reject_job": recipe(plan),
             "rejected_at": facts.scored_at,
-            "app_id": plan.identity.app_id,
+            "app_id": reject_run(plan.identity),
             "run_id": facts.run_id,
         },
     )
@@ -284,8 +286,23 @@ def _constants(
         else:
             is_text = pinned.type == "string"
             constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    return constants | {
-        **model_facts(plan),
-        "run_id": facts.run_id,
-        "scored_at": facts.scored_at,
-    }
+    told = {} if ROUTE_RECORD.names[0] in plan.answers.names else model_record(plan.model)
+    return constants | told | {"run_id": facts.run_id, "scored_at": facts.scored_at}
+
+
+def _model_rows(plan: ScoringPlan) -> tuple[ModelRows, ...]:
+    panel = plan.panel
+    if panel is None or not panel.is_long:
+        return (ModelRows(tuple(plan.answers.names)),)
+    head_columns = tuple(panel.head_answers.names)
+    (model_column,) = plan.model_column.names
+    head = ModelRows(head_columns, None, {model_column: panel.label})
+    beside = (
+        ModelRows(
+            tuple(one.model.predictions.names),
+            place,
+            {model_column: one.label, **model_record(one.model)},
+        )
+        for place, one in enumerate(panel.challengers, start=len(head_columns))
+    )
+    return (head, *beside)

@@ -19,6 +19,7 @@ from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
 from sparkscore.scoring.batch import ScoredBatch
+from sparkscore.scoring.outcome import added_models
 from sparkscore.scoring.rejects import (
     REASON_COLUMNS,
     RejectedRows,
@@ -32,7 +33,7 @@ from sparkscore.spark.reject_files import (
     repeated,
 )
 from sparkscore.spark.task_slot import TaskSlot
-from sparkscore.spark.worker import ScoringTask, score_rows
+from sparkscore.spark.worker import ScoringTask
 
 Inputs = tuple[pa.RecordBatch, pa.RecordBatch]
 """Rows as columns for the score table (in its types), and the same rows as the model's columns."""
@@ -54,6 +55,21 @@ _ADDED = (
 
 
 @dataclass(frozen=True)
+class ModelRows:
+    """How the answers to a batch become rows of the score table; several such: each has its own.
+
+    Attributes:
+        columns: What the answers' fields are called in the table, the first fields in order.
+        answer: Place of the field that holds these answers; None: they are the answers themselves.
+        constants: Column to value, beside those of all rows.
+    """
+
+    columns: tuple[str, ...]
+    answer: int | None = None
+    constants: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ScoreFilesJob:
     """What all tasks of a run share; pickled into the job once.
 
@@ -64,6 +80,7 @@ class ScoreFilesJob:
         replace_where: What each written row has to satisfy; None: nothing.
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
+        models: Whose answers become rows.
         keeps_rejected: Whether rows without a prediction stand in the score table.
         tells_reasons: Whether each row of it says why it has none.
         rejects: How rejected rows are kept; None: in the score table, or there are none.
@@ -77,6 +94,7 @@ class ScoreFilesJob:
     replace_where: Predicate | None
     attempt: str
     max_reports: int
+    models: tuple[ModelRows, ...]
     keeps_rejected: bool = False
     tells_reasons: bool = False
     rejects: RejectsTable | None = None
@@ -166,9 +184,11 @@ def score_into_files(
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
-                scored, report = score_rows(job.scoring, model_batch, slot)
+                slot.advance(model_batch.num_rows)
+                scored, report = job.scoring.score(model_batch, slot)
                 with writing:
-                    writer.write(_score_rows(job, carried, scored))
+                    for rows in _score_rows(job, carried, scored):
+                        writer.write(rows)
                     if scored.rejects is not None:
                         rejected.add(carried, model_batch, scored.rejects)
                 reports.append(report)
@@ -203,18 +223,34 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
         yield merged | {
             "n_batches": len(group),
             "unknown_levels": added(report["unknown_levels"] for report in group),
+            "models": added_models(report.get("models", {}) for report in group),
             "reasons": added_reasons(report["reasons"] for report in group),
         }
 
 
-def _score_rows(job: ScoreFilesJob, carried: pa.RecordBatch, scored: ScoredBatch) -> pa.RecordBatch:
+def _score_rows(
+    job: ScoreFilesJob, carried: pa.RecordBatch, scored: ScoredBatch
+) -> Iterator[pa.RecordBatch]:
     """The rows of the score table for a batch and its predictions."""
-    scores = scored.predictions
+    answers = scored.predictions
+    for model in job.models:
+        scores = answers if model.answer is None else answers.field(model.answer)
+        yield _rows_of_model(job, model, carried, scores, scored.rejects)
+
+
+def _rows_of_model(
+    job: ScoreFilesJob,
+    model: ModelRows,
+    carried: pa.RecordBatch,
+    scores: pa.StructArray,
+    rejects: pa.RecordBatch | None,
+) -> pa.RecordBatch:
     columns = {name: carried.column(name) for name in job.carried}
-    columns |= dict(zip([f.name for f in scores.type], scores.flatten(), strict=True))
+    columns |= dict(zip(model.columns, scores.flatten(), strict=False))
     if job.tells_reasons:
-        reasons = reasons_by_row(scored.rejects, len(scores))
-        columns |= dict(zip(REASON_COLUMNS.names, reasons, strict=True))
+        columns |= dict(
+            zip(REASON_COLUMNS.names, reasons_by_row(rejects, len(scores)), strict=True)
+        )
     batch = pa.RecordBatch.from_pydict(columns)
     if scores.null_count and not job.keeps_rejected:
         batch = batch.filter(scores.is_valid())
@@ -227,7 +263,7 @@ def _score_rows(job: ScoreFilesJob, carried: pa.RecordBatch, scored: ScoredBatch
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns |= {
         name: repeated(value, job.layout.schema.field(name).type, batch.num_rows)
-        for name, value in job.constants.items()
+        for name, value in {**job.constants, **model.constants}.items()
     }
     names = job.layout.schema.names
     rows = pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)

@@ -7,7 +7,7 @@ without one are counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
+from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import (
     REASON_COLUMNS,
     InvalidRows,
@@ -25,8 +26,14 @@ from sparkscore.scoring.rejects import (
     added_reasons,
     check_budgets,
 )
-from sparkscore.scoring.table_write import recipe, reject_schema, reject_write, score_write
-from sparkscore.spark.file_scores import model_facts, sweep_rejects
+from sparkscore.scoring.table_write import (
+    recipe,
+    reject_run,
+    reject_schema,
+    reject_write,
+    score_write,
+)
+from sparkscore.spark.file_scores import sweep_rejects
 from sparkscore.spark.source import quoted
 
 if TYPE_CHECKING:
@@ -53,14 +60,14 @@ class Answered:
     Attributes:
         frame: The columns of the source that are needed, and the answers.
         answer: How a field of `ScoringTask.answer_type` is called in it.
-        scores: The columns of the score table.
-        partition_by: Those of them that the table is partitioned by.
+        scores: The score table's rows, made of those of the frame.
+        partitions: By name, the columns that the score table is partitioned by.
     """
 
     frame: DataFrame
     answer: Callable[[str], Column]
-    scores: Sequence[Column]
-    partition_by: Sequence[str]
+    scores: Callable[[DataFrame], DataFrame]
+    partitions: Mapping[str, Column]
 
 
 def staged_and_committed(
@@ -93,7 +100,7 @@ def staged_and_committed(
             rows = rows.select(*reject_columns(plan, facts, answered.answer))
             rejects_commit = rejects.write(rows, reject_write(plan, facts.run_id), facts)
         kept = staged if plan.request.keeps_rejected else staged.where(answered.answer("valid"))
-        commit = sink.write(kept.select(*answered.scores), score_write(plan), facts)
+        commit = sink.write(answered.scores(kept), score_write(plan), facts)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
     finally:
@@ -106,6 +113,7 @@ def staged_and_committed(
         commit=commit,
         n_read=found.n_read,
         n_scored=found.n_read - found.n_rejected,
+        n_beside=0 if plan.panel is None else plan.panel.n_beside(reports),
         n_rejected=0 if is_nulled else found.n_rejected,
         n_nulled=found.n_rejected if is_nulled else 0,
         is_inline=plan.request.is_inline,
@@ -148,10 +156,10 @@ def reject_columns(
         answer: The reason's columns, by name.
     """
     constants: dict[str, object] = {
-        **model_facts(plan),
+        **model_record(plan.model),
         "reject_job": recipe(plan),
         "rejected_at": facts.scored_at,
-        "app_id": plan.identity.app_id,
+        "app_id": reject_run(plan.identity),
         "run_id": facts.run_id,
     }
     inputs = _input_columns(plan) or [sf.lit(None).alias("_")]
@@ -181,14 +189,16 @@ def _counts(
         reasons=added_reasons(report.reasons for report in reports),
         partitions={},
     )
-    if plan.request.max_partition_rejects == RejectBudget() or not answered.partition_by:
+    names = list(answered.partitions)
+    if plan.request.max_partition_rejects == RejectBudget() or not names:
         return found, reports
-    rows = staged.select(*answered.scores, is_rejected.alias("__rejected"))
-    groups = rows.groupBy(*(sf.col(quoted(name)) for name in answered.partition_by)).agg(
+    columns = [column.alias(f"p{i}") for i, column in enumerate(answered.partitions.values())]
+    rows = staged.select(*columns, is_rejected.alias("__rejected"))
+    groups = rows.groupBy(*(f"p{i}" for i in range(len(names)))).agg(
         sf.count(sf.lit(1)).alias("__n_read"), sf.count_if("__rejected").alias("__n_rejected")
     )
     partitions = {
-        json.dumps(dict(zip(answered.partition_by, map(_text, values), strict=True))): (
+        json.dumps(dict(zip(names, map(_text, values), strict=True))): (
             n,
             n_without,
         )

@@ -93,7 +93,7 @@ def test_each_attempt_has_a_commit_of_rejects_of_its_own() -> None:
         *("model_name", "model_version", "model_digest", "rejected_at", "app_id", "run_id"),
     ]
     assert writes[2].replace_where == f"app_id = '{plan.identity.app_id}' AND run_id <> 'r1'"
-    assert writes[0].unless == writes[2].identity.app_id == reject_write(plan, "r2").unless
+    assert writes[0].unless == writes[2].identity == reject_write(plan, "r2").unless
     assert all(write.partition_by == ("app_id", "run_id") for write in writes)
 
 
