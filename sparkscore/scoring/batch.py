@@ -83,6 +83,7 @@ class BatchTask:
         params: What the model is given beside rows, in the place of its defaults.
         nan: Whether a NaN is an answer.
         max_rejects: More rejected rows than these end the batch; None: any number.
+        bisects: Whether rows on which the model fails are found, unless the policy is to fail.
     """
 
     model: str
@@ -92,6 +93,7 @@ class BatchTask:
     params: Mapping[str, object] = field(default_factory=dict)
     nan: NanAnswers = NanAnswers.KEEP
     max_rejects: int | None = None
+    bisects: bool = True
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ def _answers(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> _
     try:
         return _asked(predictor, inputs, task)
     except REFUSALS as exc:
-        if task.on_invalid is InvalidRows.FAIL or inputs.num_rows == 0:
+        is_searched = task.bisects and task.on_invalid is not InvalidRows.FAIL
+        if not is_searched or inputs.num_rows == 0:
             raise
         failure = exc.with_traceback(None)
     # Not in the handler: the error's trace keeps alive what the model was given.

@@ -319,7 +319,8 @@ def scored_frame(
         sf.collect_list(answer("report")).alias("reports"),
     )
     # Rows without a route may be left out, though others would end the job.
-    valid = observed if plan.panel is None else observed.where(answer("valid"))
+    is_single = plan.panel is None or plan.panel.is_long
+    valid = observed if is_single else observed.where(answer("valid"))
     return table_rows(plan, valid, facts, answer)
 
 

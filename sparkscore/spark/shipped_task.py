@@ -114,10 +114,15 @@ def _panel_task(
         **own | {"batch": answers},
         head=_head(panel, members, on_invalid),
         challengers=tuple(
-            ChallengerTask(one.label, task_of(one, InvalidRows.NULL, RejectBudget()))
+            ChallengerTask(one.label, _tried_once(task_of(one, InvalidRows.NULL, RejectBudget())))
             for one in panel.challengers
         ),
     )
+
+
+def _tried_once(task: ScoringTask) -> ScoringTask:
+    """Which rows a challenger fails on is not worth further calls."""
+    return replace(task, batch=replace(task.batch, bisects=False))
 
 
 def _head(panel: Panel, members: tuple[MemberTask, ...], on_invalid: InvalidRows) -> Answerer:

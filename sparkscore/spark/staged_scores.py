@@ -99,7 +99,9 @@ def staged_and_committed(
             rows = staged.where(~answered.answer("valid"))
             rows = rows.select(*reject_columns(plan, facts, answered.answer))
             rejects_commit = rejects.write(rows, reject_write(plan, facts.run_id), facts)
-        kept = staged if plan.request.keeps_rejected else staged.where(answered.answer("valid"))
+        # In the long form, challengers may answer for rows that the champion rejects.
+        keeps_all = plan.request.keeps_rejected or bool(plan.model_column.names)
+        kept = staged if keeps_all else staged.where(answered.answer("valid"))
         commit = sink.write(answered.scores(kept), score_write(plan), facts)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
