@@ -32,6 +32,13 @@ from sparkscore.provenance import environment, run_origin
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.incremental import (
+    Deletes,
+    SinceLast,
+    check_since_last,
+    last_mark,
+    nothing_new_text,
+)
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
 from sparkscore.tracking import ActiveRun
@@ -72,6 +79,7 @@ class PreparedJob:
     crossing: Crossing
     environment: BuiltEnvironment | None
     run: Callable[[RunFacts], Outcome]
+    nothing_new: bool
     seconds: Mapping[str, float]
 
 
@@ -91,6 +99,7 @@ def prepare(
     """
     if run_key is not None:
         parse_run_key(run_key)
+    check_since_last(WriteMode(job.mode), _deletes(job), run_key)
     started = time.perf_counter()
     announce(f"Resolving {job.model}")
     model = workspace.model(job.model, job.predict)
@@ -143,6 +152,8 @@ def run_batch_job(
     started = dt.datetime.now(dt.UTC)
     workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
     prepared = prepare(workspace, job, run_key, announce)
+    if prepared.nothing_new:
+        return _nothing_new(prepared, started)
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
         outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
@@ -185,6 +196,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "format": plan.source.format,
             "version": plan.source.version,
             "where": plan.source.where,
+            "since": plan.source.since,
         },
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
         "engine": {
@@ -285,12 +297,14 @@ def _planned_for_files(
 ) -> PreparedJob:
     engine = replace(workspace.files_engine, environment=environment)
     sink = workspace.files_sink(job.target.uri)
-    source = engine.open(_spec(job))
+    source = engine.open(_spec(job, sink))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, "asked for by name", crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, "asked for by name", crossing, environment, run, source.nothing_new, {}
+    )
 
 
 def _planned_for_spark(
@@ -305,11 +319,13 @@ def _planned_for_spark(
     workspace.check_clients((job.source.uri, job.target.uri), reason)
     engine = replace(workspace.spark_engine(name), environment=environment)
     sink = workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job))
+    source = engine.open(_spec(job, sink))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, reason, crossing, environment, run, source.nothing_new, {}
+    )
 
 
 def _planned_for_pipeline(
@@ -330,14 +346,20 @@ def _planned_for_pipeline(
         raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
     engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job))
+    source = engine.open(_spec(job, sink))
     plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {})
+    return PreparedJob(
+        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, source.nothing_new, {}
+    )
 
 
-def _spec(job: JobSettings) -> SourceSpec:
+def _spec(job: JobSettings, sink: DeltaSink | FilesSink) -> SourceSpec:
+    since = None
+    if job.since_last:
+        mark = last_mark(sink.history(), job.name, sink.uri)
+        since = SinceLast(mark, _deletes(job) or Deletes.IGNORE, job.key)
     return SourceSpec(
         job.source.uri,
         job.source.format,
@@ -345,7 +367,13 @@ def _spec(job: JobSettings) -> SourceSpec:
         job.where,
         options=job.source.options,
         schema=job.source.ddl,
+        since=since,
     )
+
+
+def _deletes(job: JobSettings) -> Deletes | None:
+    """The rule for deletes of a job that scores what is new; None where it is no such job."""
+    return Deletes(job.deletes) if job.since_last else None
 
 
 def _ddl(table: SourceTable) -> str:
@@ -384,6 +412,7 @@ def _params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "source": plan.source.uri,
         "source_version": plan.source.version,
         "where": plan.source.where or "",
+        "source_since": plan.source.since,
         "target": prepared.sink.uri,
         "mode": plan.request.mode.value,
         "replace_where": plan.request.replace_where or "",
@@ -499,12 +528,7 @@ def _result(
         run_id=outcome.commit.run_id,
         batch_id=plan.identity.run_key,
         model=plan.model.as_facts(),
-        input={
-            "uri": plan.source.uri,
-            "version_from": plan.source.version,
-            "version_to": plan.source.version,
-            "rows": outcome.n_read,
-        },
+        input=_input_facts(plan.source, outcome.n_read),
         output={
             "uri": outcome.commit.uri,
             "version": outcome.commit.version,
@@ -518,10 +542,39 @@ def _result(
     )
 
 
+def _nothing_new(prepared: PreparedJob, started: dt.datetime) -> JobResult:
+    """The result of a run without a new row: nothing is committed or on record."""
+    plan = prepared.plan
+    return JobResult(
+        status=OutcomeStatus.ALREADY_SCORED.value,
+        code=0,
+        message=nothing_new_text(plan.source),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, 0),
+        output={"uri": prepared.sink.uri, "rows": 0},
+    )
+
+
+def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:
+    """What was read, for an orchestrator; `version_from` is the one that was read up to before."""
+    return {
+        "uri": source.uri,
+        "version_from": source.since or source.version,
+        "version_to": source.version,
+        "rows": n_rows,
+    }
+
+
 def _message(outcome: Outcome) -> str:
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
         return f"already scored at table version {outcome.commit.version}"
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
+    if outcome.commit.n_deleted:
+        said.append(f"{outcome.commit.n_deleted} deleted with their source")
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:

@@ -8,6 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
+│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -119,6 +120,12 @@ class SourceError(UsageError):
     """The source is no table, or a filter or version of it does not exist."""
 
     code = "SOURCE_INVALID"
+
+
+class SourceChangesError(SourceError):
+    """What has changed in the source since the last run cannot be told."""
+
+    code = "SOURCE_CHANGES"
 
 
 class EngineUnfitError(UsageError):

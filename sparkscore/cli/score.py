@@ -54,6 +54,12 @@ _JOB_OPTIONS = (
     click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
+    click.option("--since-last", is_flag=True, help="Only rows that are new since the last run."),
+    click.option(
+        "--deletes",
+        type=click.Choice(["ignore", "tombstone", "fail"]),
+        help="With --since-last: what becomes of scores whose rows are gone.",
+    ),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(
@@ -223,7 +229,7 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
-        if name not in no_keys and value not in (None, ())
+        if name not in no_keys and value not in (None, (), False)
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))

@@ -59,6 +59,10 @@ class JobSettings(Frozen):
     predict: str | None = None
     """The function that the model is asked by, such as predict_proba; None: the packaged one."""
     mode: Literal["append", "replace", "merge"] = "append"
+    since_last: bool = False
+    """Score only what is new in the source since the last run of this job into this target."""
+    deletes: Literal["ignore", "tombstone", "fail"] = "ignore"
+    """With since_last: what becomes of scores whose rows were deleted from the source."""
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""
     partition_by: tuple[str, ...] = ()

@@ -7,9 +7,10 @@ that each finds the other's runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -106,6 +107,19 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else self._found_in(table, identity)
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there.
+
+        Raises:
+            EngineUnfitError: The folder's name is not understood without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
+        """
+        check_folder(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for version, entry in commits(self.root):
+                yield _entry(version, entry)
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
@@ -271,13 +285,7 @@ class FilesSink:
             return None
         for version, entry in commits(self.root):
             if app_id_of(entry.get("userMetadata")) == identity.app_id:
-                found = HistoryEntry(
-                    version=version,
-                    operation=str(entry["operation"]),
-                    user_metadata=str(entry["userMetadata"]),
-                    metrics=entry.get("operationMetrics") or {},
-                )
-                return commit_of(found, identity, self.uri)
+                return commit_of(_entry(version, entry), identity, self.uri)
         return None
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
@@ -357,6 +365,15 @@ class FilesSink:
         if table is None or newest is None:
             return newest is not table
         return newest.version() != table.version()
+
+
+def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
+        version=version,
+        operation=str(info.get("operation", "")),
+        user_metadata=str(info.get("userMetadata") or ""),
+        metrics=info.get("operationMetrics") or {},
+    )
 
 
 def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:

@@ -22,6 +22,7 @@ class Commit:
     """The one commit of a run in the target's log.
 
     `n_rows` and `n_bytes` are what the log says was written; None where it does not say.
+    `n_deleted` are rows that it took away, since their source is gone.
     """
 
     uri: str
@@ -29,6 +30,7 @@ class Commit:
     run_id: str
     n_rows: int | None = None
     n_bytes: int | None = None
+    n_deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Outcome:
             "rows_skipped": self.n_skipped,
             **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
         }
+        if self.commit.n_deleted:
+            metrics["rows_deleted"] = self.commit.n_deleted
         if self.commit.n_bytes is not None:
             metrics["bytes_written"] = self.commit.n_bytes
         scoring_s = self.seconds.get("score_and_commit", 0.0)

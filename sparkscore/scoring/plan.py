@@ -30,6 +30,7 @@ from sparkscore.scoring.comparison import (
     mismatch_text,
 )
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
 
 RECORD_COLUMNS = pa.schema(
@@ -187,7 +188,8 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     """The identity of a logical run: one application id per job, target and run key.
 
     Without a run key, one is derived from the inputs, so that the same command on the same input
-    version is the same run. Params that are not given are no part of it.
+    version is the same run; of what is new, from where it begins. Params that are not given are no
+    part of it.
     """
     params = plain_params(given_params(model.signature.params, request.params))
     fingerprint = {
@@ -207,7 +209,10 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
-    run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    if source.since:
+        fingerprint["since"] = source.since
+    derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    run_key = request.run_key or (range_key(source) if source.since else derived)
     app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
 

@@ -24,6 +24,7 @@ from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStat
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
+from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
@@ -83,6 +84,8 @@ class SparkEngine:
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
         """
+        if spec.since is not None:
+            return open_changes(self.spark, spec, spec.since)
         return open_source(self.spark, spec)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
@@ -171,7 +174,7 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
-        commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(frame, plan, source, sink, facts))
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -184,11 +187,16 @@ class SparkEngine:
         )
 
     def _write(
-        self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
     ) -> Commit:
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, score_write(plan), facts)
+                return sink.write(frame, score_write(plan), facts, source.gone)
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc

@@ -73,7 +73,7 @@ class PipelineEngine(SparkEngine):
         read, scored = Observation(), Observation()
         frame = _scored_frame(plan, counted_by(read, source.frame), pipeline, facts)
         counted = counted_by(scored, frame)
-        commit = cancellable(self.spark, lambda: self._write(counted, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(counted, plan, source, sink, facts))
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
         n_read, n_scored = count_of(read), count_of(scored)

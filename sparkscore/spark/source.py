@@ -35,10 +35,17 @@ _ANY_KIND = "Delta table or folder of Parquet, CSV, JSON or ORC files"
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """A lazy DataFrame of exactly the rows that `table` names."""
+    """A lazy DataFrame of exactly the rows that `table` names.
+
+    Attributes:
+        gone: Keys of rows that were there before, where their scores shall go.
+        nothing_new: Whether new rows were asked for, and there are none.
+    """
 
     frame: DataFrame
     table: SourceTable
+    gone: DataFrame | None = None
+    nothing_new: bool = False
 
 
 def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
@@ -47,7 +54,7 @@ def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     Raises:
         SourceError: There is no such table or version, or the filter does not fit its columns.
     """
-    with _source_errors(spec):
+    with source_errors(spec):
         uri = located(spark, spec.uri)
         is_files = spec.format in ("parquet", *OTHER_FORMATS)
         detail = None if is_files else detail_of(spark, uri)
@@ -212,7 +219,8 @@ def _arrow_type(data_type: DataType) -> pa.DataType | None:
 
 
 @contextmanager
-def _source_errors(spec: SourceSpec) -> Iterator[None]:
+def source_errors(spec: SourceSpec) -> Iterator[None]:
+    """What Spark says of a source, as an error of ours."""
     try:
         yield
     except PySparkException as exc:
