@@ -26,13 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sparkscore.batch_job import prepare
 from sparkscore.errors import EngineUnfitError, SourceError, SparkscoreError, shown
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.frames import column_inputs, pandas_frame
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
+from sparkscore.job_planning import prepare
 from sparkscore.names import ModelName
 from sparkscore.package import open_package
 from sparkscore.package.params import plain_params

@@ -176,7 +176,7 @@ def parse_model_uri(text: str) -> ModelRef:
 
 
 def same_place(uri: str) -> str:
-    """One name for a table's place: s3:, s3n: and s3a: are one store to Hadoop, abfs: is abfss:."""
+    """One name for a place: s3:, s3n: and s3a: are one store to Hadoop, abfs: is abfss:."""
     scheme, separator, rest = uri.partition("://")
     if separator and scheme in ("s3", "s3n", "s3a"):
         return f"s3a://{rest.rstrip('/')}"

@@ -18,6 +18,7 @@ from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
 from sparkscore.stores.outbox import OutboxRunStore
+from sparkscore.stores.purges_base import PurgeStore
 from sparkscore.stores.webhooks_base import WebhookStore
 from sparkscore.tracking import Tracking
 
@@ -153,13 +154,16 @@ class OpenedStores:
         Raises:
             ConfigError: tracking.uri names no database, but a server.
         """
-        uri = self.settings.tracking.uri
-        if _is_server(uri):
-            raise ConfigError(
-                f"setting 'tracking.uri' is {shown(masked('tracking.uri', uri))}, a server: users "
-                "are kept in its database, so run this where that is"
-            )
-        return self._sql("tracking.uri", uri).accounts
+        return self._tracking_database("users are kept").accounts
+
+    @property
+    def purges(self) -> PurgeStore:
+        """What was deleted in the database of runs, and which files are left to be removed.
+
+        Raises:
+            ConfigError: tracking.uri names no database, but a server.
+        """
+        return self._tracking_database("what was deleted is cleared up").purges
 
     @cached_property
     def registry(self) -> Registry:
@@ -208,6 +212,15 @@ class OpenedStores:
         """The tracking server's stores, if there is a server."""
         uri = self.settings.tracking.uri
         return self._open_remote("tracking.uri", uri) if _is_server(uri) else None
+
+    def _tracking_database(self, purpose: str) -> SqlStores:
+        uri = self.settings.tracking.uri
+        if _is_server(uri):
+            raise ConfigError(
+                f"setting 'tracking.uri' is {shown(masked('tracking.uri', uri))}, a server: "
+                f"{purpose} in its database, so run this where that is"
+            )
+        return self._sql("tracking.uri", uri)
 
     def _stores(self, key: str, uri: str) -> SqlStores | RemoteStores:
         return self._open_remote(key, uri) if _is_server(uri) else self._sql(key, uri)

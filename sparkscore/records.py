@@ -194,6 +194,42 @@ class ModelVersion:
     user_id: str = ""
 
 
+class RecordKind(StrEnum):
+    """What a deleted record is."""
+
+    RUN = "run"
+    LOGGED_MODEL = "logged model"
+    EXPERIMENT = "experiment"
+
+
+@dataclass(frozen=True)
+class DeletedRecord:
+    """A record that was deleted and can still be restored, or purged.
+
+    Attributes:
+        artifact_uri: Where its files lie; empty for an experiment, whose runs and models have them.
+        deletion_time_ms: When it was deleted, by itself or with its experiment.
+        n_rows: How many rows of the store are its own; those of an experiment without its runs'
+            and logged models'.
+    """
+
+    kind: RecordKind
+    record_id: str
+    experiment_id: str
+    artifact_uri: str
+    deletion_time_ms: int
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Files of a record that was purged, which are to be removed."""
+
+    removal_id: int
+    record_id: str
+    artifact_uri: str
+
+
 @dataclass(frozen=True)
 class ArtifactInfo:
     """A file or folder in an artifact store; `path` is relative to the store's root."""
@@ -253,3 +289,23 @@ class Webhook:
     last_update_time_ms: int
     description: str = ""
     sealed_secret: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one webhook is to be told of one event.
+
+    Attributes:
+        delivery_id: The same for all tries, so that a receiver knows a repetition.
+        event: Its name, such as MODEL_VERSION.CREATED.
+        body: The JSON as it is sent.
+        n_failed: How many tries failed.
+        due_ms: When the next try is due; a try that is under way has moved it on.
+    """
+
+    delivery_id: str
+    webhook_id: str
+    event: str
+    body: str
+    due_ms: int
+    n_failed: int = 0

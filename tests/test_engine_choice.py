@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sparkscore.batch_job import Announce, PreparedJob, plan_facts, prepare, runtime_facts
 from sparkscore.errors import EngineUnfitError
 from sparkscore.flavors import save_model
+from sparkscore.job_planning import Announce, PreparedJob, prepare, runtime_facts
+from sparkscore.job_record import plan_facts
 from sparkscore.testing.engine_cases import X
 from sparkscore.testing.models import Third, packaged
 from sparkscore.workspace import Workspace

@@ -35,6 +35,7 @@ _COMMANDS = {
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
     "env": "What a shell needs before spark-submit; environments that models ask for.",
     "experiments": "Experiments: list, create, rename, delete, restore, write as CSV.",
+    "gc": "Remove for good what was deleted, with its files.",
     "models": "Registered models: register, show, search, verify, rename, delete, tag.",
     "outbox": "Records that wait for the tracking store.",
     "runs": "Runs: list, search, show, compare, delete, restore.",

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import click
 
-from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
+from sparkscore.batch_job import run_batch_job
 from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
@@ -25,6 +25,8 @@ from sparkscore.cli.scoring_options import (
     trust_options,
 )
 from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
+from sparkscore.job_planning import prepare, runtime_facts
+from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
 from sparkscore.workspace import Workspace
 

@@ -66,19 +66,12 @@ class SinceLast:
     keys: tuple[str, ...] = ()
 
 
-def check_since_last(mode: WriteMode, deletes: Deletes | None, run_key: str | None) -> None:
+def check_since_last(mode: WriteMode, deletes: Deletes, run_key: str | None) -> None:
     """Refuse what does not go together with scoring what is new.
-
-    Args:
-        mode: How rows enter the target.
-        deletes: The rule for deletes; None: the job scores all rows.
-        run_key: The run key that was given.
 
     Raises:
         ConfigError: Something does not.
     """
-    if deletes is None:
-        return
     if run_key is not None:
         raise ConfigError(
             "--since-last names each run by the versions that it scores, so that no two runs score "

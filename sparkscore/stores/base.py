@@ -127,7 +127,7 @@ class RunStore(Protocol):
     def purge_experiment(self, experiment_id: str) -> None:
         """Remove a deleted experiment with all its runs and logged models, for good.
 
-        Its files are the caller's to remove, before.
+        The files of these are noted to be removed; see PurgeStore.
 
         Raises:
             RecordNotFoundError: There is no such experiment.
@@ -240,6 +240,8 @@ class RunStore(Protocol):
 
     def purge_run(self, run_id: RunId) -> None:
         """Remove a deleted run with all its records, for good.
+
+        Its files are noted to be removed; see PurgeStore.
 
         Raises:
             RecordNotFoundError: No such run.

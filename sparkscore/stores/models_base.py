@@ -333,10 +333,12 @@ class LoggedModelStore(Protocol):
         ...
 
     def purge_logged_model(self, model_id: str) -> None:
-        """Remove a deleted logged model with all its records, for good.
+        """Remove a logged model that is deleted, or its experiment is, with its records, for good.
+
+        Its files are noted to be removed; see PurgeStore.
 
         Raises:
             RecordNotFoundError: There is no such model.
-            InvalidStateError: It is active.
+            InvalidStateError: It is active, and so is its experiment.
         """
         ...

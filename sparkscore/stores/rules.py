@@ -317,6 +317,16 @@ def check_deleted(record: Experiment | Run | LoggedModel) -> None:
     raise InvalidStateError(f"{what} is active: only what is deleted is restored or purged")
 
 
+def check_purgeable(model: LoggedModel, experiment: Experiment) -> None:
+    """Refuse to purge a logged model that is in use; one of a deleted experiment is not.
+
+    Raises:
+        InvalidStateError: It is active, and so is its experiment.
+    """
+    if experiment.lifecycle_stage is LifecycleStage.ACTIVE:
+        check_deleted(model)
+
+
 def check_restorable(run: Run, experiment: Experiment) -> None:
     """Refuse to restore a run into a deleted experiment.
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sparkscore import Workspace
-from sparkscore.batch_job import prepare
+from sparkscore.job_planning import prepare
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.spark.shipping import FilePackage, ship
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from sparkscore.batch_job import prepare
 from sparkscore.errors import TargetBusyError
+from sparkscore.job_planning import prepare
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import OutcomeStatus
 from sparkscore.workspace import Workspace

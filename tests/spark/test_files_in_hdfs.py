@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import deltalake
 import pytest
 
-from sparkscore.batch_job import plan_facts, prepare, run_batch_job
+from sparkscore.batch_job import run_batch_job
 from sparkscore.cli import main
 from sparkscore.errors import EngineUnfitError, SourceError
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.log import commits
+from sparkscore.job_planning import prepare
+from sparkscore.job_record import plan_facts
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus

@@ -14,7 +14,7 @@ import deltalake
 import pyarrow as pa
 import pytest
 
-from sparkscore.batch_job import PreparedJob, plan_facts, prepare, run_batch_job
+from sparkscore.batch_job import run_batch_job
 from sparkscore.cli import main
 from sparkscore.errors import (
     ConfigError,
@@ -27,6 +27,8 @@ from sparkscore.errors import (
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.log import commits
 from sparkscore.files.sink import FilesSink
+from sparkscore.job_planning import PreparedJob, prepare
+from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts

@@ -15,7 +15,7 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import SQLTransformer, StringIndexer, VectorAssembler
 
 import sparkscore
-from sparkscore.batch_job import plan_facts, prepare, run_batch_job, runtime_facts
+from sparkscore.batch_job import run_batch_job
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.errors import (
     BooksError,
@@ -28,6 +28,8 @@ from sparkscore.errors import (
     UsageError,
 )
 from sparkscore.flavors import save_model
+from sparkscore.job_planning import prepare, runtime_facts
+from sparkscore.job_record import plan_facts
 from sparkscore.package import TrustPolicy, seal
 from sparkscore.package.schema import ColumnSchema, ColumnSpec
 from sparkscore.package.signature import ParamSpec, ScalarType, Signature, infer_signature

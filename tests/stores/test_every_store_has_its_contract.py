@@ -10,6 +10,7 @@ import pytest
 import sparkscore.stores
 from sparkscore.stores.base import ArtifactStore, RunStore
 from sparkscore.stores.models_base import LoggedModelStore, ModelStore
+from sparkscore.stores.purges_base import PurgeStore
 from sparkscore.stores.webhooks_base import WebhookStore
 
 CONTRACTS: dict[type, str] = {
@@ -18,6 +19,7 @@ CONTRACTS: dict[type, str] = {
     LoggedModelStore: "LoggedModelStoreContract",
     ArtifactStore: "ArtifactStoreContract",
     WebhookStore: "WebhookStoreContract",
+    PurgeStore: "PurgeStoreContract",
 }
 
 

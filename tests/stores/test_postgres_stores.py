@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 from sparkscore.stores.sql import (
     SqlLoggedModelStore,
     SqlModelStore,
+    SqlPurgeStore,
     SqlRunStore,
     SqlStores,
     SqlWebhookStore,
@@ -19,6 +20,7 @@ from sparkscore.testing.clock import ticking_clock
 from sparkscore.testing.logged_model_store_contract import LoggedModelStoreContract
 from sparkscore.testing.model_store_contract import ModelStoreContract
 from sparkscore.testing.postgres_server import PostgresServer
+from sparkscore.testing.purge_store_contract import PurgeStoreContract
 from sparkscore.testing.run_store_contract import RunStoreContract
 from sparkscore.testing.webhook_store_contract import WebhookStoreContract
 
@@ -62,6 +64,22 @@ class TestSqlWebhookStore(WebhookStoreContract):
     @pytest.fixture
     def store(self, stores: SqlStores) -> SqlWebhookStore:
         return stores.webhooks
+
+
+class TestSqlPurgeStore(PurgeStoreContract):
+    implementation = SqlPurgeStore
+
+    @pytest.fixture
+    def runs(self, stores: SqlStores) -> SqlRunStore:
+        return stores.runs
+
+    @pytest.fixture
+    def logged_models(self, stores: SqlStores) -> SqlLoggedModelStore:
+        return stores.logged_models
+
+    @pytest.fixture
+    def store(self, stores: SqlStores) -> SqlPurgeStore:
+        return stores.purges
 
 
 class TestSqlLoggedModelStore(LoggedModelStoreContract):

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from sparkscore.errors import ConfigError, StoreSchemaError, StoreUnavailableError
 from sparkscore.names import AliasName, ExperimentName, ModelName, RunId
 from sparkscore.records import LifecycleStage, Metric, Stage
+from sparkscore.stores.base import system_clock
 from sparkscore.stores.sql import SqlStores, open_sql, schema
 from sparkscore.stores.sql.tables import metadata
 from sparkscore.testing.clock import ticking_clock
@@ -119,6 +120,27 @@ def test_a_database_of_the_first_release_is_upgraded_with_all_that_it_holds(file
     assert stores.runs.get_run(RunId("r")).lifecycle_stage is LifecycleStage.ACTIVE
     assert stores.runs.create_experiment(ExperimentName("new")).experiment_id == "4"
     assert _run(file, "PRAGMA foreign_key_check", "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_was_deleted_before_its_time_was_noted_counts_as_deleted_at_the_upgrade(
+    file: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0004")
+    columns = "run_id, experiment_id, run_name, user_id, status, start_time_ms, artifact_uri"
+    _run(
+        file,
+        "INSERT INTO experiments VALUES (0, 'Default', 'file:///a/0', 'active', 1, 1)",
+        f"INSERT INTO runs ({columns}, lifecycle_stage, is_gone_with_experiment) VALUES"
+        " ('used', 0, 'n', 'ann', 'FINISHED', 5, 'file:///a/0/u', 'active', 0),"
+        " ('gone', 0, 'n', 'ann', 'FINISHED', 5, 'file:///a/0/g', 'deleted', 0)",
+    )
+    before_ms = system_clock()
+    purges = open_sql(f"sqlite:///{file}", "file:///a").purges
+    [found] = purges.list_deleted(2**62)
+    assert found.record_id == "gone"
+    assert before_ms <= found.deletion_time_ms <= system_clock()
 
 
 def test_a_database_of_another_product_is_refused_unchanged(file: Path) -> None:

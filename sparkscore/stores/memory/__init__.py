@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.stores.memory.logged_models import MemoryLoggedModelStore
 from sparkscore.stores.memory.models import MemoryModelStore
+from sparkscore.stores.memory.purges import MemoryPurgeStore
 from sparkscore.stores.memory.runs import MemoryRunStore
 from sparkscore.stores.memory.state import MemoryState
 from sparkscore.stores.memory.webhooks import MemoryWebhookStore
@@ -14,6 +15,7 @@ from sparkscore.stores.memory.webhooks import MemoryWebhookStore
 __all__ = [
     "MemoryLoggedModelStore",
     "MemoryModelStore",
+    "MemoryPurgeStore",
     "MemoryRunStore",
     "MemoryStores",
     "MemoryWebhookStore",
@@ -29,6 +31,7 @@ class MemoryStores:
     models: MemoryModelStore
     logged_models: MemoryLoggedModelStore
     webhooks: MemoryWebhookStore
+    purges: MemoryPurgeStore
 
 
 def open_memory(artifact_root: str, clock: Clock = system_clock) -> MemoryStores:
@@ -44,4 +47,5 @@ def open_memory(artifact_root: str, clock: Clock = system_clock) -> MemoryStores
         MemoryModelStore(clock),
         MemoryLoggedModelStore(state, clock),
         MemoryWebhookStore(),
+        MemoryPurgeStore(state),
     )

@@ -109,10 +109,10 @@ class MemoryExperiments:
         """See RunStore."""
         with self._lock:
             experiment = self._active_experiment(experiment_id)
-            self._move(experiment, LifecycleStage.DELETED)
+            now_ms = self._move(experiment, LifecycleStage.DELETED)
             for run in self._runs_of(experiment_id):
                 if self._state.runs[run].lifecycle_stage is LifecycleStage.ACTIVE:
-                    self._move_run(run, LifecycleStage.DELETED)
+                    self._delete_run(run, now_ms)
                     self._state.gone_with_experiment.add(run)
 
     def restore_experiment(self, experiment_id: str) -> None:
@@ -123,7 +123,7 @@ class MemoryExperiments:
             self._move(experiment, LifecycleStage.ACTIVE)
             for run in self._runs_of(experiment_id):
                 if run in self._state.gone_with_experiment:
-                    self._move_run(run, LifecycleStage.ACTIVE)
+                    self._restore_run(run)
 
     def purge_experiment(self, experiment_id: str) -> None:
         """See RunStore."""
@@ -146,13 +146,22 @@ class MemoryExperiments:
     def _keep(self, experiment: Experiment) -> None:
         self._state.experiments[experiment.experiment_id] = experiment
 
-    def _move(self, experiment: Experiment, stage: LifecycleStage) -> None:
-        self._keep(replace(experiment, lifecycle_stage=stage, last_update_time_ms=self._clock()))
+    def _move(self, experiment: Experiment, stage: LifecycleStage) -> int:
+        now_ms = self._clock()
+        self._keep(replace(experiment, lifecycle_stage=stage, last_update_time_ms=now_ms))
+        return now_ms
 
     def _runs_of(self, experiment_id: str) -> list[str]:
         runs = self._state.runs.values()
         return [run.run_id for run in runs if run.experiment_id == experiment_id]
 
-    def _move_run(self, run_id: str, stage: LifecycleStage) -> None:
-        self._state.runs[run_id] = replace(self._state.runs[run_id], lifecycle_stage=stage)
+    def _delete_run(self, run_id: str, now_ms: int) -> None:
+        run = self._state.runs[run_id]
+        self._state.runs[run_id] = replace(run, lifecycle_stage=LifecycleStage.DELETED)
+        self._state.deletion_times_ms[run_id] = now_ms
+
+    def _restore_run(self, run_id: str) -> None:
+        run = self._state.runs[run_id]
+        self._state.runs[run_id] = replace(run, lifecycle_stage=LifecycleStage.ACTIVE)
         self._state.gone_with_experiment.discard(run_id)
+        self._state.deletion_times_ms.pop(run_id, None)

@@ -135,7 +135,8 @@ class MemoryLoggedModelStore:
     def purge_logged_model(self, model_id: str) -> None:
         """See LoggedModelStore."""
         with self._lock:
-            rules.check_deleted(self.get_logged_model(model_id, allow_deleted=True))
+            model = self.get_logged_model(model_id, allow_deleted=True)
+            rules.check_purgeable(model, self._state.experiments[model.experiment_id])
             self._state.remove_logged_model(model_id)
 
     def _whole(self, model: LoggedModel) -> LoggedModel:

@@ -171,14 +171,14 @@ class MemoryRunStore(MemoryExperiments):
         """See RunStore."""
         with self._lock:
             if self.get_run(run_id).lifecycle_stage is LifecycleStage.ACTIVE:
-                self._move_run(run_id, LifecycleStage.DELETED)
+                self._delete_run(run_id, self._clock())
 
     def restore_run(self, run_id: RunId) -> None:
         """See RunStore."""
         with self._lock:
             run = self.get_run(run_id)
             rules.check_restorable(run, self.get_experiment(run.experiment_id))
-            self._move_run(run_id, LifecycleStage.ACTIVE)
+            self._restore_run(run_id)
 
     def purge_run(self, run_id: RunId) -> None:
         """See RunStore."""

@@ -16,6 +16,7 @@ from sparkscore.stores.sql.experiments import default_experiment
 from sparkscore.stores.sql.logged_models import SqlLoggedModelStore
 from sparkscore.stores.sql.models import SqlModelStore
 from sparkscore.stores.sql.postgres import PostgresDatabase
+from sparkscore.stores.sql.purges import SqlPurgeStore
 from sparkscore.stores.sql.runs import SqlRunStore
 from sparkscore.stores.sql.sqlite import SqliteFile
 from sparkscore.stores.sql.webhooks import SqlWebhookStore
@@ -24,6 +25,7 @@ __all__ = [
     "SqlAccountStore",
     "SqlLoggedModelStore",
     "SqlModelStore",
+    "SqlPurgeStore",
     "SqlRunStore",
     "SqlStores",
     "SqlWebhookStore",
@@ -42,6 +44,7 @@ class SqlStores:
     logged_models: SqlLoggedModelStore
     accounts: SqlAccountStore
     webhooks: SqlWebhookStore
+    purges: SqlPurgeStore
     _database: Database
 
     @property
@@ -92,6 +95,7 @@ def open_sql(
         SqlLoggedModelStore(database, clock),
         SqlAccountStore(database, clock),
         SqlWebhookStore(database),
+        SqlPurgeStore(database),
         database,
     )
 

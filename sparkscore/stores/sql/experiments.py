@@ -15,10 +15,11 @@ from sparkscore.search import Page, Query
 from sparkscore.stores import rules
 from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
+from sparkscore.stores.sql.purges import note_removals
 from sparkscore.stores.sql.searched_tables import searched_experiments
 from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import delete_pair, in_slices, put_pairs
-from sparkscore.stores.sql.tables import experiment_tags, experiments, runs
+from sparkscore.stores.sql.tables import experiment_tags, experiments, logged_models, runs
 
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -135,12 +136,16 @@ class SqlExperiments:
 
         def work(connection: Connection) -> None:
             _active_experiment(connection, experiment_id)
-            self._move(connection, experiment_id, LifecycleStage.DELETED)
+            now_ms = self._move(connection, experiment_id, LifecycleStage.DELETED)
             active = runs.c.lifecycle_stage == LifecycleStage.ACTIVE
             connection.execute(
                 update(runs)
                 .where(runs.c.experiment_id == int(experiment_id), active)
-                .values(lifecycle_stage=LifecycleStage.DELETED, is_gone_with_experiment=True)
+                .values(
+                    lifecycle_stage=LifecycleStage.DELETED,
+                    is_gone_with_experiment=True,
+                    deletion_time_ms=now_ms,
+                )
             )
 
         self._database.write(work)
@@ -154,7 +159,11 @@ class SqlExperiments:
             connection.execute(
                 update(runs)
                 .where(runs.c.experiment_id == int(experiment_id), runs.c.is_gone_with_experiment)
-                .values(lifecycle_stage=LifecycleStage.ACTIVE, is_gone_with_experiment=False)
+                .values(
+                    lifecycle_stage=LifecycleStage.ACTIVE,
+                    is_gone_with_experiment=False,
+                    deletion_time_ms=None,
+                )
             )
 
         self._database.write(work)
@@ -164,15 +173,19 @@ class SqlExperiments:
 
         def work(connection: Connection) -> None:
             rules.check_deleted(get_experiment(connection, experiment_id, for_change=True))
+            note_removals(connection, runs.c.run_id, runs.c.experiment_id == int(experiment_id))
+            of_it = logged_models.c.experiment_id == int(experiment_id)
+            note_removals(connection, logged_models.c.model_id, of_it)
             connection.execute(
                 delete(experiments).where(experiments.c.experiment_id == int(experiment_id))
             )
 
         self._database.write(work)
 
-    def _move(self, connection: Connection, experiment_id: str, stage: LifecycleStage) -> None:
+    def _move(self, connection: Connection, experiment_id: str, stage: LifecycleStage) -> int:
         now = self._clock()
         _update(connection, int(experiment_id), lifecycle_stage=stage, last_update_time_ms=now)
+        return now
 
 
 def experiment_number(experiment_id: str) -> int | None:

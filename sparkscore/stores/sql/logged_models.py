@@ -14,6 +14,7 @@ from sparkscore.stores.base import Clock
 from sparkscore.stores.sql.database import Database
 from sparkscore.stores.sql.experiments import experiment_number, get_experiment
 from sparkscore.stores.sql.points import points_of_models
+from sparkscore.stores.sql.purges import note_removals
 from sparkscore.stores.sql.searched_tables import searched_logged_models
 from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import add_params, delete_pair, pairs_of, put_pairs
@@ -146,8 +147,11 @@ class SqlLoggedModelStore:
 
         def work(connection: Connection) -> None:
             _hold(connection, model_id, allow_deleted=True)
-            rules.check_deleted(_get(connection, model_id, allow_deleted=True))
-            connection.execute(delete(logged_models).where(logged_models.c.model_id == model_id))
+            model = _get(connection, model_id, allow_deleted=True)
+            rules.check_purgeable(model, get_experiment(connection, model.experiment_id))
+            is_it = logged_models.c.model_id == model_id
+            note_removals(connection, logged_models.c.model_id, is_it)
+            connection.execute(delete(logged_models).where(is_it))
 
         self._database.write(work)
 

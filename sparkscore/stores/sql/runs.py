@@ -21,6 +21,7 @@ from sparkscore.stores import metric_pages, rules
 from sparkscore.stores.sql import inputs
 from sparkscore.stores.sql.experiments import SqlExperiments, experiment_number, get_experiment
 from sparkscore.stores.sql.points import history_of, insert_points, latest_of
+from sparkscore.stores.sql.purges import note_removals
 from sparkscore.stores.sql.searched_tables import searched_runs
 from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import add_params, delete_pair, pairs_of, put_pairs
@@ -156,7 +157,12 @@ class SqlRunStore(SqlExperiments):
 
         def work(connection: Connection) -> None:
             if _hold_run(connection, run_id)[1] is LifecycleStage.ACTIVE:
-                _update(connection, run_id, lifecycle_stage=LifecycleStage.DELETED)
+                _update(
+                    connection,
+                    run_id,
+                    lifecycle_stage=LifecycleStage.DELETED,
+                    deletion_time_ms=self._clock(),
+                )
 
         self._database.write(work)
 
@@ -174,6 +180,7 @@ class SqlRunStore(SqlExperiments):
                 run_id,
                 lifecycle_stage=LifecycleStage.ACTIVE,
                 is_gone_with_experiment=False,
+                deletion_time_ms=None,
             )
 
         self._database.write(work)
@@ -184,6 +191,7 @@ class SqlRunStore(SqlExperiments):
         def work(connection: Connection) -> None:
             _hold_run(connection, run_id)
             rules.check_deleted(_get_run(connection, run_id))
+            note_removals(connection, runs.c.run_id, runs.c.run_id == run_id)
             connection.execute(delete(runs).where(runs.c.run_id == run_id))
 
         self._database.write(work)

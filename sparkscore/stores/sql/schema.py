@@ -12,7 +12,7 @@ from sparkscore.errors import StoreSchemaError, listed, shown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"
+HEAD = "0005"
 VERSION_TABLE = "sparkscore_schema"
 
 

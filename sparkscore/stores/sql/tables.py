@@ -117,6 +117,7 @@ runs = Table(
     Column("lifecycle_stage", text(20), nullable=False),
     # Deleted because its experiment was, and to be restored with it.
     Column("is_gone_with_experiment", Boolean, nullable=False),
+    Column("deletion_time_ms", BigInteger),
     Index("ix_runs_experiment_start", "experiment_id", "start_time_ms"),
     Index("ix_runs_start", "start_time_ms"),
 )
@@ -370,4 +371,31 @@ webhooks = Table(
     Column("description", long_text(), nullable=False),
     # Encrypted by the server, whose key is not in the database.
     Column("sealed_secret", long_text(), nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("delivery_id", text(36), primary_key=True),
+    Column(
+        "webhook_id",
+        text(36),
+        ForeignKey("webhooks.webhook_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("event", text(100), nullable=False),
+    Column("body", long_text(), nullable=False),
+    Column("n_failed", Integer, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Index("ix_deliveries_due", "due_ms"),
+    Index("ix_deliveries_webhook", "webhook_id"),
+)
+
+# Files whose records are gone: written with the purge of these, removed once the files are.
+removals = Table(
+    "removals",
+    metadata,
+    Column("removal_id", Integer, primary_key=True, autoincrement=True),
+    Column("record_id", text(256), nullable=False),
+    Column("artifact_uri", long_text(), nullable=False),
 )

@@ -1,0 +1,275 @@
+"""Planning a batch job: pin the model, open the source, choose the engine; no table is changed."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sparkscore.environments.remote import load_remotely
+from sparkscore.errors import EngineUnfitError, EnvironmentMismatchError, SparkscoreError
+from sparkscore.flavors import load_predictor
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
+from sparkscore.names import parse_run_key
+from sparkscore.package import open_package
+from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
+from sparkscore.scoring.outcome import Outcome
+from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
+from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
+    from sparkscore.environments.build import BuiltEnvironment
+    from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.engine import Crossing
+    from sparkscore.scoring.facts import ModelFacts, SourceTable
+    from sparkscore.spark.delta import DeltaSink
+    from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.files_engine import FilesEngine
+
+Announce = Callable[[str], None]
+
+_WHY_FILES = "auto: Python reads and writes the files itself, so that no row crosses the JVM"
+_WHY_PIPELINE = "Spark itself applies pipelines of Spark ML"
+_INFERRED = ("csv", "json")
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job whose model is pinned, whose source is open and whose plan is made."""
+
+    plan: ScoringPlan
+    engine: SparkEngine | FilesEngine
+    sink: DeltaSink | FilesSink
+    engine_reason: str
+    crossing: Crossing
+    environment: BuiltEnvironment | None
+    run: Callable[[RunFacts], Outcome]
+    nothing_new: bool
+    seconds: Mapping[str, float]
+
+
+def prepare(
+    workspace: Workspace, job: JobSettings, run_key: str | None, announce: Announce
+) -> PreparedJob:
+    """Pin the model, open the source and plan; no table is changed.
+
+    Args:
+        workspace: What the settings name.
+        job: The job with all flags applied.
+        run_key: Name of the logical run; None derives one from the inputs.
+        announce: Told each step in one line.
+
+    Raises:
+        SparkscoreError: The model, the source or their fit is refused.
+    """
+    if run_key is not None:
+        parse_run_key(run_key)
+    if job.since_last:
+        check_since_last(WriteMode(job.mode), Deletes(job.deletes), run_key)
+    started = time.perf_counter()
+    announce(f"Resolving {job.model}")
+    model = workspace.model(job.model, job.predict)
+    resolved = time.perf_counter()
+    announce("Opening Spark")
+    workspace.spark  # noqa: B018 - opened here, so that its time is told from the plan's
+    opened = time.perf_counter()
+    environment = None
+    if job.env_manager == "virtualenv":
+        from sparkscore.spark.shipping import check_takes_environments
+
+        check_takes_environments(workspace.spark)  # Building one takes minutes.
+        environment = workspace.environment(model)
+    else:
+        _check_environment(workspace, model, announce)
+    prepared = _planned(workspace, job, model, run_key, environment)
+    planned = time.perf_counter()
+    table = prepared.plan.source
+    announce(f"Planned {model.label} over {table.uri} version {table.version}")
+    if job.source.ddl is None and table.format in _INFERRED:
+        announce(
+            "Spark read all rows once to infer their types; on large input save that by "
+            f"--source-schema {shlex.quote(_ddl(table))}"
+        )
+    seconds = {
+        "resolve": resolved - started,
+        "open_spark": opened - resolved,
+        "plan": planned - opened,
+    }
+    return replace(prepared, seconds=seconds)
+
+
+def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
+    """Who would score the model on this machine, and why; the model is loaded to find out."""
+    package = open_package(prepared.plan.model.folder)
+    engine, built = prepared.engine, prepared.environment
+    predict = prepared.plan.model.predict
+    try:
+        if built is None:
+            loaded = load_predictor(package, engine.trust, engine.tree_runtime, predict)
+        else:
+            loaded = load_remotely(
+                built.python, built.source, package, engine.trust, engine.tree_runtime, predict
+            )
+    except SparkscoreError as exc:
+        return {"name": "unknown", "reason": f"the model cannot be loaded here: {exc}"}
+    return {"name": loaded.runtime.name, "reason": loaded.runtime.reason}
+
+
+def _planned(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
+) -> PreparedJob:
+    """The job planned for the engine that is asked for, or for the fastest that can do it."""
+    if flavor_of(open_package(model.folder)) == SPARK:
+        return _planned_for_pipeline(workspace, job, model, run_key, environment)
+    wanted = job.engine or workspace.settings.scoring.engine
+    reason = "asked for by name"
+    if wanted in ("auto", "files"):
+        try:
+            prepared = _planned_for_files(workspace, job, model, run_key, environment)
+        except EngineUnfitError as exc:
+            if wanted == "files":
+                raise
+            wanted, reason = "arrow", f"auto: not the files engine, since {exc.reason}"
+        else:
+            return prepared if wanted == "files" else replace(prepared, engine_reason=_WHY_FILES)
+    return _planned_for_spark(workspace, job, model, run_key, environment, wanted, reason)
+
+
+def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announce) -> None:
+    """Tell of workers whose libraries are not those of the package, or refuse them.
+
+    Raises:
+        EnvironmentMismatchError: There are such, and the settings do not admit that.
+    """
+    policy = workspace.settings.scoring.environment_check
+    if policy == "off":
+        return
+    lines = [f"\n  {mismatch}" for mismatch in workspace.environment_mismatches(model)]
+    if not lines:
+        return
+    text = f"model {model.label} was made with other libraries than its workers have:"
+    if policy == "fail":
+        raise EnvironmentMismatchError(
+            f"{text}{''.join(lines)}\nInstall those, score in an environment of the model's own "
+            "(--env-manager virtualenv), or set scoring.environment_check=warn"
+        )
+    announce(text + "".join(lines))
+
+
+def _planned_for_files(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
+) -> PreparedJob:
+    engine = replace(workspace.files_engine, environment=environment)
+    sink = workspace.files_sink(job.target.uri)
+    source = engine.open(_spec(job, sink))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    engine.refuse_unfit(plan, source, sink)
+    run = partial(engine.run, plan, source, sink)
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(
+        plan, engine, sink, "asked for by name", crossing, environment, run, source.nothing_new, {}
+    )
+
+
+def _planned_for_spark(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
+    name: str,
+    reason: str,
+) -> PreparedJob:
+    workspace.check_clients((job.source.uri, job.target.uri), reason)
+    engine = replace(workspace.spark_engine(name), environment=environment)
+    sink = workspace.delta_sink(job.target.uri)
+    source = engine.open(_spec(job, sink))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    run = partial(engine.run, plan, source, sink)
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(
+        plan, engine, sink, reason, crossing, environment, run, source.nothing_new, {}
+    )
+
+
+def _planned_for_pipeline(
+    workspace: Workspace,
+    job: JobSettings,
+    model: ModelFacts,
+    run_key: str | None,
+    environment: BuiltEnvironment | None,
+) -> PreparedJob:
+    """The job planned for Spark itself, whatever engine the settings prefer for other models.
+
+    Raises:
+        EngineUnfitError: The job asks for Python workers, or for an environment of theirs.
+    """
+    if job.engine not in (None, "auto"):
+        raise EngineUnfitError(_WHY_PIPELINE, job.engine, "take --engine auto")
+    if environment is not None:
+        raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
+    workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
+    engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
+    source = engine.open(_spec(job, sink))
+    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    run = partial(engine.run, plan, source, sink)
+    crossing = engine.crossing(plan, source, sink)
+    return PreparedJob(
+        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, source.nothing_new, {}
+    )
+
+
+def _spec(job: JobSettings, sink: DeltaSink | FilesSink) -> SourceSpec:
+    since = None
+    if job.since_last:
+        mark = last_mark(sink.history(), job.name, sink.uri)
+        since = SinceLast(mark, Deletes(job.deletes), job.key)
+    return SourceSpec(
+        job.source.uri,
+        job.source.format,
+        job.source.version,
+        job.where,
+        options=job.source.options,
+        schema=job.source.ddl,
+        since=since,
+    )
+
+
+def _ddl(table: SourceTable) -> str:
+    """The columns of a source as a schema is given."""
+    names = ("`" + column.name.replace("`", "``") + "`" for column in table.columns)
+    types = (column.type_name for column in table.columns)
+    return ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
+
+
+def _request(
+    workspace: Workspace, job: JobSettings, run_key: str | None, target: str
+) -> ScoringRequest:
+    return ScoringRequest(
+        job=job.name,
+        target=target,
+        run_key=run_key,
+        keys=job.key,
+        keep=job.keep,
+        columns=job.columns,
+        params=job.params,
+        mode=WriteMode(job.mode),
+        replace_where=job.replace_where,
+        partition_by=job.partition_by,
+        on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
+    )

@@ -1,0 +1,266 @@
+"""What is told of a batch job: its plan as values, its run in the tracking store, its result."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import StoreUnavailableError
+from sparkscore.job_result import JobResult
+from sparkscore.names import RunId, parse_run_id
+from sparkscore.package.params import plain_params, resolved_params
+from sparkscore.provenance import environment
+from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.incremental import nothing_new_text
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+
+if TYPE_CHECKING:
+    from sparkscore.job_planning import PreparedJob
+    from sparkscore.scoring.facts import SourceTable
+    from sparkscore.scoring.plan import ScoringPlan
+    from sparkscore.tracking import ActiveRun
+    from sparkscore.workspace import Workspace
+
+APP_ID_TAG = "sparkscore.app_id"
+_OUTCOME_TAG = "sparkscore.outcome"
+_RUNTIME_TAG = "sparkscore.runtime"
+_THREADS_TAG = "sparkscore.threads_per_task"
+_MAX_SERIES_POINTS = 1000
+"""Points of the per-batch series that are logged; a longer series is thinned evenly."""
+_MAX_LEVELS_TOLD = 5
+
+
+def plan_facts(prepared: PreparedJob) -> dict[str, object]:
+    """A plan as plain values, for `score plan` and for the run's artifacts."""
+    plan = prepared.plan
+    return {
+        "model": plan.model.as_facts(),
+        "source": {
+            "uri": plan.source.uri,
+            "format": plan.source.format,
+            "version": plan.source.version,
+            "where": plan.source.where,
+            "since": plan.source.since,
+        },
+        "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
+        "engine": {
+            "name": prepared.engine.name,
+            "reason": prepared.engine_reason,
+            "crossing": prepared.crossing.columns,
+            "writing": prepared.crossing.scores,
+        },
+        "environment": None if prepared.environment is None else prepared.environment.key,
+        "run_key": plan.identity.run_key,
+        "predict": plan.model.predict,
+        "params": _resolved_params(plan),
+        "columns": [
+            {
+                "model": binding.model_column,
+                "source": binding.source.name if binding.source else None,
+                "type": str(binding.type),
+                "cast": binding.cast.value if binding.cast else None,
+            }
+            for binding in plan.bindings
+        ],
+        "differences": [
+            {"kind": item.kind.value, "column": item.column, "detail": item.detail}
+            for item in plan.differences
+        ],
+        "score_columns": list(plan.score_columns),
+    }
+
+
+def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
+    """What was asked for, as the params of the run."""
+    plan = prepared.plan
+    spark = workspace.settings.spark
+    recorded = {
+        "model_uri": plan.model.uri,
+        "model_name": plan.model.name,
+        "model_version": str(plan.model.version or ""),
+        "model_digest": plan.model.digest,
+        "source": plan.source.uri,
+        "source_version": plan.source.version,
+        "where": plan.source.where or "",
+        "source_since": plan.source.since,
+        "target": prepared.sink.uri,
+        "mode": plan.request.mode.value,
+        "replace_where": plan.request.replace_where or "",
+        "run_key": plan.identity.run_key,
+        "engine": prepared.engine.name,
+        "spark_master": spark.remote or spark.master,
+        "max_rows_per_batch": str(prepared.engine.limits.max_rows),
+        "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
+        "on_invalid": plan.request.on_invalid.value,
+        "tree_runtime": prepared.engine.tree_runtime.value,
+        "environment": "" if prepared.environment is None else prepared.environment.key,
+    }
+    if plan.model.predict is not None:
+        recorded["predict"] = plan.model.predict
+    params = _resolved_params(plan)
+    if params:
+        recorded["params"] = json.dumps(params)
+    return recorded
+
+
+def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> None:
+    """Metrics, tags and artifacts of a run that has committed."""
+    metrics = outcome.as_metrics() | {
+        f"seconds_{phase}": value for phase, value in prepared.seconds.items()
+    }
+    run.log_metrics(metrics)
+    run.log_points(_series(outcome))
+    run.set_tags(
+        {
+            _OUTCOME_TAG: outcome.status.value,
+            "sparkscore.target_version": str(outcome.commit.version),
+            _RUNTIME_TAG: ", ".join(sorted({batch.runtime for batch in outcome.batches})),
+            _THREADS_TAG: ", ".join(map(str, sorted({b.n_threads for b in outcome.batches}))),
+        }
+    )
+    facts = {
+        "status": outcome.status.value,
+        "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
+        "metrics": metrics,
+        "unknown_levels": _level_facts(outcome),
+    }
+    run.log_json(plan_facts(prepared), "plan.json")
+    run.log_json(facts, "outcome.json")
+    run.log_json(environment(), "environment.json")
+
+
+def _series(outcome: Outcome) -> list[Metric]:
+    """Rows a second of each batch in the order the batches ended, by the workers' clocks."""
+    batches = sorted(outcome.batches, key=lambda batch: batch.ended_ms)
+    stride = -(-len(batches) // _MAX_SERIES_POINTS) or 1
+    return [
+        Metric(
+            key="batch_rows_per_second",
+            value=batch.n_rows / max(batch.convert_s + batch.predict_s, 1e-9),
+            timestamp_ms=batch.ended_ms,
+            step=step,
+        )
+        for step, batch in enumerate(batches)
+        if step % stride == 0
+    ]
+
+
+def earlier_attempts(workspace: Workspace, plan: ScoringPlan) -> list[Run]:
+    """Runs of the same logical run; those that were cut off are closed as KILLED."""
+    try:
+        runs = list(workspace.runs.list_runs(tags={APP_ID_TAG: plan.identity.app_id}))
+        for run in runs:
+            if run.status is RunStatus.RUNNING:
+                workspace.runs.update_run(RunId(run.run_id), RunStatus.KILLED, _now_ms())
+    except StoreUnavailableError:
+        return []
+    return runs
+
+
+def close_interrupted(workspace: Workspace, outcome: Outcome) -> None:
+    """Finish the record of a run that was cut off between its commit and its end."""
+    run_id = parse_run_id(outcome.commit.run_id)
+    try:
+        run = workspace.runs.get_run(run_id)
+        # A signal may have come when the commit could not be stopped any more: KILLED, yet done.
+        if run.status not in (RunStatus.RUNNING, RunStatus.KILLED):
+            return
+        written = outcome.commit.n_rows
+        points = [] if written is None else [Metric("rows_scored", written, _now_ms())]
+        tags = {
+            _OUTCOME_TAG: OutcomeStatus.SUCCEEDED.value,
+            "sparkscore.target_version": str(outcome.commit.version),
+            "sparkscore.recorded_from": "the target's history, after the run was cut off",
+        }
+        workspace.runs.log_batch(run_id, metrics=points, tags=tags)
+        workspace.runs.update_run(run_id, RunStatus.FINISHED, _now_ms())
+    except (StoreUnavailableError, LookupError):
+        # The run is in another store, or its record still waits in an outbox.
+        return
+
+
+def job_result_of(
+    prepared: PreparedJob, outcome: Outcome, started: dt.datetime, attempt: int
+) -> JobResult:
+    """The result that the orchestrator is told."""
+    plan = prepared.plan
+    scored = outcome.status is OutcomeStatus.SUCCEEDED
+    return JobResult(
+        status=outcome.status.value,
+        code=0,
+        message=outcome_text(outcome),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        run_id=outcome.commit.run_id,
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, outcome.n_read),
+        output={
+            "uri": outcome.commit.uri,
+            "version": outcome.commit.version,
+            "rows": outcome.n_scored if scored else 0,
+            "rejected": outcome.n_rejected,
+            "not_finite": outcome.n_not_finite,
+            "unknown_levels": _level_facts(outcome),
+        },
+        metrics=outcome.as_metrics(),
+        attempt=attempt,
+    )
+
+
+def nothing_new_result(prepared: PreparedJob, started: dt.datetime) -> JobResult:
+    """The result of a run without a new row: nothing is committed or on record."""
+    plan = prepared.plan
+    return JobResult(
+        status=OutcomeStatus.ALREADY_SCORED.value,
+        code=0,
+        message=nothing_new_text(plan.source),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, 0),
+        output={"uri": prepared.sink.uri, "rows": 0},
+    )
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What became of the rows, in one line for people."""
+    if outcome.status is OutcomeStatus.ALREADY_SCORED:
+        return f"already scored at table version {outcome.commit.version}"
+    said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
+    if outcome.commit.n_deleted:
+        said.append(f"{outcome.commit.n_deleted} deleted with their source")
+    if outcome.n_rejected:
+        said.append(f"{outcome.n_rejected} rejected")
+    if outcome.n_not_finite:
+        said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
+    for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
+        said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
+    return ", ".join(said)
+
+
+def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:
+    """What was read, for an orchestrator; `version_from` is the one that was read up to before."""
+    return {
+        "uri": source.uri,
+        "version_from": source.since or source.version,
+        "version_to": source.version,
+        "rows": n_rows,
+    }
+
+
+def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {name: levels._asdict() for name, levels in outcome.unknown_levels.items()}
+
+
+def _resolved_params(plan: ScoringPlan) -> dict[str, object]:
+    """All params that the model is given, defaults too, as plain values."""
+    return plain_params(resolved_params(plan.model.signature.params, plan.params))
+
+
+def _now_ms() -> int:
+    return int(dt.datetime.now(dt.UTC).timestamp() * 1000)
