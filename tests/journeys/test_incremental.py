@@ -1,4 +1,4 @@
-"""Jobs that score what is new: after any changes of the source, the target is as if scored whole."""
+"""Jobs that score what is new: whatever has changed, the target is as if all were scored."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ def job(run: Run) -> Job:
         return answer
 
     return job
+
+
+def quiet(line: str) -> None:
+    """Takes what a job announces."""
 
 
 def succeeded(answer: Answer) -> dict[str, Any]:
@@ -177,14 +181,17 @@ def change(spark: SparkSession, name: str, rng: np.random.Generator) -> None:
     free = [int(i) for i in rng.permutation(40) if i not in taken][:3]
     some = ", ".join(str(int(i)) for i in rng.permutation(40)[:12])
     values = ", ".join(f"({i}, {rng.integers(20) / 2}, 'new')" for i in free)
+    shift = rng.integers(1, 10**6) * 100
+    clauses = (
+        "ON t.id = s.id + 1 WHEN MATCHED AND t.x > 5 THEN DELETE "
+        "WHEN MATCHED THEN UPDATE SET x = s.x WHEN NOT MATCHED THEN INSERT *"
+    )
     statements = [
         f"INSERT INTO {name} VALUES {values}",
         f"UPDATE {name} SET x = x + 1 WHERE id IN ({some})",
-        f"UPDATE {name} SET id = id + 100 WHERE id IN ({some}) AND id < 20",
+        f"UPDATE {name} SET id = id + {shift} WHERE id IN ({some}) AND id < 20",
         f"DELETE FROM {name} WHERE id IN ({some})",
-        f"MERGE INTO {name} t USING (SELECT * FROM VALUES {values} AS v(id, x, part)) s "
-        "ON t.id = s.id + 1 WHEN MATCHED AND t.x > 5 THEN DELETE "
-        "WHEN MATCHED THEN UPDATE SET x = s.x WHEN NOT MATCHED THEN INSERT *",
+        f"MERGE INTO {name} t USING (SELECT * FROM VALUES {values} AS v(id, x, part)) s {clauses}",
         f"INSERT OVERWRITE {name} SELECT id, x * 2, part FROM {name} WHERE x < 40",
         f"OPTIMIZE {name}",
     ]
@@ -331,9 +338,9 @@ def test_of_two_runs_from_one_mark_one_commits(job: Job) -> None:
         "since_last": True,
     }
     settings = opened.job(None, keys).values
-    slow = prepare(opened, settings, None, str)
+    slow = prepare(opened, settings, None, quiet)
     append(3)
-    fast = prepare(opened, settings, None, str)
+    fast = prepare(opened, settings, None, quiet)
     assert fast.run(FACTS).status is OutcomeStatus.SUCCEEDED
     with pytest.raises(TargetBusyError, match="from the same version of the source on"):
         slow.run(FACTS)
