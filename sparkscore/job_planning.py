@@ -17,6 +17,7 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.names import parse_run_key
 from sparkscore.package import open_package
 from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
 from sparkscore.scoring.outcome import Outcome
@@ -247,7 +248,12 @@ def _spec(job: JobSettings, sink: DeltaSink | FilesSink) -> SourceSpec:
         options=job.source.options,
         schema=job.source.ddl,
         since=since,
+        key_rule=key_rule(_duplicates(job), job.key, job.order_by, WriteMode(job.mode)),
     )
+
+
+def _duplicates(job: JobSettings) -> Duplicates | None:
+    return None if job.duplicates is None else Duplicates(job.duplicates)
 
 
 def _ddl(table: SourceTable) -> str:
@@ -271,5 +277,7 @@ def _request(
         mode=WriteMode(job.mode),
         replace_where=job.replace_where,
         partition_by=job.partition_by,
+        duplicates=_duplicates(job),
+        order_by=job.order_by,
         on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
     )

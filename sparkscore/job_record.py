@@ -202,6 +202,7 @@ def job_result_of(
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
         },
@@ -234,6 +235,8 @@ def outcome_text(outcome: Outcome) -> str:
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
     if outcome.commit.n_deleted:
         said.append(f"{outcome.commit.n_deleted} deleted with their source")
+    if outcome.n_skipped:
+        said.append(f"{outcome.n_skipped} skipped for another row of their key")
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:

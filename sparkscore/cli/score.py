@@ -62,6 +62,12 @@ _JOB_OPTIONS = (
         type=click.Choice(["ignore", "tombstone", "fail"]),
         help="With --since-last: what becomes of scores whose rows are gone.",
     ),
+    click.option(
+        "--duplicates",
+        type=click.Choice(["keep", "fail", "first", "last"]),
+        help="Which rows of one key are scored. Default: with merge fail, else keep.",
+    ),
+    click.option("--order-by", metavar="COLUMN", help="Which row of a key is the first or last."),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(

@@ -63,6 +63,10 @@ class JobSettings(Frozen):
     """Score only what is new in the source since the last run of this job into this target."""
     deletes: Literal["ignore", "tombstone", "fail"] = "ignore"
     """With since_last: what becomes of scores whose rows were deleted from the source."""
+    duplicates: Literal["keep", "fail", "first", "last"] | None = None
+    """What becomes of source rows that share a key; None: with merge `fail`, else `keep`."""
+    order_by: str | None = None
+    """With duplicates first or last: the column that orders the rows of a key."""
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""
     partition_by: tuple[str, ...] = ()

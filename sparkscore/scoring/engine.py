@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sparkscore.scoring.duplicates import KeyRule
 from sparkscore.scoring.facts import SourceTable
 from sparkscore.scoring.incremental import SinceLast
 from sparkscore.scoring.outcome import Commit, Outcome
@@ -32,6 +33,7 @@ class SourceSpec:
         options: How CSV or JSON is written, by Spark's names; see `files.formats.parse_options`.
         schema: Columns of CSV or JSON files as Spark's DDL; None: as Spark infers them.
         since: Only what is new since the last run; None: all rows.
+        key_rule: Which one of the rows of a key is read; None: all are.
     """
 
     uri: str
@@ -41,6 +43,7 @@ class SourceSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     schema: str | None = None
     since: SinceLast | None = None
+    key_rule: KeyRule | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from sparkscore.scoring.comparison import (
     compare,
     mismatch_text,
 )
+from sparkscore.scoring.duplicates import Duplicates
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
@@ -65,6 +66,8 @@ class ScoringRequest:
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
         params: What the model's predict is given beside rows, by name; not yet checked.
+        duplicates: What becomes of rows that share a key; None: as the mode has it.
+        order_by: With duplicates first or last: the column that orders the rows of a key.
     """
 
     job: str
@@ -78,6 +81,14 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
+    duplicates: Duplicates | None = None
+    order_by: str | None = None
+
+    @property
+    def refuses_duplicates(self) -> bool:
+        """Whether rows that share a key stop the job; a merge could keep only one of them."""
+        default = Duplicates.FAIL if self.mode is WriteMode.MERGE else Duplicates.KEEP
+        return (self.duplicates or default) is Duplicates.FAIL
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,8 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
+    if request.duplicates is not None:
+        fingerprint["duplicates"] = f"{request.duplicates} {request.order_by or ''}".strip()
     if source.since:
         fingerprint["since"] = source.since
     derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"

@@ -21,7 +21,7 @@ from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.changes import open_changes
@@ -31,6 +31,7 @@ from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
+from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
@@ -84,9 +85,11 @@ class SparkEngine:
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
         """
-        if spec.since is not None:
-            return open_changes(self.spark, spec, spec.since)
-        return open_source(self.spark, spec)
+        if spec.since is None:
+            opened = open_source(self.spark, spec)
+        else:
+            opened = open_changes(self.spark, spec, spec.since)
+        return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
         """What would pass between the JVM and Python, and why so."""
@@ -118,7 +121,7 @@ class SparkEngine:
         else:
             files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
@@ -130,7 +133,7 @@ class SparkEngine:
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
-        outcome = run(task)
+        outcome = source.accounted(run(task))
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
     def _by_python(
@@ -230,9 +233,9 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         *values, n_rows = doubled[0]
         key = dict(zip(plan.request.keys, values, strict=True))
         raise KeyColumnError(
-            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so a merge could "
-            "keep only one of them; name further key columns (--key), or filter the source to one "
-            "row a key (--where)"
+            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so only one of them "
+            "could be found by it; name further key columns (--key), filter the source to one row "
+            "a key (--where), or say which one counts (--duplicates last --order-by COLUMN)"
         )
 
 

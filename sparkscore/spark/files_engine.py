@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 
 from sparkscore.environments.build import BuiltEnvironment
+from sparkscore.errors import EngineUnfitError
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
@@ -77,6 +78,10 @@ class FilesEngine:
             SourceError: There is no such table or version.
             EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
         """
+        if spec.key_rule is not None:
+            raise EngineUnfitError(
+                f"--duplicates {spec.key_rule.rule} brings rows of a key together"
+            )
         return open_files(self.spark, spec)
 
     def crossing(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> Crossing:  # noqa: ARG002 - the seam
@@ -92,6 +97,8 @@ class FilesEngine:
         Raises:
             EngineUnfitError: A column, the mode or the target is such.
         """
+        if plan.request.refuses_duplicates:
+            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))

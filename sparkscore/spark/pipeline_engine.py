@@ -13,7 +13,7 @@ from sparkscore.errors import InvalidRowsError, SignatureMismatchError, listed
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, WriteMode
+from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.engine import (
@@ -65,7 +65,7 @@ class PipelineEngine(SparkEngine):
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         sink.check(score_write(plan))
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         pipeline = self._load(plan)
@@ -79,7 +79,7 @@ class PipelineEngine(SparkEngine):
         n_read, n_scored = count_of(read), count_of(scored)
         # Left out by a check of ours, or by a stage that is told to skip.
         rejects = plan.request.on_invalid is InvalidRows.REJECT
-        return Outcome(
+        outcome = Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
             n_read=n_read,
@@ -91,6 +91,7 @@ class PipelineEngine(SparkEngine):
             },
             n_cores=self._n_cores(),
         )
+        return source.accounted(outcome)
 
     def _load(self, plan: ScoringPlan) -> PipelineModel:
         if plan.params:

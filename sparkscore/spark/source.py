@@ -17,6 +17,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from sparkscore.errors import SourceError, shown
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.spark.other_formats import (
     OTHER_FORMATS,
     other_format,
@@ -26,7 +27,7 @@ from sparkscore.spark.other_formats import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import DataFrame, Observation, Row, SparkSession
     from pyspark.sql.types import DataType, StructType
 
 
@@ -40,12 +41,21 @@ class OpenedSource:
     Attributes:
         gone: Keys of rows that were there before, where their scores shall go.
         nothing_new: Whether new rows were asked for, and there are none.
+        given: Counts the rows before all but one of each key were left out; None: none were.
     """
 
     frame: DataFrame
     table: SourceTable
     gone: DataFrame | None = None
     nothing_new: bool = False
+    given: Observation | None = None
+
+    def accounted(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run over these rows, with those on the books that were left out."""
+        if self.given is None or outcome.status is not OutcomeStatus.SUCCEEDED:
+            return outcome
+        n_given = int(self.given.get["n_rows"])
+        return replace(outcome, n_read=n_given, n_skipped=n_given - outcome.n_read)
 
 
 def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
