@@ -16,7 +16,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   └── StoreSchemaError            STORE_SCHEMA             run the migration it names
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
-│   └── InvalidRowsError            ROWS_INVALID
+│   ├── InvalidRowsError            ROWS_INVALID
+│   └── CheckFailedError            CHECK_FAILED             look at what was held, then accept it
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
 │   ├── PackageDigestError          PACKAGE_DIGEST
@@ -188,6 +189,12 @@ class InvalidRowsError(DataError):
     """Rows cannot be given to the model, and the policy is to fail."""
 
     code = "ROWS_INVALID"
+
+
+class CheckFailedError(DataError):
+    """Scores are not what the job's checks ask for; they were not published."""
+
+    code = "CHECK_FAILED"
 
 
 class ModelError(SparkscoreError):

@@ -216,8 +216,8 @@ def random_change(source: Source, rng: np.random.Generator) -> str:
     some = ", ".join(str(int(i)) for i in rng.permutation(40)[:12])
     values = ", ".join(f"({i}, {rng.integers(20) / 2})" for i in new)
     clauses = (
-        "ON t.id = s.id + 1 WHEN MATCHED AND t.x > 5 THEN DELETE WHEN MATCHED THEN UPDATE SET x = s.x "
-        "WHEN NOT MATCHED THEN INSERT *"
+        "ON t.id = s.id + 1 WHEN MATCHED AND t.x > 5 THEN DELETE "
+        "WHEN MATCHED THEN UPDATE SET x = s.x WHEN NOT MATCHED THEN INSERT *"
     )
     statements = [
         f"INSERT INTO SOURCE VALUES {values}",
