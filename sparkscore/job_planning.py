@@ -16,6 +16,7 @@ from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.names import parse_run_key
 from sparkscore.package import open_package
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
@@ -279,5 +280,7 @@ def _request(
         partition_by=job.partition_by,
         duplicates=_duplicates(job),
         order_by=job.order_by,
+        checks=Checks(**job.checks.model_dump()),
+        accept_checks=job.accept_checks,
         on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
     )

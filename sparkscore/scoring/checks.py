@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -134,22 +134,28 @@ def merged(parts: Iterable[Mapping[str, ColumnSketch]]) -> dict[str, ColumnSketc
     return total
 
 
-def check_profile(checks: Checks, now: Profile, before: Profile | None, ways_out: str) -> None:
-    """Hold what fails a check; all failed ones are named.
+def failed_checks(checks: Checks, now: Profile, before: Profile | None) -> list[str]:
+    """Each check that fails, with what was found and the bound.
 
     Args:
         checks: The bounds.
         now: What would be published.
         before: The last run's; None: nothing to compare with.
-        ways_out: What to do with what was held.
-
-    Raises:
-        CheckFailedError: A check failed.
     """
-    failed = list(_failed(checks, now, before))
-    if failed:
-        lines = "".join(f"\n  {line}" for line in failed)
-        raise CheckFailedError(f"the scores failed {len(failed)} checks:{lines}\n{ways_out}")
+    return list(_failed(checks, now, before))
+
+
+def check_failed_error(failed: Sequence[str], ways_out: str) -> CheckFailedError:
+    """Scores are held back.
+
+    Args:
+        failed: The failed checks.
+        ways_out: What to do with what was held.
+    """
+    lines = "".join(f"\n  {line}" for line in failed)
+    return CheckFailedError(
+        f"the scores fail {len(failed)} of the job's checks:{lines}\n{ways_out}"
+    )
 
 
 def _failed(checks: Checks, now: Profile, before: Profile | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from sparkscore.errors import (
 )
 from sparkscore.names import same_place
 from sparkscore.package.params import given_params, plain_params
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
@@ -68,6 +69,8 @@ class ScoringRequest:
         params: What the model's predict is given beside rows, by name; not yet checked.
         duplicates: What becomes of rows that share a key; None: as the mode has it.
         order_by: With duplicates first or last: the column that orders the rows of a key.
+        checks: What scores have to be before they are published.
+        accept_checks: Whether those that fail are published.
     """
 
     job: str
@@ -83,6 +86,8 @@ class ScoringRequest:
     on_invalid: InvalidRows = InvalidRows.FAIL
     duplicates: Duplicates | None = None
     order_by: str | None = None
+    checks: Checks = field(default_factory=Checks)
+    accept_checks: bool = False
 
     @property
     def refuses_duplicates(self) -> bool:
@@ -155,6 +160,7 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
     if fatal:
         raise SignatureMismatchError(mismatch_text(model, source, fatal))
     _check_mode(request)
+    request.checks.check_columns(model.predictions)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if _same_column(value, source) is None)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import StoreUnavailableError
+from sparkscore.errors import CheckFailedError, StoreUnavailableError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
+from sparkscore.scoring.checks import Profile, merged
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.sketch import ColumnSketch
+from sparkscore.scoring.table_write import checked_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
@@ -45,6 +48,7 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        sketched=plan.request.checks.columns,
     )
 
 
@@ -59,7 +63,7 @@ def scored_and_committed(
     """Run the tasks and commit their files, all in one transaction.
 
     Files that are in no commit when it ends are removed, unless a store does not answer to the
-    commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
+    commit, or a check holds them for a person to look at; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
     sees it.
 
     Args:
@@ -71,11 +75,12 @@ def scored_and_committed(
         facts: Which run this is.
 
     Raises:
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
             a store did not answer.
     """
     started = time.perf_counter()
-    may_land = False
+    stay = False
     try:
         try:
             results = cancellable(spark, score)
@@ -85,13 +90,14 @@ def scored_and_committed(
         scored = time.perf_counter()
         files = tuple(file for result in results for file in result.files)
         try:
-            commit = sink.write(WrittenScores(files, job.attempt), score_write(plan), facts)
-        except StoreUnavailableError:
-            may_land = True  # A commit that was sent and not answered needs its files.
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, job))
+            commit = sink.write(WrittenScores(files, job.attempt), write, facts)
+        except (StoreUnavailableError, CheckFailedError):
+            stay = True  # A commit that was sent and not answered needs its files.
             raise
         ended = time.perf_counter()
     finally:
-        if not may_land:
+        if not stay:
             sink.clean(job.attempt)
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -111,6 +117,26 @@ def scored_and_committed(
         },
         n_cores=spark.sparkContext.defaultParallelism,
         batches=reports,
+    )
+
+
+def _profile(results: Sequence[TaskResult]) -> Profile:
+    sketches = [
+        {name: ColumnSketch.from_facts(facts) for name, facts in result.sketches.items()}
+        for result in results
+    ]
+    n_rows = sum(file.n_rows for result in results for file in result.files)
+    return Profile(n_rows, merged(sketches))
+
+
+def _held_text(sink: FilesSink, job: ScoreFilesJob) -> str:
+    """Where files are that a check has held, and what can be done with them."""
+    clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
+    return (
+        f"Nothing was published. The scores lie in {sink.uri}, in Parquet files with {job.attempt} "
+        f"in their names, which no reader of the table sees: `{clean}` lists them, and removes them "
+        "with --remove. Mend the source or the model, or publish by the same command with "
+        "--accept-checks"
     )
 
 

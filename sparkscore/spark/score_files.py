@@ -20,6 +20,7 @@ from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
+from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, score_rows
 
@@ -53,6 +54,7 @@ class ScoreFilesJob:
         replace_where: What each written row has to satisfy; None: nothing.
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
+        sketched: Columns whose values checks look at.
     """
 
     scoring: ScoringTask
@@ -63,6 +65,7 @@ class ScoreFilesJob:
     replace_where: Predicate | None
     attempt: str
     max_reports: int
+    sketched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TaskResult:
         read_s: Seconds spent on getting the batches.
         write_s: Seconds spent on the rows of the score table, their encoding and their files.
         task_s: Seconds of the whole task.
+        sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
     files: tuple[WrittenFile, ...]
@@ -81,6 +85,7 @@ class TaskResult:
     read_s: float
     write_s: float
     task_s: float
+    sketches: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as text, for a column of Spark."""
@@ -137,12 +142,16 @@ def score_into_files(
     writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
+    sketches = {name: ColumnSketch() for name in job.sketched}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
                 scores, report = score_rows(job.scoring, model_batch, slot)
                 with writing:
-                    writer.write(_score_rows(job, carried, scores))
+                    rows = _score_rows(job, carried, scores)
+                    writer.write(rows)
+                    for name, sketch in sketches.items():
+                        sketch.add(rows.column(name))
                 reports.append(report)
             with writing:
                 files = writer.finish()
@@ -150,7 +159,9 @@ def score_into_files(
         writer.abort()
         raise
     kept = tuple(thinned(reports, job.max_reports))
-    return TaskResult(tuple(files), kept, reading.seconds, writing.seconds, task.seconds)
+    seconds = (reading.seconds, writing.seconds, task.seconds)
+    told = {name: sketch.to_facts() for name, sketch in sketches.items()}
+    return TaskResult(tuple(files), kept, *seconds, told)
 
 
 def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:

@@ -5,11 +5,12 @@ import json
 import pyarrow as pa
 import pytest
 
-from sparkscore.errors import CheckFailedError, ConfigError
+from sparkscore.errors import ConfigError
 from sparkscore.scoring.checks import (
     Checks,
     Profile,
-    check_profile,
+    check_failed_error,
+    failed_checks,
     last_profile,
     profile_metadata,
 )
@@ -29,14 +30,7 @@ NOW = profile([0.1, None, 0.3, 0.9])
 
 
 def failed(checks: Checks, now: Profile = NOW, before: Profile | None = BEFORE) -> list[str]:
-    try:
-        check_profile(checks, now, before, "look at them")
-    except CheckFailedError as exc:
-        first, *lines, last = str(exc).splitlines()
-        assert first == f"the scores failed {len(lines)} checks:"
-        assert last == "look at them"
-        return [line.strip() for line in lines]
-    return []
+    return failed_checks(checks, now, before)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +122,12 @@ def test_columns_of_checks_are_answers_of_a_fitting_type() -> None:
         Checks(max_null_share={"scor": 0}).check_columns(answers)
     with pytest.raises(ConfigError, match="compares numbers"):
         Checks(min_value={"label": 0}).check_columns(answers)
+
+
+def test_the_error_names_all_and_the_ways_out() -> None:
+    error = check_failed_error(failed(Checks(min_rows=5, max_rows=3)), "Look at them")
+    assert (error.code, error.exit_code) == ("CHECK_FAILED", 3)
+    first, *lines, last = str(error).splitlines()
+    assert "fail 2 of" in first
+    assert [line.split(":")[0] for line in lines] == ["  min_rows", "  max_rows"]
+    assert last == "Look at them"
