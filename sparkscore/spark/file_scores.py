@@ -63,8 +63,8 @@ def scored_and_committed(
     """Run the tasks and commit their files, all in one transaction.
 
     Files that are in no commit when it ends are removed, unless a store does not answer to the
-    commit, or a check holds them for a person to look at; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
-    sees it.
+    commit, or a check holds them for a person to look at; what an attempt writes that Spark still
+    runs then is left to VACUUM, and no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -134,8 +134,8 @@ def _held_text(sink: FilesSink, job: ScoreFilesJob) -> str:
     clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
     return (
         f"Nothing was published. The scores lie in {sink.uri}, in Parquet files with {job.attempt} "
-        f"in their names, which no reader of the table sees: `{clean}` lists them, and removes them "
-        "with --remove. Mend the source or the model, or publish by the same command with "
+        f"in their names, which no reader of the table sees: `{clean}` lists them, and removes "
+        "them with --remove. Mend the source or the model, or publish by the same command with "
         "--accept-checks"
     )
 
