@@ -40,11 +40,13 @@ class LoggedChanges:
             left out.
         rewriting: The first commit that put rows into the place of others; None: there is none.
         deleting: The first commit that took rows away and brought none; None: there is none.
+        moved: Paths of those of the files whose rows a later commit has moved into others.
     """
 
     added: Mapping[str, AppendedFile]
     rewriting: str | None = None
     deleting: str | None = None
+    moved: frozenset[str] = frozenset()
 
     def refused(self, deletes: Deletes) -> str | None:
         """Why the appended files are not all that there is to score; None: they are."""
@@ -71,6 +73,17 @@ class LoggedChanges:
             f"data feed was off; {WAYS_OUT}"
         )
 
+    def check_kept(self, root: TablePath) -> None:
+        """Refuse files that are gone, of those that the table itself does not need any more.
+
+        Raises:
+            SourceChangesError: There are such.
+        """
+        for logged in sorted(self.moved):
+            path = file_path(root, logged)
+            if not _path(root, path).is_file():
+                raise vacuumed_error(path)
+
 
 def deleted_error(uri: str, reason: str) -> DataError:
     """Rows were deleted from a source whose job does not admit that."""
@@ -89,7 +102,8 @@ def logged_changes(root: TablePath, after: int, until: int) -> LoggedChanges:
     found = _Found()
     for version in range(after + 1, until + 1):
         found.add(version, list(_actions(root, version)))
-    return LoggedChanges(found.added, found.rewriting, found.deleting)
+    moved = found.moved.intersection(found.added)
+    return LoggedChanges(found.added, found.rewriting, found.deleting, moved)
 
 
 def appended_files(
@@ -108,6 +122,7 @@ def appended_files(
     """
     root = snapshot.root
     paths = {file_path(root, logged): one.version for logged, one in changes.added.items()}
+    changes.check_kept(root)
     found = {f.path: f for f in _files(snapshot, where) if f.path in paths}
     for version in sorted({version for path, version in paths.items() if path not in found}):
         wanted = {path for path, at in paths.items() if at == version and path not in found}
@@ -122,6 +137,7 @@ class _Found:
     added: dict[str, AppendedFile] = field(default_factory=dict)
     rewriting: str | None = None
     deleting: str | None = None
+    moved: frozenset[str] = frozenset()
 
     def add(self, version: int, actions: list[tuple[str, dict[str, Any]]]) -> None:
         """Note what one commit did."""
@@ -134,6 +150,7 @@ class _Found:
             self.deleting = self.deleting or name
         for path in gone:
             self.added.pop(path, None)
+        self.moved |= {a["remove"]["path"] for _, a in actions if "remove" in a}
         self.added |= {path: AppendedFile(version, line) for path, line in came.items()}
 
 
@@ -178,15 +195,13 @@ def _moved_files(
         raise SourceChangesError(f"{exc}; {WAYS_OUT}") from exc
     for file in _files(snapshot, where):
         if file.path in paths:
-            if not _path(root, file.path).is_file():
-                raise vacuumed_error(str(root), f"{file.path} of version {version}")
             yield file
 
 
-def vacuumed_error(uri: str, what: str) -> SourceChangesError:
-    """What a run would have to read is no more there."""
+def vacuumed_error(path: str) -> SourceChangesError:
+    """A file of what is new is no more there."""
     return SourceChangesError(
-        f"a file of the changes of source {shown(uri)} was removed by VACUUM: {what}; nothing was "
+        f"a file of what is new in the source was removed by VACUUM: {shown(path)}; nothing was "
         "written; score all rows once (without --since-last), and run the job more often than the "
         "source is vacuumed (delta.deletedFileRetentionDuration)"
     )

@@ -25,7 +25,7 @@ from sparkscore.scoring.incremental import (
     check_mark,
 )
 from sparkscore.spark.delta_log import appended_frame
-from sparkscore.spark.failures import SPARK_FAILURES, first_line
+from sparkscore.spark.failures import SPARK_FAILURES, first_line, vacuumed
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import (
     OpenedSource,
@@ -94,10 +94,10 @@ def _feed(spark: SparkSession, table: SourceTable, mark: Mark) -> DataFrame | No
         frame = reader.load(table.uri) if is_path(table.uri) else reader.table(table.uri)
         frame.isEmpty()  # Only now does Delta look whether there is a feed.
     except SPARK_FAILURES as exc:
-        text = str(exc)
-        if _NO_FEED in text:
+        if _NO_FEED in str(exc):
             return None
-        raise SourceChangesError(
+        gone = vacuumed(exc)
+        raise gone or SourceChangesError(
             f"the change data feed of source {shown(table.uri)} cannot be read from version "
             f"{mark.version + 1} to {table.version}: {first_line(exc)}; if these versions were "
             "cleaned up, score all rows once (without --since-last)"
@@ -154,6 +154,7 @@ def _appended(
     changes.check(table.uri, deletes)
     if not changes.added:
         return None
+    changes.check_kept(root)
     return appended_frame(spark, folder, [file.line for file in changes.added.values()])
 
 

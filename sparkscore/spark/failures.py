@@ -12,6 +12,7 @@ from sparkscore.errors import (
     BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
+    SourceChangesError,
     SourceError,
     SparkFailedError,
     SparkscoreError,
@@ -20,6 +21,7 @@ from sparkscore.errors import (
     WorkerCrashError,
     shown,
 )
+from sparkscore.files.appended import vacuumed_error
 from sparkscore.spark.task_slot import NOTE_SIGN
 
 SPARK_FAILURES = (PySparkException, Py4JError)
@@ -59,6 +61,9 @@ _OURS = re.compile(
 _UNREADABLE = re.compile(
     r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)"
     r"\. (?: SQLSTATE|File does not)"
+)
+_FEED_FILE_GONE = re.compile(
+    r"FILE_NOT_EXIST\] Encountered error while reading file (\S+/_change_data/\S+?)\. "
 )
 _CAUSE = re.compile(
     r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",
@@ -104,6 +109,9 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
+    gone = vacuumed(exc)
+    if gone is not None:
+        return gone
     unreadable = _UNREADABLE.search(text)
     if unreadable and not unreadable[1].endswith(".parquet"):
         return SourceError(
@@ -126,6 +134,12 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             "command again: what was committed is found and not scored twice"
         )
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def vacuumed(exc: BaseException) -> SourceChangesError | None:
+    """The error that a failed reading of a change data feed stands for, if its file is gone."""
+    path = _FEED_FILE_GONE.search(str(exc))
+    return None if path is None else vacuumed_error(path[1])
 
 
 def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:

@@ -162,3 +162,35 @@ def test_of_two_runs_from_one_mark_one_commits(job: Job) -> None:
 )
 def test_what_does_not_go_together_is_refused(job: Job, args: tuple[str, ...], said: str) -> None:
     assert said in refused(job(*args), "CONFIG_INVALID", 2)
+
+
+def write_source(rows: dict[str, list[object]]) -> None:
+    write_deltalake("source", pa.table(rows), mode="overwrite")
+
+
+def test_one_row_of_a_key_is_scored_and_the_others_are_on_the_books(job: Job) -> None:
+    # Of id 1 the last one by `at`; of id 2 one of two alike; of id 3 the one that has an `at`.
+    write_source({"id": [1, 1, 1, 2, 2, 3, 3], "x": [1.0, 3.0, 2.0, 5.0, 5.0, 7.0, 8.0],
+                  "at": [1, 3, 2, 1, 1, None, 0]})  # fmt: skip
+    args = ("--duplicates", "last", "--order-by", "at")
+    result = succeeded(job(*args, since_last=False))
+    counted = ("rows_read", "rows_scored", "rows_rejected", "rows_skipped")
+    assert [result["metrics"][name] for name in counted] == [7, 3, 0, 4]
+    assert result["output"]["skipped"] == 4
+    assert "4 skipped" in result["message"]
+    assert scored() == [(1, 7.0), (2, 11.0), (3, 17.0)]
+    merged = succeeded(
+        job("--duplicates", "first", "--order-by", "at", "--mode", "merge", since_last=False)
+    )
+    assert [merged["metrics"][name] for name in counted] == [7, 3, 0, 4]
+    assert scored() == [(1, 3.0), (2, 11.0), (3, 17.0)]
+
+
+def test_doubled_keys_stop_a_job_that_says_so(job: Job, world: World) -> None:
+    write_source({"id": [1, 2, 2], "x": [1.0, 2.0, 3.0]})
+    message = refused(job("--duplicates", "fail", since_last=False), "KEY_INVALID", 3)
+    assert "{'id': 2}" in message
+    assert world.commits("scores") == []
+    refused(job("--duplicates", "fail", "--engine", "files", since_last=False), "ENGINE_UNFIT", 2)
+    succeeded(job("--duplicates", "keep", since_last=False))
+    assert len(scored()) == 3
