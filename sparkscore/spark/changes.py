@@ -25,7 +25,7 @@ from sparkscore.scoring.incremental import (
     check_mark,
 )
 from sparkscore.spark.delta_log import appended_frame
-from sparkscore.spark.failures import SPARK_FAILURES, first_line, vacuumed
+from sparkscore.spark.failures import SPARK_FAILURES, first_line, unreadable_source
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import (
     OpenedSource,
@@ -96,8 +96,7 @@ def _feed(spark: SparkSession, table: SourceTable, mark: Mark) -> DataFrame | No
     except SPARK_FAILURES as exc:
         if _NO_FEED in str(exc):
             return None
-        gone = vacuumed(exc)
-        raise gone or SourceChangesError(
+        raise unreadable_source(exc) or SourceChangesError(
             f"the change data feed of source {shown(table.uri)} cannot be read from version "
             f"{mark.version + 1} to {table.version}: {first_line(exc)}; if these versions were "
             "cleaned up, score all rows once (without --since-last)"

@@ -12,7 +12,6 @@ from sparkscore.errors import (
     BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
-    SourceChangesError,
     SourceError,
     SparkFailedError,
     SparkscoreError,
@@ -62,9 +61,6 @@ _UNREADABLE = re.compile(
     r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)"
     r"\. (?: SQLSTATE|File does not)"
 )
-_FEED_FILE_GONE = re.compile(
-    r"FILE_NOT_EXIST\] Encountered error while reading file (\S+/_change_data/\S+?)\. "
-)
 _CAUSE = re.compile(
     r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",
     re.MULTILINE,
@@ -109,15 +105,9 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    gone = vacuumed(exc)
-    if gone is not None:
-        return gone
-    unreadable = _UNREADABLE.search(text)
-    if unreadable and not unreadable[1].endswith(".parquet"):
-        return SourceError(
-            f"data file {shown(unreadable[1])} cannot be read: {reason_of(exc)}; nothing was "
-            "written; restore or mend the file, or check --source-option and --source-schema"
-        )
+    unreadable = unreadable_source(exc)
+    if unreadable is not None:
+        return unreadable
     if _DUPLICATE_KEYS in text:
         return KeyColumnError(
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
@@ -136,10 +126,19 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
 
 
-def vacuumed(exc: BaseException) -> SourceChangesError | None:
-    """The error that a failed reading of a change data feed stands for, if its file is gone."""
-    path = _FEED_FILE_GONE.search(str(exc))
-    return None if path is None else vacuumed_error(path[1])
+def unreadable_source(exc: BaseException) -> SourceError | None:
+    """The error for a file of the source that cannot be read, if that is what happened."""
+    found = _UNREADABLE.search(str(exc))
+    if found is None:
+        return None
+    if "/_change_data/" in found[1]:
+        return vacuumed_error(found[1])
+    if found[1].endswith(".parquet"):
+        return None
+    return SourceError(
+        f"data file {shown(found[1])} cannot be read: {reason_of(exc)}; nothing was "
+        "written; restore or mend the file, or check --source-option and --source-schema"
+    )
 
 
 def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:
