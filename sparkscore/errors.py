@@ -43,6 +43,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
+│   ├── StagedFilesGoneError        STAGED_FILES_GONE
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -342,6 +343,12 @@ class PortTakenError(TemporaryError, OSError):
     """A port that was asked for is in use."""
 
     code = "PORT_TAKEN"
+
+
+class StagedFilesGoneError(TemporaryError):
+    """What a job had written and not committed was removed, while it was stopped."""
+
+    code = "STAGED_FILES_GONE"
 
 
 class SparkStoppedError(TemporaryError):

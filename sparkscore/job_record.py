@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 APP_ID_TAG = "sparkscore.app_id"
 _OUTCOME_TAG = "sparkscore.outcome"
+_RESUMED_TAG = "sparkscore.resumed_from"
 _RUNTIME_TAG = "sparkscore.runtime"
 _THREADS_TAG = "sparkscore.threads_per_task"
 _MAX_SERIES_POINTS = 1000
@@ -119,6 +120,8 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
             _THREADS_TAG: ", ".join(map(str, sorted({b.n_threads for b in outcome.batches}))),
         }
     )
+    if outcome.resumed_from:
+        run.set_tags({_RESUMED_TAG: ", ".join(outcome.resumed_from)})
     facts = {
         "status": outcome.status.value,
         "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
@@ -205,6 +208,8 @@ def job_result_of(
             "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
+            "chunks_resumed": outcome.n_chunks_resumed,
+            "resumed_from": list(outcome.resumed_from),
         },
         metrics=outcome.as_metrics(),
         attempt=attempt,
@@ -233,6 +238,8 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
         return f"already scored at table version {outcome.commit.version}"
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
+    if outcome.n_chunks_resumed:
+        said.append(f"{outcome.n_rows_resumed} of them by earlier attempts")
     if outcome.commit.n_deleted:
         said.append(f"{outcome.commit.n_deleted} deleted with their source")
     if outcome.n_skipped:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
@@ -323,10 +324,8 @@ def _versions(models: ModelStore) -> Iterator[ModelVersion]:
 
 def _canonical(stores: PurgedStores, uri: str) -> str:
     """One text for the ways to name a place; what opens nothing here is left as it is."""
-    try:
+    with suppress(SparkscoreError):
         uri = stores.open_at(uri).root_uri
-    except SparkscoreError:
-        pass
     return same_place(uri).rstrip("/")
 
 

@@ -175,26 +175,27 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
 def clean(target: str, *, older_than: float, remove: bool, output: Output) -> None:
     """List files that killed jobs left in the folder of a score table, or remove them.
 
-    They are in no commit, and no reader sees them. VACUUM would remove them as well. TARGET is a
-    path, or a URI such as s3a://BUCKET/FOLDER.
+    They are in no commit, and no reader sees them. The same command as the killed job's would go
+    on with those of its run; they are as old as the last sign of life of the run. VACUUM would
+    remove the data files as well. TARGET is a path, or a URI such as s3a://BUCKET/FOLDER.
     """
     from sparkscore.files.filesystem import below
     from sparkscore.files.leftovers import leftovers, remove_leftovers
 
     root = open_workspace({}).table_path(target)
     found = [each for each in leftovers(root) if each.age_s >= older_than * _HOUR_S]
-    if remove:
-        remove_leftovers(found)
+    removed = remove_leftovers(root, found) if remove else []
     rows = [
         {
             "file": below(root.resolve() if isinstance(root, Path) else root, each.path),
             "bytes": each.n_bytes,
             "hours": each.age_s / _HOUR_S,
-            "status": "removed" if remove else "left",
+            "run": each.run or "",
+            "status": "removed" if each in removed else "left",
         }
         for each in found
     ]
-    show(rows, ("file", "bytes", "hours", "status"), output)
+    show(rows, ("file", "bytes", "hours", "run", "status"), output)
 
 
 def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:

@@ -7,7 +7,8 @@ that each finds the other's runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
+from sparkscore.errors import (
+    EngineUnfitError,
+    RunKeyConflictError,
+    TargetError,
+    TargetUnwritableError,
+    shown,
+)
 from sparkscore.files import rust_log
 from sparkscore.files.change import LogWriter, LostRaceError, TableChange
 from sparkscore.files.commit_probe import PROBE_FILE, check_commits
@@ -40,7 +47,14 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
-from sparkscore.files.log import DRAFT, check_folder, commits, delta_table, is_delta_table
+from sparkscore.files.log import (
+    DRAFT,
+    added_paths,
+    check_folder,
+    commits,
+    delta_table,
+    is_delta_table,
+)
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
@@ -48,10 +62,10 @@ from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, c
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
-    SCORE_FILE,
     HistoryEntry,
     app_id_of,
     busy_error,
@@ -68,10 +82,16 @@ _ID_RETENTION = "delta.setTransactionRetentionDuration"
 
 @dataclass(frozen=True)
 class WrittenScores:
-    """The files of one attempt at a run; nobody sees them yet."""
+    """The files of a run; nobody sees them yet.
+
+    Attributes:
+        attempt: Which attempt commits them.
+        resumed_from: Run ids of earlier attempts that wrote some of them.
+    """
 
     files: tuple[WrittenFile, ...]
     attempt: str
+    resumed_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,7 +240,7 @@ class FilesSink:
             return self._written(scores, write, facts)
 
     def _written(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
-        metadata = user_metadata(write, facts, scores.attempt)
+        metadata = user_metadata(write, facts, scores.attempt, scores.resumed_from)
         for _ in range(N_TRIES):
             table = self._table()
             if table is not None:
@@ -248,23 +268,32 @@ class FilesSink:
             raise skipped_error(write.identity, self.uri)
         return commit
 
-    def clean(self, attempt: str) -> None:
-        """Remove the files of an attempt that are in no commit, and folders made for them.
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name; and empty folders.
+
+        Nobody else may be about to commit these files: see `files.ledger`.
 
         Raises:
             StoreUnavailableError: The store does not answer; `score clean` finds them later.
         """
         with store_errors(self.root, "target", TargetUnwritableError):
-            self._remove_uncommitted(attempt)
+            table = self._table()
+            kept = set() if table is None else self._named(table, identity)
+            for path in self.root.rglob("*.parquet"):
+                is_theirs = any(attempt in path.name for attempt in attempts)
+                if is_theirs and below(self.root, path) not in kept:
+                    path.unlink(missing_ok=True)
+            if table is None and isinstance(self.root, Path) and self.root.is_dir():
+                _remove_empty(self.root)
 
-    def _remove_uncommitted(self, attempt: str) -> None:
-        table = self._table()
-        kept = set() if table is None else _active_paths(table)
-        for path in self.root.rglob(f"*{attempt}*.parquet"):
-            if below(self.root, path) not in kept:
-                path.unlink(missing_ok=True)
-        if table is None and isinstance(self.root, Path) and self.root.is_dir():
-            _remove_empty(self.root)
+    def _named(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
+        """Paths of the table's files below its folder, and of those that the run once added."""
+        kept = _active_paths(table)
+        with suppress(RunKeyConflictError):  # Then the commit is of other inputs, and their files.
+            commit = self._found_in(table, identity)
+            if commit is not None:
+                kept |= added_paths(self.root, commit.version)
+        return kept
 
     def _table(self) -> DeltaTable | None:
         check_folder(self.root)
@@ -425,7 +454,7 @@ def _check_prefix(root: StorePath) -> None:
     if is_delta_table(root):
         return
     found = (path.name for path in root.rglob("*"))
-    ours = (SCORE_FILE, PROBE_FILE, DRAFT)
+    ours = (SCORE_FILE, LEDGER_FILE, PROBE_FILE, DRAFT)
     if any(not any(pattern.fullmatch(name) for pattern in ours) for name in found):
         raise TargetError(
             f"target {shown(str(root))} holds files and no Delta table; name another folder"

@@ -79,6 +79,9 @@ class Outcome:
         n_skipped: Rows left out by rule.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
+        n_chunks_resumed: Chunks of the input that earlier attempts had finished.
+        n_rows_resumed: Rows that these have scored.
+        resumed_from: Run ids of the attempts that did.
     """
 
     status: OutcomeStatus
@@ -90,13 +93,18 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
     batches: Sequence[BatchReport] = ()
+    n_chunks_resumed: int = 0
+    n_rows_resumed: int = 0
+    resumed_from: tuple[str, ...] = ()
 
     def check_books(self) -> None:
-        """Compare what was read with what became of it and with the commit.
+        """Compare what was read with what became of it and with the commit, if it is this run's.
 
         Raises:
             BooksError: A row is unaccounted for.
         """
+        if self.status is OutcomeStatus.ALREADY_SCORED:  # Another attempt committed, and counted.
+            return
         found = self.n_scored + self.n_rejected + self.n_skipped
         if self.n_read != found:
             raise BooksError(
@@ -127,6 +135,8 @@ class Outcome:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_skipped": self.n_skipped,
+            "rows_resumed": self.n_rows_resumed,
+            "chunks_resumed": self.n_chunks_resumed,
             **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
         }
         if self.commit.n_deleted:
@@ -135,9 +145,10 @@ class Outcome:
             metrics["bytes_written"] = self.commit.n_bytes
         scoring_s = self.seconds.get("score_and_commit", 0.0)
         if scoring_s > 0:
-            metrics["rows_per_second"] = self.n_scored / scoring_s
+            n_scored_now = self.n_scored - self.n_rows_resumed
+            metrics["rows_per_second"] = n_scored_now / scoring_s
             if self.n_cores:
-                metrics["rows_per_second_per_core"] = self.n_scored / scoring_s / self.n_cores
+                metrics["rows_per_second_per_core"] = n_scored_now / scoring_s / self.n_cores
         if self.batches:
             metrics.update(_worker_metrics(self.batches))
             metrics["predictions_not_finite"] = self.n_not_finite

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +19,13 @@ from sparkscore.errors import (
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
 TXN_VERSION = 1
 """Each logical run has an application id of its own, so one version is enough."""
-SCORE_FILE = re.compile(r"part-\d{5,}-[0-9a-f]{32}-\w+-c\d{3,}\.zstd\.parquet")
-"""Names of files that the files engine writes before it commits them."""
 _METADATA_FORMAT = 1
 
 
@@ -41,8 +39,17 @@ class HistoryEntry:
     metrics: Mapping[str, str]
 
 
-def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
-    """What a commit says of the run that made it; found again by `app_id`."""
+def user_metadata(
+    write: TableWrite, facts: RunFacts, attempt: str, resumed_from: Sequence[str] = ()
+) -> str:
+    """What a commit says of the run that made it; found again by `app_id`.
+
+    Args:
+        write: The write.
+        facts: The attempt that commits.
+        attempt: Its name in files.
+        resumed_from: Run ids of earlier attempts, some of whose rows are in the commit.
+    """
     identity = write.identity
     metadata = {
         **write.about,
@@ -53,6 +60,8 @@ def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
         "attempt": attempt,
         "inputs": dict(identity.fingerprint),
     }
+    if resumed_from:
+        metadata["resumed_from"] = list(resumed_from)
     return json.dumps(metadata, sort_keys=True)
 
 
@@ -179,8 +188,8 @@ def check_local_path(path: Path) -> None:
 
 def _holds_other_files(folder: Path) -> bool:
     """Whether a folder has more in it than what a killed first attempt left behind."""
-    found = (path for path in folder.rglob("*") if not path.is_dir())
-    return any(SCORE_FILE.fullmatch(path.name) is None for path in found)
+    found = (path.name for path in folder.rglob("*") if not path.is_dir())
+    return not all(SCORE_FILE.fullmatch(name) or LEDGER_FILE.fullmatch(name) for name in found)
 
 
 def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""The end of an application: what it holds is closed when the server that runs it stops."""
+"""The life of an application: what it holds is opened with the server, and closed with it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from anyio import to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class ClosedAtTheEnd:
-    """Calls `close` in a worker thread once all requests are answered, and before the process ends.
+class WithLifespan:
+    """Calls `start` with the server that runs it, and `close` once all requests are answered.
+
+    `close` is called in a worker thread, and before the process ends.
 
     By ASGI's lifespan, and not by `atexit`: a process that ends by a signal runs no such functions.
     """
 
-    def __init__(self, app: ASGIApp, close: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, start: Callable[[], None], close: Callable[[], None]) -> None:
         self._app = app
+        self._start = start
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -24,6 +27,7 @@ class ClosedAtTheEnd:
             await self._app(scope, receive, send)
             return
         await receive()
+        self._start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await to_thread.run_sync(self._close)

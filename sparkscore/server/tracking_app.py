@@ -30,7 +30,7 @@ from sparkscore.server.api import Api, path_below
 from sparkscore.server.artifact_bytes import ByteRoutes
 from sparkscore.server.calls import Guard, Served, Verb
 from sparkscore.server.counters import RequestCounters
-from sparkscore.server.lifespan import ClosedAtTheEnd
+from sparkscore.server.lifespan import WithLifespan
 from sparkscore.server.origins import HostAndOriginCheck
 from sparkscore.server.pages import STYLE, Pages
 from sparkscore.server.settings import PROTOCOL_VERSION
@@ -86,7 +86,7 @@ def tracking_app(
     if settings.expose_metrics:
         app = _with_metrics(RequestCounters(app), settings.static_prefix)
     app = HostAndOriginCheck(app, settings.allowed_hosts, settings.allowed_origins)
-    return ClosedAtTheEnd(app, served.webhooks.close)
+    return WithLifespan(app, served.webhooks.start, served.webhooks.close)
 
 
 class _Trunk:

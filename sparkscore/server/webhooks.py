@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
-from sparkscore.errors import SparkscoreError, StoreUnavailableError
-from sparkscore.records import Webhook, WebhookEvent, WebhookStatus
+from sparkscore.errors import RecordNotFoundError, SparkscoreError, StoreUnavailableError
+from sparkscore.records import Delivery, Webhook, WebhookEvent, WebhookStatus
 from sparkscore.server.webhook_addresses import (
     Destination,
     Resolve,
@@ -19,7 +20,7 @@ from sparkscore.server.webhook_addresses import (
     resolve_by_system,
 )
 from sparkscore.server.webhook_posting import Posted, post, signed_headers
-from sparkscore.server.webhook_queue import DeliveryQueue
+from sparkscore.server.webhook_queue import DeliveryQueue, Schedule, named
 from sparkscore.server.webhook_secrets import WebhookSecrets
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.stores.webhooks_base import WebhookStore
@@ -40,7 +41,7 @@ class Webhooks:
         store: Where they are kept.
         secrets: What their secrets are encrypted by.
         allowed_hosts: Hosts, in lower case, whose addresses need not be public.
-        queue: What delivers in the background.
+        schedule: When and how deliveries are tried.
         resolve: Tells a host's addresses.
         clock: Milliseconds since the epoch, in UTC.
     """
@@ -48,9 +49,14 @@ class Webhooks:
     store: WebhookStore
     secrets: WebhookSecrets
     allowed_hosts: tuple[str, ...] = ()
-    queue: DeliveryQueue = field(default_factory=DeliveryQueue)
+    schedule: Schedule = field(default_factory=Schedule)
     resolve: Resolve = resolve_by_system
     clock: Clock = system_clock
+
+    @cached_property
+    def queue(self) -> DeliveryQueue:
+        """What delivers in the background."""
+        return DeliveryQueue(self.store, self._attempt, self.schedule, self.clock)
 
     def check_url(self, url: str) -> None:
         """Refuse a URL that nothing may be sent to.
@@ -61,9 +67,22 @@ class Webhooks:
         self._address(parse_destination(url))
 
     def announce(self, event: WebhookEvent, data: Data) -> None:
-        """Tell all webhooks of an event, in the background; returns at once, and never fails."""
-        body = _body(event, data, self.clock())
-        self.queue.put(lambda: self._spread(event, body), f"event {_named(event)}")
+        """Have all webhooks told of an event; once this returns, that outlives the process.
+
+        Unless the store is away, which holds up no caller: then memory keeps the event till it is
+        back. Where no webhook asks for the event, nothing is written.
+        """
+        body = _body(event, data, self.clock()).decode()
+
+        def spread() -> None:
+            found = [it for it in self.store.list_webhooks() if _is_told(it, event)]
+            if found:
+                self.queue.put([self._delivery(webhook, event, body) for webhook in found])
+
+        try:
+            spread()
+        except StoreUnavailableError:
+            self.queue.put_later(spread, f"event {_named(event)}")
 
     def send(self, webhook: Webhook, event: WebhookEvent, data: Data) -> Posted:
         """Tell one webhook of an event, now and once.
@@ -72,39 +91,44 @@ class Webhooks:
             ConfigError: Its secret does not decrypt.
             MissingExtraError: It has a secret, and cryptography is not installed.
         """
-        return self._post(webhook, _body(event, data, self.clock()), _new_id())
+        return self._post(webhook, _body(event, data, self.clock()), str(uuid.uuid4()))
+
+    def start(self) -> None:
+        """Deliver from now on what other processes have left, too."""
+        self.queue.start()
 
     def close(self) -> None:
-        """Deliver what is waiting, for at most four seconds."""
+        """Deliver what is due, for at most four seconds; what is left waits for the next start."""
         self.queue.close(_DRAIN_S)
 
-    def _spread(self, event: WebhookEvent, body: bytes) -> bool:
-        """Queue a delivery for each webhook of an event; asks the store, so that no caller must."""
+    def _delivery(self, webhook: Webhook, event: WebhookEvent, body: str) -> Delivery:
+        return Delivery(
+            delivery_id=str(uuid.uuid4()),
+            webhook_id=webhook.webhook_id,
+            event=_named(event),
+            body=body,
+            due_ms=self.clock(),
+        )
+
+    def _attempt(self, delivery: Delivery) -> bool:
+        """One try; True: done with, well or not."""
         try:
-            webhooks = self.store.list_webhooks()
-        except StoreUnavailableError:
+            webhook = self.store.get_webhook(delivery.webhook_id)
+            if webhook.status is not WebhookStatus.ACTIVE:
+                return True
+            posted = self._post(webhook, delivery.body.encode(), delivery.delivery_id)
+        except RecordNotFoundError:
+            return True
+        except StoreUnavailableError as exc:
+            _LOG.warning("%s failed: %s", named(delivery), exc)
             return False
-        for webhook in webhooks:
-            if webhook.status is WebhookStatus.ACTIVE and event in webhook.events:
-                self._queue_one(webhook, body, _named(event))
-        return True
-
-    def _queue_one(self, webhook: Webhook, body: bytes, event: str) -> None:
-        delivery_id = _new_id()
-        what = f"delivery {delivery_id} of {event} to webhook {webhook.webhook_id}"
-
-        def attempt() -> bool:
-            try:
-                posted = self._post(webhook, body, delivery_id)
-            except SparkscoreError as exc:
-                _LOG.warning("%s is given up: %s", what, exc)
-                return True
-            if posted.is_taken:
-                return True
-            _LOG.warning("%s failed: %s", what, posted.error)
-            return not posted.may_succeed_later
-
-        self.queue.put(attempt, what)
+        except SparkscoreError as exc:
+            _LOG.warning("%s is given up: %s", named(delivery), exc)
+            return True
+        if posted.is_taken:
+            return True
+        _LOG.warning("%s failed: %s", named(delivery), posted.error)
+        return not posted.may_succeed_later
 
     def _post(self, webhook: Webhook, body: bytes, delivery_id: str) -> Posted:
         secret = self.secrets.unseal(webhook.sealed_secret, webhook.webhook_id)
@@ -136,5 +160,5 @@ def _named(event: WebhookEvent) -> str:
     return f"{event.entity}.{event.action}"
 
 
-def _new_id() -> str:
-    return str(uuid.uuid4())
+def _is_told(webhook: Webhook, event: WebhookEvent) -> bool:
+    return webhook.status is WebhookStatus.ACTIVE and event in webhook.events

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import CheckFailedError, StoreUnavailableError
+from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
+from sparkscore.files.writing import WrittenFile, new_attempt
 from sparkscore.scoring.checks import Profile, merged
-from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
+from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.scoring.table_write import checked_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
+from sparkscore.spark.resuming import Resumption, cleaned
 from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ def scored_and_committed(
     plan: ScoringPlan,
     sink: FilesSink,
     facts: RunFacts,
+    resumed: Resumption | None = None,
 ) -> Outcome:
     """Run the tasks and commit their files, all in one transaction.
 
-    Files that are in no commit when it ends are removed, unless a store does not answer to the
-    commit, or a check holds them for a person to look at; what an attempt writes that Spark still
-    runs then is left to VACUUM, and no reader sees it.
+    Files that are in no commit when it ends are removed, but for those that a next attempt may
+    go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
+    no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -72,7 +74,8 @@ def scored_and_committed(
         job: What they share.
         plan: The run.
         sink: Where it writes.
-        facts: Which run this is.
+        facts: Which attempt this is.
+        resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
         CheckFailedError: The scores are not what the job's checks ask for.
@@ -80,25 +83,24 @@ def scored_and_committed(
             a store did not answer.
     """
     started = time.perf_counter()
-    stay = False
-    try:
+    earlier = () if resumed is None else tuple(resumed.results.values())
+    run_ids = () if resumed is None else resumed.run_ids
+    with cleaned(sink, plan.identity, job.attempt, resumed):
         try:
-            results = cancellable(spark, score)
-        except (*SPARK_FAILURES, ConnectionError) as exc:
-            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(spark)) from exc
-        scored = time.perf_counter()
-        files = tuple(file for result in results for file in result.files)
-        try:
-            write = checked_write(plan, sink, _profile(results), _held_text(sink, job))
-            commit = sink.write(WrittenScores(files, job.attempt), write, facts)
-        except (StoreUnavailableError, CheckFailedError):
-            stay = True  # A commit that was sent and not answered needs its files.
-            raise
-        ended = time.perf_counter()
-    finally:
-        if not stay:
-            sink.clean(job.attempt)
+            results = [*earlier, *_scored(spark, score, plan, sink)]
+            scored = time.perf_counter()
+            files = tuple(file for result in results for file in result.files)
+            if resumed is not None:
+                resumed.ledger.check_claim()
+            written = WrittenScores(files, job.attempt, run_ids)
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            commit = sink.write(written, write, facts)
+        except SparkscoreError:
+            won = _won_by_another(sink, plan, facts)
+            if won is None:
+                raise
+            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=won)
+    ended = time.perf_counter()
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]
@@ -117,6 +119,9 @@ def scored_and_committed(
         },
         n_cores=spark.sparkContext.defaultParallelism,
         batches=reports,
+        n_chunks_resumed=len(earlier),
+        n_rows_resumed=sum(file.n_rows for result in earlier for file in result.files),
+        resumed_from=run_ids,
     )
 
 
@@ -129,15 +134,37 @@ def _profile(results: Sequence[TaskResult]) -> Profile:
     return Profile(n_rows, merged(sketches))
 
 
-def _held_text(sink: FilesSink, job: ScoreFilesJob) -> str:
+def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
     """Where files are that a check has held, and what can be done with them."""
     clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
     return (
-        f"Nothing was published. The scores lie in {sink.uri}, in Parquet files with {job.attempt} "
-        f"in their names, which no reader of the table sees: `{clean}` lists them, and removes "
+        f"Nothing was published. The scores lie in Parquet files in {sink.uri}, which no reader of "
+        f"the table sees: {listed(file.path for file in files)}; `{clean}` lists them, and removes "
         "them with --remove. Mend the source or the model, or publish by the same command with "
         "--accept-checks"
     )
+
+
+def _scored(
+    spark: SparkSession,
+    score: Callable[[], Sequence[TaskResult]],
+    plan: ScoringPlan,
+    sink: FilesSink,
+) -> Sequence[TaskResult]:
+    try:
+        return cancellable(spark, score)
+    except (*SPARK_FAILURES, ConnectionError) as exc:
+        what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
+        raise translated(exc, what, is_ending=is_ending(spark)) from exc
+
+
+def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
+    """The commit of another attempt, which may have removed what this one was about to use."""
+    try:
+        commit = sink.find(plan.identity)
+    except SparkscoreError:
+        return None  # What has failed before says more.
+    return None if commit is None or commit.run_id == facts.run_id else commit
 
 
 def _constants(

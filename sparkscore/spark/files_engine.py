@@ -25,9 +25,10 @@ from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.engine import scoring_task
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.files_source import FilesSource, open_files
-from sparkscore.spark.files_worker import FilesJob, score_files
+from sparkscore.spark.files_worker import FilesJob, PlannedTask, score_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
+from sparkscore.spark.resuming import resumption
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from sparkscore.files.planning import FilePiece
     from sparkscore.spark.score_files import TaskResult
 
 _MAX_REPORTS = 20_000
@@ -126,20 +126,24 @@ class FilesEngine:
         if self.environment is not None:
             task = replace(task, environment=ship_environment(self.spark, self.environment))
         ask_for_preload(self.spark, task)
-        tasks = plan_tasks(source.files, self._n_slots())
+        n_slots = self._n_slots()
+        tasks = plan_tasks(source.files, n_slots)
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
         writing = score_files_job(plan, sink, task, facts, max_reports)
-        job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes))
+        resumed = resumption(plan, writing, facts, partial(plan_tasks, source.files), n_slots)
+        ledger = None if resumed is None else resumed.ledger
+        job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes), ledger)
+        left = list(enumerate(tasks)) if resumed is None else resumed.left
         ship_s = time.perf_counter() - started
         outcome = scored_and_committed(
-            self.spark, partial(self._score, job, tasks), writing, plan, sink, facts
+            self.spark, partial(self._score, job, left), writing, plan, sink, facts, resumed
         )
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
-    def _score(self, job: FilesJob, tasks: Sequence[tuple[FilePiece, ...]]) -> list[TaskResult]:
+    def _score(self, job: FilesJob, tasks: Sequence[PlannedTask]) -> list[TaskResult]:
         if not tasks:
             return []
-        planned = self.spark.sparkContext.parallelize(list(enumerate(tasks)), len(tasks))
+        planned = self.spark.sparkContext.parallelize(tasks, len(tasks))
         return planned.mapPartitions(partial(score_files, job)).collect()
 
     def _n_slots(self) -> int:

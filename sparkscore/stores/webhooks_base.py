@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sparkscore.errors import RecordNotFoundError, shown
-from sparkscore.records import Webhook
+from sparkscore.records import Delivery, Webhook
 
 
 class WebhookStore(Protocol):
@@ -37,11 +37,37 @@ class WebhookStore(Protocol):
         ...
 
     def delete_webhook(self, webhook_id: str) -> None:
-        """Remove a webhook.
+        """Remove a webhook, with its deliveries.
 
         Raises:
             RecordNotFoundError: There is none.
         """
+        ...
+
+    def add_deliveries(self, deliveries: Sequence[Delivery], *, max_waiting: int) -> int:
+        """Keep the first of these new deliveries, until so many wait in all; returns how many.
+
+        One whose webhook is gone meanwhile counts as kept, and is not.
+        """
+        ...
+
+    def next_delivery_ms(self) -> int | None:
+        """When the next delivery is due; None: none waits."""
+        ...
+
+    def claim_delivery(self, now_ms: int, until_ms: int) -> Delivery | None:
+        """The delivery that was due first, by `now_ms`, for this caller alone until `until_ms`.
+
+        It is due again at that time, unless it is dropped or postponed before; None: none is due.
+        """
+        ...
+
+    def postpone_delivery(self, delivery_id: str, due_ms: int) -> None:
+        """Note that a try failed, and when the next one is due; nothing happens if it is gone."""
+        ...
+
+    def drop_delivery(self, delivery_id: str) -> None:
+        """Remove a delivery that is done with; nothing happens if it is gone."""
         ...
 
 

@@ -335,7 +335,7 @@ def write_files(attempt: Attempt, sink: FilesSink) -> Commit:
     try:
         return sink.write(WrittenScores(files, name), attempt.table_write, attempt.facts)
     finally:
-        sink.clean(name)
+        sink.clean(attempt.plan.identity, {name})
 
 
 def written_files(attempt: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:

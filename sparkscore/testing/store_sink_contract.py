@@ -192,8 +192,8 @@ class StoreSinkContract(SinkContract):
         found = leftovers(root)
         assert "part-00000" in {left.path.name[:10] for left in found}
         assert ids(root) == [1]
-        remove_leftovers(found)
-        remove_leftovers(found)  # What is gone already is no error.
+        remove_leftovers(root, found)
+        remove_leftovers(root, found)  # What is gone already is no error.
         assert names(root) == before
 
     def _in_store(self, one: Attempt) -> Attempt:

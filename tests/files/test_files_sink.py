@@ -78,7 +78,7 @@ def test_attempt_that_fails_on_a_new_target_leaves_no_folder(target: Path) -> No
     writer.write(one.scores.to_batches()[0])
     writer.finish()
     assert data_files(target)
-    sink.clean("lost")
+    sink.clean(one.plan.identity, {"lost"})
     assert not target.exists()
 
 

@@ -4,27 +4,31 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from sparkscore.errors import ConfigError, StoreUnavailableError
-from sparkscore.records import Webhook
+from sparkscore.records import Delivery, Webhook, WebhookStatus
 from sparkscore.server.calls import Served
 from sparkscore.server.tracking_app import tracking_app
 from sparkscore.server.webhook_addresses import is_public, parse_destination
 from sparkscore.server.webhook_posting import post
-from sparkscore.server.webhook_queue import DeliveryQueue
+from sparkscore.server.webhook_queue import DeliveryQueue, Schedule
 from sparkscore.server.webhook_secrets import WebhookSecrets
+from sparkscore.stores.base import system_clock
 from sparkscore.stores.memory import MemoryWebhookStore
+from sparkscore.stores.sql import open_sql
+from sparkscore.stores.webhooks_base import WebhookStore
 from tests.server.conftest import Client, Json, client_of, served_in, serving
 from tests.server.webhook_receiver import Receiver, receiving
 
@@ -55,9 +59,9 @@ def receiver(shared: Receiver) -> Receiver:
 def served(tmp_path: Path) -> Served:
     """A server that may send to loopback, and tries again at once."""
     found = served_in(tmp_path)
-    queue = DeliveryQueue(waits_s=(0, 0))
+    schedule = Schedule(waits_s=(0, 0))
     return replace(
-        found, webhooks=replace(found.webhooks, allowed_hosts=("localhost",), queue=queue)
+        found, webhooks=replace(found.webhooks, allowed_hosts=("localhost",), schedule=schedule)
     )
 
 
@@ -416,51 +420,133 @@ def test_a_secret_decrypts_for_its_webhook_and_by_its_key_alone(tmp_path: Path) 
         WebhookSecrets(tmp_path / "no folder" / "key").seal(SECRET, "w-1")
 
 
-def test_a_full_queue_drops_what_comes_on_top_and_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    queue = DeliveryQueue(max_jobs=2, n_threads=1)
-    started, may_go = threading.Event(), threading.Event()
-    done: list[str] = []
+def with_webhook(store: WebhookStore) -> None:
+    store.add_webhook(
+        Webhook(
+            webhook_id="w",
+            name="hook",
+            url="http://localhost/",
+            events=(),
+            status=WebhookStatus.ACTIVE,
+            creation_time_ms=1,
+            last_update_time_ms=1,
+        )
+    )
 
-    def first() -> bool:
+
+def delivery(name: str, webhook_id: str = "w") -> Delivery:
+    return Delivery(name, webhook_id, "MODEL_VERSION.CREATED", "{}", due_ms=0)
+
+
+@pytest.fixture
+def store() -> MemoryWebhookStore:
+    store = MemoryWebhookStore()
+    with_webhook(store)
+    return store
+
+
+def test_a_full_queue_drops_what_comes_on_top_and_says_so(
+    store: MemoryWebhookStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[str] = []
+    started, may_go = threading.Event(), threading.Event()
+
+    def attempt(it: Delivery) -> bool:
         started.set()
+        done.append(it.delivery_id)
         return may_go.wait(20)
 
-    queue.put(first, "first")
+    queue = DeliveryQueue(store, attempt, Schedule(max_waiting=2, n_threads=1), system_clock)
+    queue.put([delivery("first")])
     assert started.wait(20)
-
-    def note(name: str) -> bool:
-        done.append(name)
-        return True
-
-    for name in ("second", "third", "fourth"):
-        queue.put(partial(note, name), name)
+    queue.put([delivery(name) for name in ("second", "third")])
     may_go.set()
     queue.close(20)
-    assert done == ["second", "third"]
-    assert "fourth is dropped" in caplog.text
+    assert done == ["first", "second"]
+    assert "delivery third of MODEL_VERSION.CREATED to webhook w is dropped" in caplog.text
 
 
-def test_a_job_that_raises_ends_neither_its_thread_nor_the_others(
-    caplog: pytest.LogCaptureFixture,
+def test_a_try_that_raises_ends_neither_its_thread_nor_the_others(
+    store: MemoryWebhookStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = DeliveryQueue(n_threads=1)
-    done = threading.Event()
+    done: list[str] = []
 
-    def fails() -> bool:
-        raise RuntimeError("a bug")
-
-    queue.put(fails, "first")
-
-    def works() -> bool:
-        done.set()
+    def attempt(it: Delivery) -> bool:
+        if it.delivery_id == "first":
+            raise RuntimeError("a bug")
+        done.append(it.delivery_id)
         return True
 
-    queue.put(works, "second")
+    queue = DeliveryQueue(store, attempt, Schedule(n_threads=1), system_clock)
+    queue.put([delivery("first"), delivery("second")])
     queue.close(20)
-    assert done.is_set()
-    assert "first failed" in caplog.text
+    assert done == ["second"]
+    assert "delivery first" in caplog.text
+    assert store.next_delivery_ms() is None
+
+
+def test_processes_over_one_database_send_nothing_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    with_webhook(open_sql(url, "file:///a").webhooks)
+    names = [f"d{number:02}" for number in range(40)]
+    done: list[str] = []
+
+    def attempt(it: Delivery) -> bool:
+        done.append(it.delivery_id)
+        return True
+
+    queues = [
+        DeliveryQueue(open_sql(url, "file:///a").webhooks, attempt, Schedule(), system_clock)
+        for _ in range(3)
+    ]
+    for queue in queues[1:]:
+        queue.start()
+    for name in names:
+        queues[0].put([delivery(name)])
+    for queue in queues:
+        queue.close(30)
+    assert sorted(done) == names
+
+
+def test_what_a_dead_process_has_claimed_is_taken_over(store: MemoryWebhookStore) -> None:
+    now_ms = [1000]
+    store.add_deliveries([delivery("d")], max_waiting=9)
+    assert store.claim_delivery(1000, 31_000) is not None
+    done: list[str] = []
+
+    def attempt(it: Delivery) -> bool:
+        done.append(it.delivery_id)
+        return True
+
+    schedule = Schedule(poll_s=0.01)
+    for time_ms, expected in ((30_999, []), (31_000, ["d"])):
+        now_ms[0] = time_ms
+        queue = DeliveryQueue(store, attempt, schedule, lambda: now_ms[0])
+        queue.start()
+        queue.close(20)
+        assert done == expected
+
+
+def test_a_delivery_outlives_a_killed_server_under_its_id(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    options = ("--webhook-allowed-hosts", "localhost")
+    receiver.answers.put(503)
+    with serving(tmp_path, *options) as server:
+        with httpx.Client(base_url=server.url) as http:
+            new_webhook(Client(http), receiver.url)
+            new_model(Client(http))
+        first = receiver.next()
+        with closing(sqlite3.connect(tmp_path / "sparkscore.db")) as database:
+            while database.execute("SELECT n_failed FROM deliveries").fetchall() != [(1,)]:
+                threading.Event().wait(0.01)
+        server.process.kill()
+        server.process.wait()
+    assert receiver.rest() == []
+    with serving(tmp_path, *options):
+        again = receiver.next()
+    name = "X-MLflow-Delivery-Id"
+    assert (again.headers[name], again.body) == (first.headers[name], first.body)
 
 
 def test_an_answer_that_drips_is_cut_off() -> None:

@@ -1,0 +1,155 @@
+"""Sources, models and packages that change while jobs run, or before."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from benchmarks.faults.trials import Ended
+from benchmarks.faults.world import N_ROWS, World, expect, expect_exit
+from sparkscore.errors import ModelError, TemporaryError
+
+_CHANGES = ("dropped", "renamed", "text", "narrowed", "more", "other order")
+
+
+def source_changes(world: World, target: str, rng: random.Random) -> Ended:
+    """F08: the source gets other columns while a job runs, and the next job meets them."""
+    change = rng.choice(_CHANGES)
+    world.tell("hold")
+    job = world.start(*world.batch(target))
+    expect(job.await_sign(lambda: world.is_told("held")), job.said())
+    version = DeltaTable(world.folder / "rows").version()
+    rows = DeltaTable(world.folder / "rows").to_pyarrow_table()
+    write_deltalake(
+        world.folder / "rows", _changed(rows, change), mode="overwrite", schema_mode="overwrite"
+    )
+    (world.gate / "hold").unlink()
+    try:
+        answer = job.answer()
+        expect_exit(answer, 0, f"{change}: the running job")
+        after = world.run(*world.batch(f"{target}-after"))
+        if change in ("dropped", "renamed", "text"):
+            expect_exit(after, ModelError.exit_code, f"{change}: the next job")
+            expect("'x'" in after.result["message"], f"{change}: it said {after.result['message']}")
+            return Ended()
+        expect_exit(after, 0, f"{change}: the next job")
+        expect(world.commits(f"{target}-after") == 1, f"{change}: it did not commit")
+    finally:
+        DeltaTable(world.folder / "rows").restore(version)
+    return Ended()
+
+
+def alias_moves(world: World, target: str, rng: random.Random) -> Ended:  # noqa: ARG001 - as all faults
+    """F18: the alias moves back and forth while a job runs."""
+    world.tell("hold")
+    job = world.start(*world.batch(target))
+    expect(job.await_sign(lambda: world.is_told("held")), job.said())
+    if not (world.folder / "line-2").exists():
+        shutil.copytree(world.folder / "other", world.folder / "line-2")
+        world.register("line", world.folder / "line-2")
+    for version in ("2", "1"):
+        answer = world.run("aliases", "set", "line", "champion", version)
+        expect_exit(answer, 0)
+    (world.gate / "hold").unlink()
+    expect_exit(job.answer(), 0)
+    digests = DeltaTable(world.folder / target).to_pyarrow_table(columns=["model_digest"])
+    n_digests = len(digests["model_digest"].unique())
+    expect(n_digests == 1, f"{n_digests} digests in one run")
+    return Ended()
+
+
+def artifacts_go(world: World, target: str, rng: random.Random) -> Ended:  # noqa: ARG001 - as all faults
+    """F19: the artifact store goes while a job runs; the next job cannot begin."""
+    store, away = world.folder / "sparkscore-artifacts", world.folder / "away"
+    world.tell("hold")
+    job = world.start(*world.batch(target))
+    expect(job.await_sign(lambda: world.is_told("held")), job.said())
+    store.rename(away)
+    try:
+        (world.gate / "hold").unlink()
+        answer = job.answer()
+        expect_exit(answer, 0, "the running job")
+        after = world.run(*world.batch(target, "--run-key", "k2"))
+        codes = (ModelError.exit_code, TemporaryError.exit_code)
+        expect(after.exit_code in codes, f"the next job ended with {after.exit_code}")
+        expect(world.commits(target) == 1, "the next job has committed")
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+        away.rename(store)
+    return Ended()
+
+
+def package_damaged(world: World, target: str, rng: random.Random) -> Ended:
+    """F20: one file of the package is changed, cut, emptied, swapped, or one is added."""
+    package = world.folder / f"{target}-package"
+    shutil.copytree(world.folder / "line", package)
+    how = rng.choice(["bit", "cut", "empty", "swapped", "more"])
+    _damage(package, how, rng)
+    answer = world.run(*world.batch(target, model=str(package)))
+    shutil.rmtree(package)
+    expect_exit(answer, ModelError.exit_code, how)
+    expect("Opening Spark" not in answer.stderr, f"{how}: Spark was opened before")
+    return Ended(n_commits=0)
+
+
+def doubled_rows(world: World, target: str, rng: random.Random) -> Ended:
+    """F24: a file of the source comes twice: an append keeps what it is given, and counts it."""
+    version = DeltaTable(world.folder / "rows").version()
+    rows = DeltaTable(world.folder / "rows").to_pyarrow_table()
+    start = rng.randrange(N_ROWS - 1000)
+    again = rows.sort_by("id").slice(start, 1000)
+    write_deltalake(world.folder / "rows", again, mode="append")
+    doubled = f"{target}-doubled"
+    try:
+        answer = world.run(*world.batch(doubled))
+    finally:
+        DeltaTable(world.folder / "rows").restore(version)
+    expect_exit(answer, 0)
+    n_rows = answer.result["output"]["rows"]
+    expect(n_rows == N_ROWS + 1000, f"{n_rows} rows were scored of {N_ROWS + 1000}")
+    ids = DeltaTable(world.folder / doubled).to_pyarrow_table(columns=["id"])["id"].to_numpy()
+    found = np.bincount(ids, minlength=N_ROWS)
+    want = np.ones(N_ROWS, int)
+    want[again["id"].to_numpy()] = 2
+    expect(np.array_equal(found, want), "other rows are there twice than came twice")
+    return Ended(n_commits=0)
+
+
+def _changed(rows: pa.Table, change: str) -> pa.Table:
+    x = rows["x"]
+    place = rows.schema.get_field_index("x")
+    if change == "dropped":
+        return rows.drop_columns(["x"])
+    if change == "renamed":
+        return rows.rename_columns(["X2" if name == "x" else name for name in rows.column_names])
+    if change == "text":
+        return rows.set_column(place, "x", x.cast(pa.string()))
+    if change == "narrowed":
+        return rows.set_column(place, "x", x.cast(pa.float32()))
+    if change == "more":
+        return rows.append_column("more", x)
+    return rows.select(list(reversed(rows.column_names)))
+
+
+def _damage(package: Path, how: str, rng: random.Random) -> None:
+    files = sorted(path for path in package.rglob("*") if path.is_file())
+    one = rng.choice([path for path in files if path.stat().st_size])
+    content = bytearray(one.read_bytes())
+    if how == "bit":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        one.write_bytes(content)
+    elif how == "cut":
+        one.write_bytes(content[: rng.randrange(len(content))])
+    elif how == "empty":
+        one.write_bytes(b"")
+    elif how == "swapped":
+        other = next(path for path in files if path.read_bytes() != bytes(content))
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    else:
+        (package / "more.py").write_text("import os\n")
