@@ -97,11 +97,11 @@ class FilesEngine:
         Raises:
             EngineUnfitError: A column, the mode or the target is such.
         """
-        if plan.request.refuses_duplicates:
-            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))
+        if plan.request.refuses_duplicates:
+            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts

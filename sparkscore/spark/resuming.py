@@ -40,7 +40,7 @@ _MENDABLE = (
     ModelTooLargeError,
     WorkerCrashError,
 )
-"""What ends an attempt and not the run: memory, disks, rights, time or consent come, and it goes on."""
+"""What ends an attempt and not the run: memory, disks, rights, time, consent come: it goes on."""
 
 Cut = list[tuple["FilePiece", ...]]
 """A run's input as chunks, each of which is one task."""
