@@ -92,10 +92,15 @@ class SparkEngine:
         return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
-        """What would pass between the JVM and Python, and why so."""
+        """What would pass between the JVM and Python, and why so.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
         try:
             _, columns = self._by_python(plan, source, sink)
         except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             _, reason = _crossing(plan, source.frame, self.name)
             return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
         return Crossing(columns.reason, "Python writes the files, and no score crosses back")
@@ -115,7 +120,8 @@ class SparkEngine:
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
-        except EngineUnfitError:
+        except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             sink.check(score_write(plan))
             run = partial(self._written_by_spark, plan, source, sink, facts)
         else:
@@ -216,6 +222,25 @@ class SparkEngine:
 
     def _n_cores(self) -> int | None:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
+
+
+def refuse_checks(plan: ScoringPlan, engine: str, reason: str) -> None:
+    """Refuse checks where Spark writes the score table, whose files nobody sees before the commit.
+
+    Args:
+        plan: The run.
+        engine: Who would score.
+        reason: Why Spark writes.
+
+    Raises:
+        EngineUnfitError: There are checks.
+    """
+    if plan.request.checks.are_there:
+        raise EngineUnfitError(
+            f"checks look at files before they are published, but Spark writes them: {reason}",
+            engine,
+            "take a target and a mode that Python writes, or leave the checks out",
+        )
 
 
 def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:

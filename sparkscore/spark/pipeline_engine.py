@@ -23,6 +23,7 @@ from sparkscore.spark.engine import (
     count_of,
     counted_by,
     record_columns,
+    refuse_checks,
 )
 from sparkscore.spark.pipeline_files import read_stages
 from sparkscore.spark.pipelines import (
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from sparkscore.spark.source import OpenedSource
 
 
+_WRITER = "it applies its own pipeline"
+
+
 @dataclass(frozen=True)
 class PipelineEngine(SparkEngine):
     """Scores in the JVM: no row crosses to Python, and no package to the workers."""
@@ -49,7 +53,12 @@ class PipelineEngine(SparkEngine):
     name: str = "spark"
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:  # noqa: ARG002 - the same for all
-        """Nothing does."""
+        """Nothing does.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
+        refuse_checks(plan, self.name, _WRITER)
         return Crossing("none: Spark applies its own pipeline", "none: Spark writes the files")
 
     def run(
@@ -64,6 +73,7 @@ class PipelineEngine(SparkEngine):
         done = sink.find(plan.identity)
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        refuse_checks(plan, self.name, _WRITER)
         sink.check(score_write(plan))
         if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)

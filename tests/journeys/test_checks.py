@@ -101,3 +101,12 @@ def test_checks_that_cannot_be_are_refused(
     answer = job("--check", check)
     assert (answer.exit_code, answer.result["error"]["code"]) == (2, "CONFIG_INVALID")
     assert said in answer.result["message"]
+
+
+def test_checks_are_refused_where_spark_writes(job: Callable[..., Answer], world: World) -> None:
+    write_rows([0.5])
+    for args in (("--mode", "merge"), ("--engine", "pandas")):
+        answer = job("--check", "min_rows=1", *args)
+        assert (answer.exit_code, answer.result["error"]["code"]) == (2, "ENGINE_UNFIT")
+        assert "Spark writes them" in answer.result["message"]
+    assert world.commits("scores") == []
