@@ -112,9 +112,11 @@ class ColumnSketch:
         self.low = low if self.low is None else min(self.low, low)
         self.high = high if self.high is None else max(self.high, high)
         # Added to, -0.0 is 0.0, and has its bin.
-        keys = ((values + 0.0).view(np.int64) >> (64 - _BITS)) & (_N_NUMBERS - 1)
-        counts = np.bincount(keys)
-        self._count((int(key), int(counts[key])) for key in np.flatnonzero(counts))
+        keys = (values + 0.0).view(np.int64) >> (64 - _BITS)
+        first = int(keys.min())
+        counts = np.bincount(keys - first).tolist()
+        mask = _N_NUMBERS - 1  # Of negative doubles, the sign went into all bits.
+        self._count(((first + i) & mask, n) for i, n in enumerate(counts) if n)
 
     def _add_texts(self, values: pa.Array) -> None:
         for item in pc.value_counts(values).to_pylist():
