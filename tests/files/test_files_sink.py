@@ -15,6 +15,7 @@ from sparkscore.files.sink import FilesSink
 from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
 
 
@@ -37,6 +38,9 @@ class TestFilesSink(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return FilesSink(attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(FilesSink(attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         FilesSink(attempt.request.target).check(attempt.table_write)

@@ -15,8 +15,10 @@ from sparkscore.errors import (
     TargetSchemaError,
     TargetUnwritableError,
 )
+from sparkscore.scoring.incremental import last_mark
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.testing.sink_contract import Attempt, MergingSinkContract, attempt
 
@@ -45,6 +47,9 @@ class TestDeltaSink(MergingSinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return DeltaSink(self.spark, attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(DeltaSink(self.spark, attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         sink = DeltaSink(self.spark, attempt.request.target)
@@ -132,6 +137,9 @@ def test_new_table_of_the_catalog_is_made_with_its_partitions(spark: SparkSessio
         detail = spark.sql(f"DESCRIBE DETAIL {name}").collect()[0]
         assert detail["partitionColumns"] == ["day"]
         assert spark.table(name).count() == 1
+        versions = [entry.version for entry in DeltaSink(spark, name).history()]
+        assert versions == [commit.version, 0]
+        assert last_mark(DeltaSink(spark, name).history(), one.request.job, name) is not None
     finally:
         spark.sql(f"DROP TABLE IF EXISTS {name}")
 
