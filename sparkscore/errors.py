@@ -37,7 +37,11 @@ SparkscoreError                     code               exit  a caller may ...
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
-│   └── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   └── CheckpointError             CHECKPOINT_INVALID
+│       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
+│       ├── LostCheckpointError     CHECKPOINT_LOST
+│       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
@@ -318,6 +322,30 @@ class RunKeyConflictError(TargetError):
     """A run key was committed before with other inputs."""
 
     code = "RUN_KEY_CONFLICT"
+
+
+class CheckpointError(TargetError):
+    """The checkpoint of a stream is damaged, or cannot be written."""
+
+    code = "CHECKPOINT_INVALID"
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint belongs to another stream, or is the copy of one that may still be used."""
+
+    code = "CHECKPOINT_FOREIGN"
+
+
+class LostCheckpointError(CheckpointError):
+    """The target knows an earlier stream of the job, and the checkpoint does not."""
+
+    code = "CHECKPOINT_LOST"
+
+
+class StaleCheckpointError(CheckpointError):
+    """Checkpoint and target do not know the same batches: one of them was put back or replaced."""
+
+    code = "CHECKPOINT_STALE"
 
 
 class TemporaryError(SparkscoreError):

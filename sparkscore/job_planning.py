@@ -89,7 +89,7 @@ def prepare(
         check_takes_environments(workspace.spark)  # Building one takes minutes.
         environment = workspace.environment(model)
     else:
-        _check_environment(workspace, model, announce)
+        check_environment(workspace, model, announce)
     prepared = _planned(workspace, job, model, run_key, environment)
     planned = time.perf_counter()
     table = prepared.plan.source
@@ -148,7 +148,7 @@ def _planned(
     return _planned_for_spark(workspace, job, model, run_key, environment, wanted, reason)
 
 
-def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announce) -> None:
+def check_environment(workspace: Workspace, model: ModelFacts, announce: Announce) -> None:
     """Tell of workers whose libraries are not those of the package, or refuse them.
 
     Raises:
@@ -178,8 +178,8 @@ def _planned_for_files(
 ) -> PreparedJob:
     engine = replace(workspace.files_engine, environment=environment)
     sink = workspace.files_sink(job.target.uri)
-    source = engine.open(_spec(job, sink))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = plan_scoring(model, source.table, scoring_request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
@@ -200,8 +200,8 @@ def _planned_for_spark(
     workspace.check_clients((job.source.uri, job.target.uri), reason)
     engine = replace(workspace.spark_engine(name), environment=environment)
     sink = workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job, sink))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = plan_scoring(model, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(
@@ -227,8 +227,8 @@ def _planned_for_pipeline(
         raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
     engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job, sink))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = plan_scoring(model, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(
@@ -236,11 +236,16 @@ def _planned_for_pipeline(
     )
 
 
-def _spec(job: JobSettings, sink: DeltaSink | FilesSink) -> SourceSpec:
-    since = None
-    if job.since_last:
-        mark = last_mark(sink.history(), job.name, sink.uri)
-        since = SinceLast(mark, Deletes(job.deletes), job.key)
+def since_last(job: JobSettings, sink: DeltaSink | FilesSink) -> SinceLast | None:
+    """Where a job that scores what is new begins; None: it scores all rows."""
+    if not job.since_last:
+        return None
+    mark = last_mark(sink.history(), job.name, sink.uri)
+    return SinceLast(mark, Deletes(job.deletes), job.key)
+
+
+def source_spec(job: JobSettings, since: SinceLast | None = None) -> SourceSpec:
+    """What a job reads."""
     return SourceSpec(
         job.source.uri,
         job.source.format,
@@ -264,9 +269,10 @@ def _ddl(table: SourceTable) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
 
 
-def _request(
+def scoring_request(
     workspace: Workspace, job: JobSettings, run_key: str | None, target: str
 ) -> ScoringRequest:
+    """What a job asks for, before it is compared with model and source."""
     return ScoringRequest(
         job=job.name,
         target=target,

@@ -26,6 +26,7 @@ from sparkscore.names import (
     AliasName,
     AliasRef,
     ArtifactPath,
+    LatestRef,
     ModelName,
     ModelRef,
     PathRef,
@@ -134,6 +135,15 @@ class Registry:
             return ready
         self._models.set_alias(name, alias, ready.version)
         return self._models.get_version(name, ready.version)
+
+    def current(self, ref: AliasRef | VersionRef | LatestRef) -> ModelVersion:
+        """The READY version that `ref` means now; no file is read.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version, alias or READY version.
+            StoreUnavailableError: The store did not answer.
+        """
+        return self._found(ref)
 
     def resolve(self, ref: ModelRef, into: Path) -> PinnedModel:
         """The package that `ref` means now, as a verified copy in `into/<digest>`.

@@ -1,4 +1,4 @@
-"""`sparkscore score`: run a batch job, or show its plan."""
+"""`sparkscore score`: run a job over a table or a stream, or show its plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -25,11 +25,15 @@ from sparkscore.cli.scoring_options import (
     scoring_settings,
     trust_options,
 )
-from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
+from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt
 from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.stream_job import run_stream_job
 from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
 
 _INTERRUPTED = 130
 _HOUR_S = 3600
@@ -89,7 +93,24 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
+_STREAM_OPTIONS = (
+    click.option("--checkpoint", help="Folder of the stream's progress; one a stream."),
+    click.option(
+        "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
+    ),
+    click.option(
+        "--event-time", metavar="COLUMN", help="When a row came to be; latencies are told by it."
+    ),
+    click.option(
+        "--health-file",
+        type=click.Path(path_type=Path),
+        help="Written anew after each batch, for probes.",
+    ),
+    click.option("--metrics-port", type=int, help="Serve /metrics and /healthz there."),
+)
+_STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
 _JOB_KEYS = {
+    **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
@@ -98,22 +119,30 @@ _JOB_KEYS = {
 }
 
 
+result_option = click.option(
+    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+)
+
+
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
     options = reversed(_JOB_OPTIONS)
     return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
+def stream_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that describe a stream, beside those of its job."""
+    return reduce(lambda made, option: option(made), reversed(_STREAM_OPTIONS), command)
+
+
 @click.group()
 def command() -> None:
-    """Score tables with packaged models."""
+    """Score tables and streams with packaged models."""
 
 
 @command.command()
 @job_options
-@click.option(
-    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
-)
+@result_option
 @click.option(
     "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
 )
@@ -129,9 +158,16 @@ def batch(
 
     The last line on stdout is the result as one JSON object.
     """
-    result = _attempt(job, run_key, flags)
+    result = _attempt(
+        job, run_key, flags, lambda opened, values: run_batch_job(opened, values, run_key, note)
+    )
     if result.status == "skipped":
         result = replace(result, code=skip_code)
+    return _told(result, result_file)
+
+
+def _told(result: JobResult, result_file: Path | None) -> int:
+    """Give the result to whoever waits for it, and return the exit code."""
     if result_file is not None:
         result.write(result_file)  # First: when spark-submit's JVM is gone, so are our streams.
     if result.error is not None:
@@ -140,6 +176,43 @@ def batch(
     sys.stderr.flush()
     click.echo(result.to_json())
     return result.code
+
+
+@command.command()
+@job_options
+@stream_options
+@click.option(
+    "--start-over",
+    is_flag=True,
+    help="Begin with an empty checkpoint, though the target knows an earlier stream of the job.",
+)
+@click.option(
+    "--moved-checkpoint", is_flag=True, help="The checkpoint was moved here, and not copied."
+)
+@result_option
+def stream(
+    *,
+    job: Path | None,
+    run_key: str | None,
+    result_file: Path | None,
+    start_over: bool,
+    moved_checkpoint: bool,
+    **flags: object,
+) -> int:
+    """Score the rows that come to a table or folder, each once, until they end or a signal comes.
+
+    The same plan, worker and table as `score batch`; each micro-batch is one commit. The last line
+    on stdout is the result as one JSON object.
+    """
+
+    def run(workspace: Workspace, settings: JobSettings) -> JobResult:
+        return run_stream_job(
+            workspace, settings, note, start_over=start_over, has_moved=moved_checkpoint
+        )
+
+    if run_key is not None:
+        raise ConfigError("a stream names its batches itself; leave --run-key out")
+    return _told(_attempt(job, None, flags, run), result_file)
 
 
 @command.command()
@@ -198,7 +271,12 @@ def clean(target: str, *, older_than: float, remove: bool, output: Output) -> No
     show(rows, ("file", "bytes", "hours", "run", "status"), output)
 
 
-def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
+def _attempt(
+    job: Path | None,
+    run_key: str | None,
+    flags: Mapping[str, object],
+    run: Callable[[Workspace, JobSettings], JobResult],
+) -> JobResult:
     """The job's result, whatever happens on the way."""
     started = dt.datetime.now(dt.UTC).isoformat()
     name = str(flags["name"] or (job.stem if job else "score-batch"))
@@ -206,7 +284,7 @@ def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object])
     try:
         workspace = open_workspace(scoring_settings(flags))
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
-        return run_batch_job(workspace, resolved.values, run_key, note)
+        return run(workspace, resolved.values)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
         return _failed(exc, _exit_code(exc), name, run_key, started)
     finally:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
-from sparkscore.conf.settings import Engine, Frozen, SparkText
+from sparkscore.conf.settings import Count, Engine, Frozen, SparkText
 from sparkscore.errors import ConfigError, nearest, shown
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
@@ -53,6 +53,23 @@ class CheckSettings(Frozen):
     max_value: dict[str, float] = Field(default_factory=dict)
     max_drift: dict[str, NotNegative] = Field(default_factory=dict)
     """Population stability index against the last run."""
+
+
+class StreamSettings(Frozen):
+    """What a job needs besides to score a source as its rows come."""
+
+    checkpoint: str | None = None
+    """The folder that the stream keeps its progress in; one a stream, for its whole life."""
+    trigger: str = "available-now"
+    """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
+    watch_s: Count = 10
+    """Seconds between two looks at the alias that names the model."""
+    event_time: str | None = None
+    """The column that says when a row came to be, for latencies; None: none are told."""
+    health_file: Path | None = None
+    """A file that is written anew after each batch; None: none is."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where Prometheus and Kubernetes ask (`/metrics`, `/healthz`); 0: any port; None: nowhere."""
 
 
 class JobSettings(Frozen):
@@ -98,6 +115,8 @@ class JobSettings(Frozen):
     """None: scoring.engine of the settings."""
     env_manager: Literal["local", "virtualenv"] = "local"
     """`virtualenv`: the model lives in an environment of its own, made from its package's needs."""
+    stream: StreamSettings = StreamSettings()
+    """For `score stream` alone."""
 
 
 def load_job(

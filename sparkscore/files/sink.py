@@ -67,12 +67,13 @@ from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
     HistoryEntry,
-    app_id_of,
     busy_error,
     check_columns,
     check_local_path,
     check_partitions,
     commit_of,
+    is_commit_of,
+    metadata_of,
     skipped_error,
     user_metadata,
 )
@@ -140,6 +141,29 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             for version, entry in commits(self.root):
                 yield _entry(version, entry)
+
+    def newest_batch(self, app_id: str) -> int | None:
+        """The last version that the table has committed under an application id; None: none.
+
+        Raises:
+            EngineUnfitError: The log cannot be read without Spark.
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            return None if table is None else table.transaction_version(app_id)
+
+    def inputs_of_job(self, job: str) -> Iterator[Mapping[str, str]]:
+        """What each commit of a job says of its inputs, the newest first, as far as the log goes.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for _, entry in commits(self.root):
+                facts = metadata_of(entry.get("userMetadata"))
+                if facts.get("job") == job:
+                    yield facts["inputs"]
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
@@ -247,7 +271,7 @@ class FilesSink:
                 landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
                     return landed
-                if table.transaction_version(write.identity.app_id) is not None:
+                if _has_passed(table, write.identity):
                     raise skipped_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
@@ -308,12 +332,11 @@ class FilesSink:
         return tuple(table.metadata().partition_columns)
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
-        is_known = table.transaction_version(identity.app_id) is not None
         # A table may forget ids after a time; its history then still tells of the run.
-        if not is_known and _ID_RETENTION not in table.metadata().configuration:
+        if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
             return None
         for version, entry in commits(self.root):
-            if app_id_of(entry.get("userMetadata")) == identity.app_id:
+            if is_commit_of(identity, entry.get("userMetadata")):
                 return commit_of(_entry(version, entry), identity, self.uri)
         return None
 
@@ -359,6 +382,7 @@ class FilesSink:
         return TableChange(
             version=version,
             app_id=write.identity.app_id,
+            txn_version=write.identity.txn_version,
             user_metadata=metadata,
             added=tuple(files),
             removed=replaced.removals,
@@ -394,6 +418,12 @@ class FilesSink:
         if table is None or newest is None:
             return newest is not table
         return newest.version() != table.version()
+
+
+def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
+    """Whether the table knows the run's id with its version, or one of a later run."""
+    version = table.transaction_version(identity.app_id)
+    return version is not None and version >= identity.txn_version
 
 
 def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:

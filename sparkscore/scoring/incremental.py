@@ -146,6 +146,11 @@ def check_mark(mark: Mark, table: SourceTable) -> None:
             f"{mark.source_id!r} then, {table.table_id!r} now; it was dropped and made anew, or "
             f"--source has changed; {_FULL_RUN}"
         )
+    if mark.version < 0:
+        raise SourceChangesError(
+            f"the last run of this job read {shown(table.uri)} as a stream, whose checkpoint knows "
+            "up to where; give this job a --name of its own"
+        )
     where = table.where or ""
     if mark.where != where:
         raise SourceChangesError(
@@ -207,6 +212,6 @@ def _inputs_of(entry: HistoryEntry, job: str) -> Mapping[str, str] | None:
 
 
 def _version(inputs: Mapping[str, str]) -> int:
-    """The version of the source; -1 where it had none, as a folder of Parquet files."""
+    """The version of the source; -1 where it had none: a stream, or a folder of Parquet files."""
     version = inputs.get("input_version", "")
     return int(version) if version.isdigit() else -1

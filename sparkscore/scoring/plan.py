@@ -105,11 +105,14 @@ class RunIdentity:
         run_key: The key as given, or derived from the inputs.
         fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
             given params and function, and what decides which rows and columns are written.
+        txn_version: Which of the commits under this id it is; a job has one, a stream one a batch,
+            each with a higher number than those before.
     """
 
     app_id: str
     run_key: str
     fingerprint: Mapping[str, str]
+    txn_version: int = 1
 
 
 @dataclass(frozen=True)

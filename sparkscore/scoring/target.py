@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparkscore.errors import (
     RunKeyConflictError,
@@ -24,8 +25,6 @@ from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
-TXN_VERSION = 1
-"""Each logical run has an application id of its own, so one version is enough."""
 _METADATA_FORMAT = 1
 
 
@@ -55,6 +54,7 @@ def user_metadata(
         **write.about,
         "sparkscore": _METADATA_FORMAT,
         "app_id": identity.app_id,
+        "txn_version": identity.txn_version,
         "run_key": identity.run_key,
         "run_id": facts.run_id,
         "attempt": attempt,
@@ -65,13 +65,21 @@ def user_metadata(
     return json.dumps(metadata, sort_keys=True)
 
 
-def app_id_of(metadata: str | None) -> str | None:
-    """The application id that a commit's user metadata names; None where it is not ours."""
+def metadata_of(text: str | None) -> Mapping[str, Any]:
+    """What a commit's user metadata says; empty where it is not ours."""
     try:
-        facts = json.loads(metadata or "null")
+        facts = json.loads(text or "null")
     except ValueError:
-        return None
-    return facts.get("app_id") if isinstance(facts, dict) else None
+        return {}
+    return facts if isinstance(facts, dict) and "sparkscore" in facts else {}
+
+
+def is_commit_of(identity: RunIdentity, metadata: str | None) -> bool:
+    """Whether a commit's user metadata says that this logical run made it."""
+    facts = metadata_of(metadata)
+    # Commits from before there were streams name no version.
+    is_version = facts.get("txn_version", 1) == identity.txn_version
+    return facts.get("app_id") == identity.app_id and is_version
 
 
 def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:

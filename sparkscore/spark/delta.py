@@ -31,13 +31,13 @@ from sparkscore.scoring.plan import RunIdentity, WriteMode
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
-    TXN_VERSION,
     HistoryEntry,
     busy_error,
     check_columns,
     check_local_path,
     check_partitions,
     commit_of,
+    is_commit_of,
     skipped_error,
     user_metadata,
 )
@@ -100,7 +100,7 @@ class DeltaSink:
             # The log alone, without a Spark job for each of the three times that a run asks.
             with suppress(EngineUnfitError):
                 return FilesSink(self.uri).find(identity)
-        row = self._commit_row(identity.app_id)
+        row = self._commit_row(identity)
         if row is None:
             return None
         return commit_of(_entry(row), identity, self.uri)
@@ -208,7 +208,7 @@ class DeltaSink:
             self._new_table(scores, write.partition_by if detail is None else ())
             .mode("overwrite" if write.mode is WriteMode.REPLACE else "append")
             .option("txnAppId", write.identity.app_id)
-            .option("txnVersion", TXN_VERSION)
+            .option("txnVersion", write.identity.txn_version)
             .option("userMetadata", metadata)
         )
         if write.replace_where and detail is not None:
@@ -243,7 +243,7 @@ class DeltaSink:
         matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in write.keys)
         conf = {
             f"{_MERGE_CONF}AppId": write.identity.app_id,
-            f"{_MERGE_CONF}Version": str(TXN_VERSION),
+            f"{_MERGE_CONF}Version": str(write.identity.txn_version),
             _USER_METADATA_CONF: metadata,
             # The flag of those that are gone is no column of the target.
             "spark.databricks.delta.schema.autoMerge.enabled": "false",
@@ -259,14 +259,15 @@ class DeltaSink:
         finally:
             self.spark.catalog.dropTempView(view)
 
-    def _commit_row(self, app_id: str) -> Row | None:
+    def _commit_row(self, identity: RunIdentity) -> Row | None:
         if detail_of(self.spark, self.uri) is None:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(
-            sf.get_json_object("userMetadata", "$.app_id") == sf.lit(app_id)
+            sf.get_json_object("userMetadata", "$.app_id") == sf.lit(identity.app_id)
         ).collect()
-        return rows[0] if rows else None
+        found = (row for row in rows if is_commit_of(identity, row["userMetadata"]))
+        return next(found, None)
 
     def _check_columns(self, write: TableWrite) -> None:
         have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}

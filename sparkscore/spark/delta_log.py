@@ -57,7 +57,7 @@ class JvmLogWriter:
             EngineUnfitError: It is such a one.
         """
         try:
-            self._operation(TableChange(0, "", "", (), (), is_replace=False))
+            self._operation(TableChange(0, "", 0, ""))
         except (Py4JError, TypeError, AttributeError) as exc:
             raise EngineUnfitError(
                 f"this release of Delta takes no files from here: {first_line(exc)}"
@@ -77,7 +77,7 @@ class JvmLogWriter:
             if transaction.readVersion() != change.version:
                 raise LostRaceError
             # What was asked for is guarded: Delta refuses the commit if the answer changes.
-            if transaction.txnVersion(change.app_id) >= 0:
+            if transaction.txnVersion(change.app_id) >= change.txn_version:
                 raise LostRaceError
             if change.is_replace:
                 transaction.readWholeTable()

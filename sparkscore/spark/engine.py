@@ -36,7 +36,7 @@ from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
 from sparkscore.spark.source import OpenedSource, open_source, quoted
-from sparkscore.spark.worker import ScoringTask
+from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.facts import ModelFacts
 
 _ANSWER = "__sparkscore_answer"
 _MAX_REPORTS_A_TASK = 16
@@ -63,6 +64,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        packed: The model's package where it was sent before; None: it is sent with each run.
     """
 
     spark: SparkSession
@@ -73,6 +75,7 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    packed: PackedPackage | None = None
 
     @property
     def application_id(self) -> str | None:
@@ -90,6 +93,10 @@ class SparkEngine:
         else:
             opened = open_changes(self.spark, spec, spec.since)
         return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
+
+    def ship(self, model: ModelFacts) -> PackedPackage:
+        """Send a model's package to the nodes, for `packed` of later runs."""
+        return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
         """What would pass between the JVM and Python, and why so.
@@ -130,7 +137,7 @@ class SparkEngine:
         if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
-        packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
+        packed = self.packed or self.ship(plan.model)
         task = scoring_task(
             plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
         )

@@ -67,12 +67,14 @@ class Attempt:
     rows: tuple[tuple[int, int, float], ...]
     model: ModelFacts = _MODEL
     source_version: str = "7"
+    txn_version: int = 1
 
     @property
     def plan(self) -> ScoringPlan:
         """The attempt as an engine would plan it."""
         source = SourceTable("/data/flights", "delta", self.source_version, _COLUMNS)
-        return plan_scoring(self.model, source, self.request)
+        plan = plan_scoring(self.model, source, self.request)
+        return replace(plan, identity=replace(plan.identity, txn_version=self.txn_version))
 
     @property
     def table_write(self) -> TableWrite:
@@ -176,6 +178,32 @@ class SinkContract:
     def test_another_run_is_not_found_in_a_table_of_others(self, target: Path) -> None:
         self.write(attempt(target, (1, 1, 0.5)))
         assert self.find(attempt(target, (1, 1, 0.5), run_key="other")) is None
+
+    def test_batches_of_a_stream_are_commits_under_one_id(self, target: Path) -> None:
+        batches = [
+            replace(
+                attempt(target, (n, 1, n / 2), run_id=f"run-{n}"),
+                source_version=f"{n}",
+                txn_version=n,
+            )
+            for n in range(3)
+        ]
+        assert self.find(batches[0]) is None
+        commits = [self.write(batch) for batch in batches]
+        assert [commit.run_id for commit in commits] == ["run-0", "run-1", "run-2"]
+        assert [self.find(batch) for batch in batches] == commits
+        assert self.write(replace(batches[1], run_id="again")) == commits[1]
+        with pytest.raises(RunKeyConflictError):
+            self.find(replace(batches[1], source_version="9"))
+        assert self._scores(target) == {0: 0.0, 1: 0.5, 2: 1.0}
+
+    def test_batch_that_a_later_one_has_passed_is_refused(self, target: Path) -> None:
+        late = replace(attempt(target, (1, 1, 0.5)), txn_version=4)
+        self.write(replace(late, run_id="ahead", txn_version=5))
+        assert self.find(late) is None
+        with pytest.raises(RunKeyConflictError, match="skipped the commit"):
+            self.write(late)
+        assert self.n_commits(target) == 1
 
     def test_same_run_again_writes_nothing_and_gets_the_first_commit(self, target: Path) -> None:
         first = self.write(attempt(target, (1, 1, 0.5)))

@@ -95,6 +95,7 @@ def test_a_history_that_was_cut_off_tells_of_no_first_run() -> None:
         (Mark("t0", 5, ""), "made anew"),
         (Mark("t1", 5, "x > 0"), "filter 'x > 0'"),
         (Mark("t1", 8, ""), "scored up to version 8"),
+        (Mark("t1", -1, ""), "as a stream"),
     ],
 )
 def test_a_mark_of_something_else_is_refused(mark: Mark, said: str) -> None:
