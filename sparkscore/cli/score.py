@@ -25,10 +25,17 @@ from sparkscore.cli.scoring_options import (
     scoring_settings,
     trust_options,
 )
-from sparkscore.errors import ConfigError, InternalError, SparkscoreError, is_interrupt
+from sparkscore.errors import (
+    ConfigError,
+    InternalError,
+    SparkscoreError,
+    TemporaryError,
+    is_interrupt,
+)
 from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.next_steps import NEXT_STEPS
 from sparkscore.stream_job import run_stream_job
 from sparkscore.workspace import Workspace
 
@@ -172,6 +179,7 @@ def _told(result: JobResult, result_file: Path | None) -> int:
         result.write(result_file)  # First: when spark-submit's JVM is gone, so are our streams.
     if result.error is not None:
         click.echo(f"error [{result.error['code']}]: {result.message}", err=True)
+        click.echo(f"next: {result.error['next_step']}", err=True)
     # Under spark-submit stderr and stdout are one stream, and the result must be its last line.
     sys.stderr.flush()
     click.echo(result.to_json())
@@ -305,7 +313,12 @@ def _failed(
 ) -> JobResult:
     facts = error_facts(exc)
     if isinstance(exc, SystemExit) or is_interrupt(exc):
-        facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
+        facts |= {
+            "code": "INTERRUPTED",
+            "message": "stopped by a signal",
+            "retryable": True,
+            "next_step": NEXT_STEPS[TemporaryError.code],
+        }
     if is_debug():
         traceback.print_exception(exc)
     return JobResult(
