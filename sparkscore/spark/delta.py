@@ -240,7 +240,14 @@ class DeltaSink:
             scores = scores.withColumn(_GONE, sf.lit(False))
             scores = scores.unionByName(flagged, allowMissingColumns=True)
         scores.createOrReplaceTempView(view)
-        matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in write.keys)
+        # Of several models a row each, all of those of a key are gone.
+        of_model = set() if gone is None else set(write.keys).difference(gone.columns)
+        matches = " AND ".join(
+            f"(s.{_GONE} OR t.{quoted(k)} = s.{quoted(k)})"
+            if k in of_model
+            else f"t.{quoted(k)} = s.{quoted(k)}"
+            for k in write.keys
+        )
         conf = {
             f"{_MERGE_CONF}AppId": write.identity.app_id,
             f"{_MERGE_CONF}Version": str(write.identity.txn_version),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,20 @@ def test_merge_commit_names_its_run_too(spark: SparkSession, target: Path) -> No
     newest = deltalake.DeltaTable(target).history()[0]
     assert newest["operation"] == "MERGE"
     assert json.loads(newest["userMetadata"])["run_id"] == "merged"
+
+
+def test_a_merge_takes_away_the_keys_that_are_gone(spark: SparkSession, target: Path) -> None:
+    write(spark, attempt(target, (1, 1, 0.5), (1, 2, 1.5), (2, 1, 2.5), (3, 1, 3.5)))
+    one = attempt(target, (3, 1, 4.5), (4, 1, 5.5), mode=WriteMode.MERGE, run_key="m")
+    # As where each of several models has a row a key: the second column tells whose it is.
+    by_both = replace(one.table_write, keys=("id", "day"))
+    gone = spark.createDataFrame([(1,), (9,)], "id BIGINT")
+    scores = spark.createDataFrame(one.scores)
+    commit = DeltaSink(spark, str(target)).write(scores, by_both, one.facts, gone)
+    assert (commit.n_rows, commit.n_deleted) == (2, 2)
+    table = deltalake.DeltaTable(target).to_pyarrow_table().sort_by("id")
+    assert table["id"].to_pylist() == [2, 3, 4]
+    assert table["prediction"].to_pylist() == [2.5, 4.5, 5.5]
 
 
 @pytest.mark.parametrize("mode", [WriteMode.APPEND, WriteMode.MERGE])
