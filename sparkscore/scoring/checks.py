@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from sparkscore.errors import CheckFailedError, ConfigError, listed, nearest, shown
-from sparkscore.scoring.sketch import ColumnSketch, drift
+from sparkscore.scoring.sketch import ColumnSketch, drift, is_number, item_type
 
 if TYPE_CHECKING:
     from sparkscore.scoring.plan import RunIdentity
@@ -71,11 +71,11 @@ class Checks:
                     f"{nearest(name, predictions.names)}; it answers {listed(predictions.names)}"
                 )
         for name in dict.fromkeys([*self.min_value, *self.max_value, *self.max_drift]):
-            kind = _item_type(predictions.field(name).type)
+            kind = item_type(predictions.field(name).type)
             is_text = pa.types.is_string(kind)
             if is_text and name not in self.min_value and name not in self.max_value:
                 continue
-            if not _is_number(kind):
+            if not is_number(kind):
                 raise ConfigError(
                     f"a check of column {name!r} compares numbers, but it is {kind}; texts can be "
                     "checked by max_drift and max_null_share alone"
@@ -206,19 +206,3 @@ def _failed_range(checks: Checks, name: str, sketch: ColumnSketch) -> Iterator[s
     if sketch.n_nan and (low is not None or high is not None):
         bound = "min_value" if low is not None else "max_value"
         yield f"{bound}.{name}: {shown(sketch.n_nan)} values are NaN, which no range has in it"
-
-
-def _item_type(data_type: pa.DataType) -> pa.DataType:
-    while pa.types.is_list(data_type) or pa.types.is_fixed_size_list(data_type):
-        data_type = data_type.value_type
-    return data_type
-
-
-def _is_number(data_type: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_integer(data_type)
-        or types.is_floating(data_type)
-        or types.is_boolean(data_type)
-        or types.is_decimal(data_type)
-    )

@@ -49,15 +49,18 @@ class ColumnSketch:
     bins: dict[int, int] = field(default_factory=dict)
 
     def add(self, column: pa.Array) -> None:
-        """Count the rows of a column; of lists, each item is a value."""
+        """Count the rows of a column; of lists, each item is a value.
+
+        Of other types than numbers and texts, nothing but nulls is counted.
+        """
         self.n_rows += len(column)
         self.n_nulls += column.null_count
         values = column.drop_null()
-        while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        while _is_list(values.type):
             values = values.flatten().drop_null()
         if pa.types.is_string(values.type):
             self._add_texts(values)
-        else:
+        elif is_number(values.type):
             self._add_numbers(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
     def plus(self, other: ColumnSketch) -> ColumnSketch:
@@ -128,6 +131,24 @@ class ColumnSketch:
             self.bins[key] = self.bins.get(key, 0) + count
 
 
+def item_type(data_type: pa.DataType) -> pa.DataType:
+    """The type of the values of a column, which are the items of its lists."""
+    while _is_list(data_type):
+        data_type = data_type.value_type
+    return data_type
+
+
+def is_number(data_type: pa.DataType) -> bool:
+    """Whether values have an order and a place among doubles."""
+    types = pa.types
+    return bool(
+        types.is_integer(data_type)
+        or types.is_floating(data_type)
+        or types.is_boolean(data_type)
+        or types.is_decimal(data_type)
+    )
+
+
 def drift(before: ColumnSketch, now: ColumnSketch) -> float:
     """How far values have moved: the population stability index, 0 where nothing has.
 
@@ -158,6 +179,10 @@ class _Groups:
     def n_groups(self) -> int:
         """With one for rare texts, and one for NaN, which is the last."""
         return len(self.bounds) + 1 + len(self.texts) + 2
+
+
+def _is_list(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_list(data_type) or pa.types.is_fixed_size_list(data_type))
 
 
 def _groups(sketch: ColumnSketch) -> _Groups:

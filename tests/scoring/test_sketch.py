@@ -54,6 +54,11 @@ def test_items_of_lists_are_values(column: pa.Array) -> None:
     assert (made.n_rows, made.n_nulls, sum(made.bins.values())) == (4, 1, 3)
 
 
+def test_of_other_types_nulls_are_counted() -> None:
+    made = sketch([{"prediction": 0.5}, None, {"prediction": None}])
+    assert (made.n_rows, made.n_nulls, made.bins) == (3, 1, {})
+
+
 def test_samples_of_one_distribution_do_not_drift_and_a_shift_does() -> None:
     rng = np.random.default_rng(1)
     before = sketch(rng.beta(2, 5, 20_000))
