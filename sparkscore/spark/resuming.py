@@ -72,33 +72,33 @@ def resumption(
     plan: ScoringPlan,
     job: ScoreFilesJob,
     facts: RunFacts,
-    cut_for: Callable[[int], Cut],
-    n_slots: int,
+    cut_into: Callable[[int], Cut],
+    chunk_bytes: int,
 ) -> Resumption | None:
     """What is left of a run; None for one of a single chunk, or whose input is not pinned.
 
-    Chunks are told by what they read, so that an attempt on a cluster of another size takes the
-    cut of the earlier one, if more of it is done that way.
+    Chunks are told by what they read, so that an attempt that would cut otherwise, as on a cluster
+    of another size, takes the cut of the earlier one, if more of it is done that way.
 
     Args:
         plan: The run.
         job: What its tasks share.
         facts: Which attempt this is.
-        cut_for: The run's input, cut for so many slots.
-        n_slots: Those that there are.
+        cut_into: The run's input, cut into chunks of about so many bytes.
+        chunk_bytes: How many this attempt would take.
 
     Raises:
         TargetUnwritableError: The target's folder takes no files.
         StoreUnavailableError: The store that it lies in does not answer.
     """
-    cut = cut_for(n_slots)
+    cut = cut_into(chunk_bytes)
     if len(cut) <= 1 or not plan.source.version:
         return None
     inputs = _inputs_digest(plan, job)
     ledger = Ledger(job.layout.folder, plan.identity.app_id, job.attempt, facts.run_id, inputs)
-    earlier = ledger.claim(n_slots)
+    earlier = ledger.claim(chunk_bytes)
     finished = _finished(earlier, job)
-    cuts = [cut, *(cut_for(n) for n in sorted(earlier.cuts - {n_slots}))]
+    cuts = [cut, *(cut_into(n) for n in sorted(earlier.cuts - {chunk_bytes}))]
     found = [{chunk_id(pieces): i for i, pieces in enumerate(one)} for one in cuts]
     best = max(range(len(cuts)), key=lambda i: _n_bytes(cuts[i], found[i], finished))
     done = {place: finished[chunk] for chunk, place in found[best].items() if chunk in finished}
