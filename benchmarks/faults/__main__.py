@@ -32,7 +32,7 @@ FAULTS: dict[str, Fault] = {
     "F07": workers.model_hangs,
     "F08": inputs.source_changes,
     "F09": machines.disk_fills,
-    "F10": machines.database_breaks,
+    "F10": machines.database_is_away,
     "F11": races.same_key,
     "F12": races.different_partitions,
     "F18": inputs.alias_moves,
