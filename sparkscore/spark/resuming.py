@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import sparkscore
 from sparkscore.errors import (
     BatchDeadlineError,
     InternalError,
@@ -137,12 +138,12 @@ def cleaned(
         yield
     except BaseException as exc:
         if not _may_go_on(exc, resumed):
-            with suppress(SparkscoreError):  # The block's own error says more.
+            with suppress(SparkscoreError, OSError):  # The block's own error says more.
                 if resumed is None or resumed.ledger.discard():
                     _remove(sink, identity, attempt, resumed, frozenset())
         raise
     earlier = frozenset() if resumed is None else resumed.attempts
-    with suppress(SparkscoreError):  # The scores are there; `score clean` finds what is left.
+    with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` finds the rest.
         _remove(sink, identity, attempt, resumed, earlier)
 
 
@@ -184,9 +185,11 @@ def _n_bytes(cut: Cut, places: dict[str, int], finished: Collection[str]) -> int
 
 
 def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:
-    """Digest of all that decides which rows a chunk's files hold, and how."""
+    """Digest of all that decides which rows a chunk's files hold, and how they are told of."""
     layout = job.layout
     facts = [
+        sparkscore.__version__,
+        [field.name for field in fields(TaskResult)],
         plan.identity.app_id,
         sorted(plan.identity.fingerprint.items()),
         str(layout.schema),
