@@ -75,6 +75,8 @@ def run_batch_job(
         outcome = prepared.run(facts)
         record_outcome(run, prepared, outcome)
         outcome.check_books()
+        if prepared.plan.panel is not None:
+            prepared.plan.panel.check_books(outcome)
     workspace.outbox.replay()  # The store may be back since the run began.
     announce(outcome_text(outcome))
     return job_result_of(prepared, outcome, started, attempt=len(earlier) + 1)

@@ -16,6 +16,7 @@ from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
+    from sparkscore.scoring.comparison import Binding
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.tracking import ActiveRun
     from sparkscore.workspace import Workspace
@@ -52,14 +53,15 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         "run_key": plan.identity.run_key,
         "predict": plan.model.predict,
         "params": _resolved_params(plan),
+        "panel": None if plan.panel is None else plan.panel.as_facts(),
         "columns": [
             {
-                "model": binding.model_column,
+                "model": name,
                 "source": binding.source.name if binding.source else None,
                 "type": str(binding.type),
                 "cast": binding.cast.value if binding.cast else None,
             }
-            for binding in plan.bindings
+            for name, binding in _named_bindings(plan)
         ],
         "differences": [
             {"kind": item.kind.value, "column": item.column, "detail": item.detail}
@@ -67,6 +69,17 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         ],
         "score_columns": list(plan.score_columns),
     }
+
+
+def _named_bindings(plan: ScoringPlan) -> list[tuple[str, Binding]]:
+    """How each column of the model, or of each of several, is filled."""
+    if plan.panel is None:
+        return [(binding.model_column, binding) for binding in plan.bindings]
+    return [
+        (f"{member.label}: {binding.model_column}", binding)
+        for member in plan.panel.all_members
+        for binding in member.bindings
+    ]
 
 
 def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
@@ -93,6 +106,9 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    if plan.panel is not None:
+        recorded["panel"] = json.dumps(plan.panel.commit_facts())
+        recorded["models_as"] = plan.panel.spec.models_as.value
     if plan.model.predict is not None:
         recorded["predict"] = plan.model.predict
     params = _resolved_params(plan)
@@ -106,6 +122,9 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
     metrics = outcome.as_metrics() | {
         f"seconds_{phase}": value for phase, value in prepared.seconds.items()
     }
+    models = {label: counts.as_metrics() for label, counts in outcome.models.items()}
+    for label, of_model in models.items():
+        metrics |= {f"models/{label}/{name}": value for name, value in of_model.items()}
     run.log_metrics(metrics)
     run.log_points(_series(outcome))
     run.set_tags(
@@ -123,6 +142,7 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
         "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
         "metrics": metrics,
         "unknown_levels": _level_facts(outcome),
+        "models": _model_facts(outcome),
     }
     run.log_json(plan_facts(prepared), "plan.json")
     run.log_json(facts, "outcome.json")
@@ -208,6 +228,7 @@ def job_result_of(
             "rejected": outcome.n_rejected,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
+            "models": _model_facts(outcome),
             "chunks_resumed": outcome.n_chunks_resumed,
             "resumed_from": list(outcome.resumed_from),
         },
@@ -227,6 +248,9 @@ def outcome_text(outcome: Outcome) -> str:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
+    for label, counts in outcome.models.items():
+        if counts.n_failed:
+            said.append(f"{label!r} failed on {counts.n_failed} rows: {counts.failure}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
     return ", ".join(said)
@@ -237,8 +261,17 @@ def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
 
 
 def _resolved_params(plan: ScoringPlan) -> dict[str, object]:
-    """All params that the model is given, defaults too, as plain values."""
+    """All params of a model, defaults too, as plain values; of several models, those given."""
+    if plan.panel is not None:
+        return plain_params(plan.params)
     return plain_params(resolved_params(plan.model.signature.params, plan.params))
+
+
+def _model_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {
+        label: {"rows_scored": counts.n_scored, **counts._asdict()}
+        for label, counts in outcome.models.items()
+    }
 
 
 def _now_ms() -> int:

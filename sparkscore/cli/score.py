@@ -48,6 +48,17 @@ _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
+    click.option(
+        "--challenger",
+        multiple=True,
+        metavar="[NAME=]URI",
+        help="Model that scores the same rows beside it; repeatable.",
+    ),
+    click.option(
+        "--models-as",
+        type=click.Choice(["struct", "long"]),
+        help="A struct column for each challenger, or a row for each model.",
+    ),
     click.option("--source", help="Path or catalog name of the table to read."),
     click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
@@ -95,6 +106,7 @@ _STREAM_OPTIONS = (
 )
 _STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
 _JOB_KEYS = {
+    "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "source": "source.uri",
     "source_format": "source.format",
@@ -332,6 +344,9 @@ def _show_plan(facts: Mapping[str, Any]) -> None:
     record = {k: facts[k] for k in keys if facts[k] or k not in ("predict", "params")}
     show_record(record, Output.TABLE)
     click.echo()
+    if facts["panel"]:
+        show(facts["panel"]["models"], ("label", "role", "name", "version", "digest"), Output.TABLE)
+        click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
     click.echo()
     show(facts["differences"], ("kind", "column", "detail"), Output.TABLE)

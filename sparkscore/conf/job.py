@@ -37,6 +37,26 @@ class TargetSettings(Frozen):
     uri: str
 
 
+class EnsembleSettings(Frozen):
+    """One answer out of those of several models."""
+
+    members: tuple[str, ...] = ()
+    """Model URIs."""
+    combine: Literal["mean", "median", "vote", "weighted"] = "mean"
+    weights: tuple[float, ...] = ()
+    """With combine weighted: one a member."""
+
+
+class RoutesSettings(Frozen):
+    """A model for each value of a column."""
+
+    column: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
+    """Value as text -> model URI."""
+    default: str | None = None
+    """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
+
+
 class StreamSettings(Frozen):
     """What a job needs besides to score a source as its rows come."""
 
@@ -59,8 +79,14 @@ class JobSettings(Frozen):
 
     name: str
     """Names the logical job: the same name, target and run key are the same run."""
-    model: str
-    """A model URI, such as models:/flight-delay@champion."""
+    model: str | None = None
+    """A model URI, such as models:/flight-delay@champion; None: an ensemble's or routes' models."""
+    challengers: tuple[str, ...] = ()
+    """URIs of models that score the same rows beside it; NAME=URI names the column."""
+    models_as: Literal["struct", "long"] = "struct"
+    """With challengers: a struct column for each, or a row for each model."""
+    ensemble: EnsembleSettings = Field(default_factory=EnsembleSettings)
+    routes: RoutesSettings = Field(default_factory=RoutesSettings)
     source: SourceSettings
     where: str | None = None
     """A Spark SQL filter on the source; None: all rows."""

@@ -42,7 +42,7 @@ def score_write(plan: ScoringPlan) -> TableWrite:
         mode=request.mode,
         replace_where=request.replace_where,
         partition_by=request.partition_by,
-        keys=request.keys,
+        keys=plan.table_keys,
         about=origin_facts(plan),
     )
 
@@ -50,7 +50,10 @@ def score_write(plan: ScoringPlan) -> TableWrite:
 def origin_facts(plan: ScoringPlan) -> dict[str, object]:
     """Job and model, as the user metadata of a plan's commits name them."""
     model = plan.model
-    return {
+    facts: dict[str, object] = {
         "job": plan.request.job,
         "model": {"name": model.name, "version": model.version, "digest": model.digest},
     }
+    if plan.panel is not None:
+        facts["panel"] = plan.panel.commit_facts()
+    return facts

@@ -15,13 +15,12 @@ from pyspark.sql.pandas.types import from_arrow_type
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
-from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, model_record
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
@@ -32,7 +31,8 @@ from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scor
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
+from sparkscore.spark.shipped_task import WorkerRules, shipped_task
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
 from sparkscore.spark.worker import PackedPackage, ScoringTask
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.facts import ModelFacts
+    from sparkscore.scoring.panel import Panel
 
 _ANSWER = "__sparkscore_answer"
 _MAX_REPORTS_A_TASK = 16
@@ -79,6 +80,19 @@ class SparkEngine:
     def application_id(self) -> str | None:
         """Spark's id of the application; None for a Connect session, which does not know it."""
         return None if is_connect(self.spark) else self.spark.sparkContext.applicationId
+
+    @property
+    def rules(self) -> WorkerRules:
+        """How this engine's workers load and ask models."""
+        return WorkerRules(
+            self.trust,
+            self.limits,
+            self.tree_runtime,
+            self.node_limits,
+            self.broadcast_max_bytes,
+            self.environment,
+            self.packed,
+        )
 
     def open(self, spec: SourceSpec) -> OpenedSource:
         """The source with its version pinned and its filter applied; no row is read.
@@ -125,12 +139,7 @@ class SparkEngine:
         if plan.request.mode is WriteMode.MERGE:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
-        packed = self.packed or self.ship(plan.model)
-        task = scoring_task(
-            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
-        )
-        if self.environment is not None:
-            task = replace(task, environment=ship_environment(self.spark, self.environment))
+        task = shipped_task(self.spark, plan, self.rules)
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
@@ -235,33 +244,6 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         )
 
 
-def scoring_task(
-    plan: ScoringPlan,
-    packed: object,
-    trust: TrustPolicy,
-    limits: BatchLimits,
-    tree_runtime: TreeRuntime,
-    node_limits: NodeLimits,
-) -> ScoringTask:
-    """The part of a plan that travels to the workers."""
-    return ScoringTask(
-        digest=plan.model.digest,
-        packed=packed,  # type: ignore[arg-type]  # what `ship` gave
-        trust=with_signatures(trust, plan.model.folder),
-        batch=BatchTask(
-            model=plan.model.label,
-            bindings=plan.bindings,
-            predictions=plan.predictions,
-            on_invalid=plan.request.on_invalid,
-            params=plan.params,
-        ),
-        limits=limits,
-        tree_runtime=tree_runtime,
-        node_limits=node_limits,
-        predict=plan.model.predict,
-    )
-
-
 def scored_frame(
     plan: ScoringPlan,
     source: DataFrame,
@@ -283,6 +265,8 @@ def scored_frame(
         sf.count_if(~answer("valid")).alias("n_rejected"),
         sf.collect_list(answer("report")).alias("reports"),
     )
+    if plan.panel is not None and plan.panel.is_long:
+        return _long_rows(plan, plan.panel, observed, facts, answer)
     valid = observed.where(answer("valid")) if plan.may_reject else observed
     return valid.select(*_score_columns(plan, facts, answer))
 
@@ -314,8 +298,48 @@ def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing
 def _score_columns(
     plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
 ) -> list[Column]:
-    predictions = (answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names))
-    return [*carried_columns(plan), *predictions, *record_columns(plan, facts)]
+    told = {name: answer(f"p{i}").alias(name) for i, name in enumerate(plan.answers.names)}
+    predictions = (told[name] for name in plan.predictions.names)
+    record = (
+        told.get(name, column)  # Of a route, who answered is told row by row.
+        for name, column in zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True)
+    )
+    return [*carried_columns(plan), *predictions, *record]
+
+
+def _long_rows(
+    plan: ScoringPlan,
+    panel: Panel,
+    frame: DataFrame,
+    facts: RunFacts,
+    answer: Callable[[str], Column],
+) -> DataFrame:
+    """A row for each model that answers, of each row of `frame`."""
+    (model_column,) = plan.model_column.names
+    record = dict(zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True))
+    told = {name: answer(f"p{i}") for i, name in enumerate(panel.head_answers.names)}
+    each = [(answer("valid"), {model_column: sf.lit(panel.label), **record, **told})]
+    for place, one in enumerate(panel.challengers, start=len(told)):
+        own = answer(f"p{place}")
+        cells = {name: own[name] for name in plan.predictions.names}
+        texts = {name: sf.lit(v).cast("string") for name, v in model_record(one.model).items()}
+        cells |= {model_column: sf.lit(one.label), **record, **texts}
+        each.append((own.isNotNull(), cells))
+    carried = carried_columns(plan)
+    own_names = [model_column, *plan.predictions.names, *RECORD_COLUMNS.names]
+    # By number, since names may hold anything.
+    structs = [
+        sf.struct(valid.alias("valid"), *(cells[n].alias(f"c{i}") for i, n in enumerate(own_names)))
+        for valid, cells in each
+    ]
+    kept = [column.alias(f"k{i}") for i, column in enumerate(carried)]
+    rows = frame.select(*kept, sf.inline(sf.array(*structs))).where("valid")
+    n_kept = len(kept)
+    names = plan.score_columns
+    return rows.select(
+        *(sf.col(f"k{i}").alias(name) for i, name in enumerate(names[:n_kept])),
+        *(sf.col(f"c{i}").alias(name) for i, name in enumerate(names[n_kept:])),
+    )
 
 
 def carried_columns(plan: ScoringPlan) -> list[Column]:
@@ -332,11 +356,8 @@ def carried_columns(plan: ScoringPlan) -> list[Column]:
 
 def record_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
     """What each row of the score table says of its origin."""
-    version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
-        "model_name": plan.model.name,
-        "model_version": version,
-        "model_digest": plan.model.digest,
+        **model_record(plan.model),
         "run_id": facts.run_id,
         "scored_at": facts.scored_at,
     }
@@ -360,6 +381,7 @@ class _Counts(TypedDict):
     n_read: int
     n_scored: int
     n_rejected: int
+    n_beside: int
     batches: tuple[BatchReport, ...]
 
 
@@ -373,18 +395,22 @@ def _counted(
     """
     reports = observed.get("reports")
     if isinstance(reports, list):
+        batches = tuple(BatchReport(**json.loads(report)) for report in reports)
         return _Counts(
             n_read=_count(observed["n_rows"]),
             n_scored=_count(observed["n_scored"]),
             n_rejected=_count(observed["n_rejected"]),
-            batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+            n_beside=0 if plan.panel is None else plan.panel.n_beside(batches),
+            batches=batches,
         )
-    n_read, n_scored = source.frame.count(), commit.n_rows or 0
+    n_read, n_written = source.frame.count(), commit.n_rows or 0
+    n_scored = min(n_read, n_written)  # In the long form there are rows of other models too.
     rejects = plan.request.on_invalid is InvalidRows.REJECT
     return _Counts(
         n_read=n_read,
         n_scored=n_scored,
         n_rejected=n_read - n_scored if rejects else 0,
+        n_beside=n_written - n_scored,
         batches=(),
     )
 

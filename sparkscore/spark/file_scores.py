@@ -11,11 +11,13 @@ from sparkscore.errors import SparkscoreError
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import new_attempt
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.panel import ROUTE_RECORD
+from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.resuming import Resumption, cleaned
-from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
+from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,6 +48,7 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        models=_model_rows(plan),
     )
 
 
@@ -97,11 +100,13 @@ def scored_and_committed(
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]
+    n_beside = 0 if plan.panel is None else plan.panel.n_beside(reports)
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
         n_read=sum(report.n_rows for report in reports),
-        n_scored=sum(file.n_rows for file in files),
+        n_scored=sum(file.n_rows for file in files) - n_beside,
+        n_beside=n_beside,
         n_rejected=sum(report.n_rejected for report in reports),
         seconds={
             "score_and_commit": ended - started,
@@ -113,7 +118,11 @@ def scored_and_committed(
         n_cores=spark.sparkContext.defaultParallelism,
         batches=reports,
         n_chunks_resumed=len(earlier),
-        n_rows_resumed=sum(file.n_rows for result in earlier for file in result.files),
+        n_rows_resumed=sum(
+            report["n_rows"] - report["n_rejected"]
+            for result in earlier
+            for report in result.reports
+        ),
         resumed_from=run_ids,
     )
 
@@ -151,11 +160,23 @@ def _constants(
         else:
             is_text = pinned.type == "string"
             constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    version = plan.model.version
-    return constants | {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
-        "run_id": facts.run_id,
-        "scored_at": facts.scored_at,
-    }
+    told = {} if ROUTE_RECORD.names[0] in plan.answers.names else model_record(plan.model)
+    return constants | told | {"run_id": facts.run_id, "scored_at": facts.scored_at}
+
+
+def _model_rows(plan: ScoringPlan) -> tuple[ModelRows, ...]:
+    panel = plan.panel
+    if panel is None or not panel.is_long:
+        return (ModelRows(tuple(plan.answers.names)),)
+    head_columns = tuple(panel.head_answers.names)
+    (model_column,) = plan.model_column.names
+    head = ModelRows(head_columns, None, {model_column: panel.label})
+    beside = (
+        ModelRows(
+            tuple(one.model.predictions.names),
+            place,
+            {model_column: one.label, **model_record(one.model)},
+        )
+        for place, one in enumerate(panel.challengers, start=len(head_columns))
+    )
+    return (head, *beside)
