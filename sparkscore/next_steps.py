@@ -7,8 +7,7 @@ from collections.abc import Mapping
 NEXT_STEPS: Mapping[str, str] = {
     "USAGE": "Read the message; `sparkscore COMMAND --help` shows the options.",
     "CONFIG_INVALID": (
-        "Mend the setting at the named file and line; `sparkscore config show --origin` shows"
-        " all."
+        "Mend the setting at the named file and line; `sparkscore config show --origin` shows all."
     ),
     "NAME_INVALID": "Write the name, URI or path in the form that the message shows.",
     "EXTRA_MISSING": "Run the `pip install` line of the message.",
@@ -54,8 +53,7 @@ NEXT_STEPS: Mapping[str, str] = {
         "version; `sparkscore score plan` shows the difference."
     ),
     "PREDICTION_FAILED": (
-        "The model raised or answered wrongly; try it on the named batch with "
-        "`load_predictor`."
+        "The model raised or answered wrongly; try it on the named batch with `load_predictor`."
     ),
     "MODEL_TOO_LARGE": (
         "The model, or a single row of it, does not fit: more memory for each Python worker, "
@@ -92,8 +90,7 @@ NEXT_STEPS: Mapping[str, str] = {
         "Alter the table, take another target, or make filter and `--replace-where` agree."
     ),
     "TARGET_UNWRITABLE": (
-        "Give this user or key the right to write there, create the bucket, or take another "
-        "target."
+        "Give this user or key the right to write there, create the bucket, or take another target."
     ),
     "RUN_KEY_CONFLICT": (
         "The key was used with other inputs: a new `--run-key` to score again, or the former "
@@ -118,12 +115,10 @@ NEXT_STEPS: Mapping[str, str] = {
     "TEMPORARY": "Run the same command again.",
     "STORE_UNAVAILABLE": "The tracking, registry, artifact or object store did not answer.",
     "JARS_UNAVAILABLE": (
-        "`sparkscore setup` where a Maven repository can be reached, or the setting "
-        "`spark.jars`."
+        "`sparkscore setup` where a Maven repository can be reached, or the setting `spark.jars`."
     ),
     "STAGED_FILES_GONE": (
-        "Somebody ran `score clean` on a job that was stopped for long: run the same command "
-        "again."
+        "Somebody ran `score clean` on a job that was stopped for long: run the same command again."
     ),
     "PORT_TAKEN": "Free the port, or ask for another.",
     "SPARK_STOPPED": "Spark's driver was stopped or killed; if often, look at its memory.",

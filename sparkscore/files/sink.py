@@ -46,6 +46,7 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
+from sparkscore.files.ledger import attempts_in, remove_ledger
 from sparkscore.files.log import (
     DRAFT,
     added_paths,
@@ -61,7 +62,7 @@ from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, c
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
-from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
+from sparkscore.scoring.staged_names import LEDGER_FILE, LEDGER_FOLDER, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
@@ -295,6 +296,19 @@ class FilesSink:
                     path.unlink(missing_ok=True)
             if table is None and isinstance(self.root, Path) and self.root.is_dir():
                 _remove_empty(self.root)
+
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; `score clean` finds them later.
+        """
+        folder = self.root / LEDGER_FOLDER / identity.app_id
+        with store_errors(self.root, "target", TargetUnwritableError):
+            attempts = attempts_in(path.name for path in folder.glob("*"))
+            if attempts:
+                self.clean(identity, attempts)
+                remove_ledger(folder, attempts)
 
     def _named(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
         """Paths of the table's files below its folder, and of those that the run once added."""

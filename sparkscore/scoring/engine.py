@@ -61,6 +61,10 @@ class Sink(Protocol[ScoresT_contra]):
         """
         ...
 
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it."""
+        ...
+
     def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
 
