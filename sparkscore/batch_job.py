@@ -16,6 +16,7 @@ from sparkscore.job_record import (
     close_interrupted,
     earlier_attempts,
     job_result_of,
+    nothing_new_result,
     outcome_text,
     record_outcome,
     run_params,
@@ -50,6 +51,8 @@ def run_batch_job(
     started = dt.datetime.now(dt.UTC)
     workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
     prepared = prepare(workspace, job, run_key, announce)
+    if prepared.nothing_new:
+        return nothing_new_result(prepared, started)
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
         with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` comes later.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 
 from sparkscore.environments.build import BuiltEnvironment
+from sparkscore.errors import EngineUnfitError
 from sparkscore.files.planning import MAX_TASK_BYTES, cut_tasks, fair_task_bytes
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
@@ -91,6 +92,10 @@ class FilesEngine:
             SourceError: There is no such table or version.
             EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
         """
+        if spec.key_rule is not None:
+            raise EngineUnfitError(
+                f"--duplicates {spec.key_rule.rule} brings rows of a key together"
+            )
         return open_files(self.spark, spec)
 
     def crossing(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> Crossing:  # noqa: ARG002 - the seam
@@ -109,6 +114,8 @@ class FilesEngine:
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))
+        if plan.request.refuses_duplicates:
+            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts

@@ -18,6 +18,7 @@ from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
 from sparkscore.scoring.staged_names import LEDGER_FOLDER
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.testing.sink_contract import (
     Attempt,
     SinkContract,
@@ -48,6 +49,9 @@ class TestFilesSink(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return FilesSink(attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(FilesSink(attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         FilesSink(attempt.request.target).check(attempt.table_write)
