@@ -56,9 +56,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured: seconds a throughput, requests a page, MiB of a file."""
+    """How much is measured: seconds a throughput and of memory, requests a page, MiB of a file."""
 
     seconds: float
+    watch_s: float
     n_reads: int
     upload_mib: int
     sizes: tuple[int, ...]
@@ -140,12 +141,17 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="Turns of each server.")
     parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000], help="Or 100000.")
+    parser.add_argument("--seconds", type=float, default=5, help="Of each throughput.")
+    parser.add_argument("--watch-s", type=float, default=300, help="Of mixed load, for memory.")
+    parser.add_argument("--reads", type=int, default=50, help="Requests of each page.")
     parser.add_argument("--upload-mib", type=int, default=1024, help="Size of the file.")
     parser.add_argument("--quick", action="store_true", help="One short round, and 128 MiB.")
     parser.add_argument("--folder", type=Path, help="Where all is written; default: /tmp.")
     args = parser.parse_args()
     sizes = tuple(args.runs)
-    scope = Scope(1, 10, 128, sizes) if args.quick else Scope(5, 50, args.upload_mib, sizes)
+    scope = Scope(args.seconds, args.watch_s, args.reads, args.upload_mib, sizes)
+    if args.quick:
+        scope = Scope(1, 5, 10, 128, sizes)
     folder = Path(tempfile.mkdtemp(prefix="sparkscore-bench-", dir=args.folder))
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     contenders = (_sparkscore(), _mlflow(args.peers_python.absolute()))
@@ -319,6 +325,28 @@ def _measures(
         seconds, grown_mib = _upload(server, client, experiment_id, scope.upload_mib)
         yield f"upload of {scope.upload_mib} MiB, MiB/s", scope.upload_mib / seconds
         yield f"upload of {scope.upload_mib} MiB, memory more than before, MiB", grown_mib
+    yield from _memory_over_time(server, scope, experiment_id)
+
+
+def _memory_over_time(
+    server: Running, scope: Scope, experiment_id: str
+) -> Iterator[tuple[str, float]]:
+    """Memory before, in the middle and after a while of logging, searches and alias reads."""
+    what = f"memory in {scope.watch_s:.0f} s of mixed load"
+    search = {"experiment_ids": [experiment_id], "max_results": N_PER_PAGE}
+    alias = f"{API}/registered-models/alias?{urlencode({'name': 'bench', 'alias': 'champion'})}"
+    yield f"{what}, at its start, MiB", server.memory_mib()
+    with closing(Client(server.port)) as client:
+        run_id = _new_run(client, experiment_id)
+        for moment in ("half-way", "at its end"):
+            until, step = perf_counter() + scope.watch_s / 2, 0
+            while perf_counter() < until:
+                step += 1
+                points = [_point(f"w{k}", step) for k in range(100)]
+                client.call("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": points})
+                client.call("POST", f"{API}/runs/search", search)
+                client.call("GET", alias)
+            yield f"{what}, {moment}, MiB", server.memory_mib()
 
 
 def _throughput(

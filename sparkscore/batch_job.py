@@ -14,6 +14,7 @@ from sparkscore.job_record import (
     close_interrupted,
     earlier_attempts,
     job_result_of,
+    nothing_new_result,
     outcome_text,
     record_outcome,
     run_params,
@@ -48,6 +49,8 @@ def run_batch_job(
     started = dt.datetime.now(dt.UTC)
     workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
     prepared = prepare(workspace, job, run_key, announce)
+    if prepared.nothing_new:
+        return nothing_new_result(prepared, started)
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
         outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
@@ -75,6 +78,8 @@ def run_batch_job(
         outcome = prepared.run(facts)
         record_outcome(run, prepared, outcome)
         outcome.check_books()
+        if prepared.plan.panel is not None:
+            prepared.plan.panel.check_books(outcome)
     workspace.outbox.replay()  # The store may be back since the run began.
     announce(outcome_text(outcome))
     return job_result_of(prepared, outcome, started, attempt=len(earlier) + 1)

@@ -231,10 +231,18 @@ class OpenedStores:
                 f"setting {key!r} is {shown(masked(key, uri))} ({self.resolved.origins[key]}): "
                 "give sqlite:///FILE, postgresql://HOST/DATABASE or a server's http://HOST:PORT"
             )
-        # SQLAlchemy takes longer to load than most commands take to run.
-        from sparkscore.stores.sql import open_sql
+        if uri not in self._sql_by_uri:
+            # SQLAlchemy takes longer to load than most commands take to run.
+            from sparkscore.stores.sql import open_sql
 
-        return open_sql(uri, self.artifact_root or self.artifacts.root_uri)
+            opened = open_sql(uri, self.artifact_root or self.artifacts.root_uri)
+            self._sql_by_uri.setdefault(uri, opened)
+        return self._sql_by_uri[uri]
+
+    @cached_property
+    def _sql_by_uri(self) -> dict[str, SqlStores]:
+        """The databases that were asked for: all stores of one share its connections and queue."""
+        return {}
 
     def _open_remote(self, key: str, uri: str) -> RemoteStores:
         from sparkscore.stores.remote import Access, open_remote

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _row(name: str, fault: Fault, trials: Sequence[Trial]) -> str:
-    what = (fault.__doc__ or "").partition(": ")[2].partition(";")[0].strip().rstrip(".")
+    what = (fault.__doc__ or "").partition(": ")[2].strip().rstrip(".")
     recoveries = sorted(t.recovery_s for t in trials if t.recovery_s is not None)
     spread = "-"
     if recoveries:

@@ -51,7 +51,12 @@ class Answer:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The last line of stdout."""
+        """The last line of stdout.
+
+        Raises:
+            WrongError: There is none.
+        """
+        expect(bool(self.stdout), f"the job ended with {self.exit_code} and no result")
         result: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
         return result
 

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkscore.cli.context import note, open_workspace
-from sparkscore.cli.moved import show_tally
+from sparkscore.cli.moved import LEFT_OUT, show_tally
 from sparkscore.cli.output import Output, output_option
 from sparkscore.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from sparkscore.stores.copies_base import RecordSource
-
-_LEFT_OUT = 3
 
 
 @click.group()
@@ -73,7 +71,7 @@ def mlflow(place: str, moved: tuple[str, ...], output: Output, *, no_artifacts: 
         tally=tally,
     ).run()
     show_tally(tally, output)
-    return 0 if tally.is_whole(BY_DESIGN) else _LEFT_OUT
+    return 0 if tally.is_whole(BY_DESIGN) else LEFT_OUT
 
 
 def _source(place: str) -> RecordSource:

@@ -20,6 +20,9 @@ _KINDS = (
     "file",
     "byte",
 )
+LEFT_OUT = 3
+"""The exit code where something did not come over that should be mended."""
+
 _COLUMNS = ("what", "new", "there_before", "left_out")
 
 

@@ -2,9 +2,9 @@
 
 A run's ledger is a folder below the table's, where no reader of Delta looks:
 
-    _sparkscore/<application id>/attempt-<attempt>.json        an attempt has begun
-                                 chunk-<chunk>-<attempt>.json  what it wrote for one chunk
-                                 discarded-<attempt>           nobody may use what it wrote
+    _sparkscore/<application id>/attempt-<attempt>.json              an attempt has begun
+                                 chunk-<chunk>-<try>-<attempt>.json    what it wrote for one chunk
+                                 discarded-<attempt>                 nobody may use what it wrote
 
 Attempts at one run may be alive at once, and one that was stopped for an hour goes on where it
 was. So until the commit nobody removes what another attempt has written, or may be using: who wants
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -102,10 +103,12 @@ class Ledger:
             return self._earlier()
 
     def record(self, chunk: str, result: str) -> None:
-        """Keep what this attempt has written for a chunk; said twice, the later one counts."""
+        """Keep what this attempt has written for a chunk; said twice, any of them counts."""
         with store_errors(self.root, "target", TargetUnwritableError):
             facts = {"run_id": self.run_id, "inputs": self.inputs, "result": result}
-            _put(self.folder / f"{_CHUNK}{chunk}-{self.attempt}.json", json.dumps(facts))
+            # A name of its own, since HDFS writes no file over another.
+            name = f"{_CHUNK}{chunk}-{uuid.uuid4().hex[:8]}-{self.attempt}.json"
+            _put(self.folder / name, json.dumps(facts))
 
     def check_claim(self) -> None:
         """See that nobody has removed what this attempt is about to commit.
@@ -197,8 +200,9 @@ def discarded(folder: TablePath, attempts: Collection[str]) -> bool:
     Returns:
         Whether their files may be removed: no other attempt may be using them.
     """
-    for attempt in attempts:
-        _put(folder / f"{_DISCARDED}{attempt}", "")
+    for mark in (folder / f"{_DISCARDED}{attempt}" for attempt in attempts):
+        if not mark.is_file():
+            _put(mark, "")
     return attempts_in(path.name for path in folder.glob("*")) <= set(attempts)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -127,6 +128,19 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else self._found_in(table, identity)
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there.
+
+        Raises:
+            EngineUnfitError: The folder's name is not understood without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
+        """
+        check_folder(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for version, entry in commits(self.root):
+                yield _entry(version, entry)
 
     def newest_batch(self, app_id: str) -> int | None:
         """The last version that the table has committed under an application id; None: none.
@@ -323,13 +337,7 @@ class FilesSink:
             return None
         for version, entry in commits(self.root):
             if is_commit_of(identity, entry.get("userMetadata")):
-                found = HistoryEntry(
-                    version=version,
-                    operation=str(entry["operation"]),
-                    user_metadata=str(entry["userMetadata"]),
-                    metrics=entry.get("operationMetrics") or {},
-                )
-                return commit_of(found, identity, self.uri)
+                return commit_of(_entry(version, entry), identity, self.uri)
         return None
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
@@ -416,6 +424,15 @@ def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
     """Whether the table knows the run's id with its version, or one of a later run."""
     version = table.transaction_version(identity.app_id)
     return version is not None and version >= identity.txn_version
+
+
+def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
+        version=version,
+        operation=str(info.get("operation", "")),
+        user_metadata=str(info.get("userMetadata") or ""),
+        metrics=info.get("operationMetrics") or {},
+    )
 
 
 def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:

@@ -29,6 +29,8 @@ class Moved:
 def copy_files(source: ArtifactStore, target: ArtifactStore, place: str) -> Moved:
     """Copy all files of a store into the folder `place` of another, over those that are there.
 
+    The place `""` is the other store's root.
+
     Raises:
         PackageDigestError: A file arrived as another than it was.
         InvalidNameError: A file's name is not one that is kept here.
@@ -38,7 +40,7 @@ def copy_files(source: ArtifactStore, target: ArtifactStore, place: str) -> Move
     n_files = n_bytes = 0
     for info in _files(source, ArtifactPath("")):
         path = parse_artifact_path(info.path)
-        to = parse_artifact_path(f"{place}/{path}")
+        to = parse_artifact_path(f"{place}/{path}" if place else path)
         n_bytes += _copy_file(source, path, target, to)
         n_files += 1
     return Moved(n_files, n_bytes)

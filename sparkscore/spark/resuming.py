@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import (
     BatchDeadlineError,
+    CheckFailedError,
     InternalError,
     ModelTooLargeError,
     RunKeyConflictError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sparkscore.spark.score_files import ScoreFilesJob
 
 _MENDABLE = (
+    CheckFailedError,
     TemporaryError,
     TargetError,
     InternalError,
@@ -38,7 +40,7 @@ _MENDABLE = (
     ModelTooLargeError,
     WorkerCrashError,
 )
-"""What ends an attempt and not the run: memory, disks, rights or time are given, and it goes on."""
+"""What ends an attempt and not the run: memory, disks, rights, time, consent come: it goes on."""
 
 Cut = list[tuple["FilePiece", ...]]
 """A run's input as chunks, each of which is one task."""
@@ -149,7 +151,7 @@ def cleaned(
 def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
     """Whether another attempt may use the files, or a commit that was sent may need them."""
     if resumed is None:
-        return isinstance(exc, StoreUnavailableError)
+        return isinstance(exc, StoreUnavailableError | CheckFailedError)
     if isinstance(exc, RunKeyConflictError):
         return False
     return isinstance(exc, _MENDABLE) or not isinstance(exc, SparkscoreError)
@@ -193,5 +195,6 @@ def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:
         layout.partition_by,
         sorted(layout.mapped.items()),
         None if job.scoring.environment is None else job.scoring.environment.key,
+        job.sketched,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

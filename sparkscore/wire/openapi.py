@@ -67,6 +67,7 @@ def _operation(route: Route, method: str) -> Json:
         "responses": {
             "200": _done(route),
             "4XX": _json_content("refused: the message says why", _FAULT),
+            "501": _json_content("not done here: the message says what is", _FAULT),
             "503": _json_content("a store is away; try again", _FAULT),
         },
     }

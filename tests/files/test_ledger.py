@@ -54,9 +54,16 @@ def test_record_that_is_not_whole_is_no_record(ledger: Ledger) -> None:
     ledger.record(CHUNK, "result")
     ledger.record(OTHER_CHUNK, "other")
     assert isinstance(ledger.folder, Path)
-    path = ledger.folder / f"chunk-{CHUNK}-{FIRST}.json"
+    (path,) = ledger.folder.glob(f"chunk-{CHUNK}-*")
     path.write_bytes(path.read_bytes()[:-1])
     assert found(after(ledger).claim(4)) == [(OTHER_CHUNK, "first", "other")]
+
+
+def test_chunk_that_two_tries_of_a_task_have_finished_is_one_chunk(ledger: Ledger) -> None:
+    ledger.claim(4)
+    for _ in range(2):
+        ledger.record(CHUNK, "result")
+    assert set(found(after(ledger).claim(4))) == {(CHUNK, "first", "result")}
 
 
 def test_what_is_discarded_is_never_used_again(ledger: Ledger) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -141,6 +143,33 @@ def test_what_was_deleted_before_its_time_was_noted_counts_as_deleted_at_the_upg
     [found] = purges.list_deleted(2**62)
     assert found.record_id == "gone"
     assert before_ms <= found.deletion_time_ms <= system_clock()
+
+
+def test_an_upgrade_beside_other_connections_of_the_process_loses_nothing_that_they_write(
+    file: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0004")
+    _run(file, "PRAGMA journal_mode = WAL")
+    with closing(sqlite3.connect(file)) as beside:
+        beside.execute("SELECT count(*) FROM experiments").fetchall()
+        _use(file)
+        # Who closes a database last removes its log; another process must not take itself for it.
+        assert b"flights" not in _names_seen_by_another_process(file)
+        values = "(7, 'flights', 'file:///a/7', 'active', 1, 1)"
+        beside.execute(f"INSERT INTO experiments VALUES {values}")
+        beside.commit()
+        assert b"flights" in _names_seen_by_another_process(file)
+
+
+def _names_seen_by_another_process(file: Path) -> bytes:
+    script = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
+        "print(connection.execute('SELECT name FROM experiments').fetchall()); connection.close()"
+    )
+    command = [sys.executable, "-c", script, str(file)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 def test_a_database_of_another_product_is_refused_unchanged(file: Path) -> None:

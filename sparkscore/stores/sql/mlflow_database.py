@@ -34,7 +34,6 @@ from sparkscore.errors import (
     RecordNotFoundError,
     StoreUnavailableError,
     UsageError,
-    shown,
 )
 from sparkscore.records import (
     DatasetInput,
@@ -385,23 +384,25 @@ def url_without_password(url: str) -> str:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            return _sqlite_engine(parsed)
-        if parsed.get_backend_name() in ("postgresql", "postgres"):
-            return create_engine(
-                parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool
-            ).execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        return create_engine(parsed, poolclass=NullPool)
+        kind = parsed.get_backend_name()
     except (ArgumentError, ValueError, NoSuchModuleError) as exc:
         raise UsageError(
-            f"{shown(url)} is no URL of a database that is known here: give sqlite:////FILE or "
+            "the source is no URL of a database that is known here: give sqlite:////FILE or "
             "postgresql://USER:PASSWORD@HOST/DATABASE, as MLflow has it"
         ) from exc
-    except ModuleNotFoundError as exc:
+    if kind == "sqlite":
+        return _sqlite_engine(parsed)
+    if kind in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    try:
+        engine = create_engine(parsed, poolclass=NullPool)
+    except (ModuleNotFoundError, NoSuchModuleError) as exc:
         raise MissingExtraError(
-            f"the driver of this database is not installed ({exc.name}): PostgreSQL's comes with "
+            f"the driver of {parsed.drivername!r} is not installed: PostgreSQL's comes with "
             "pip install 'sparkscore[postgres]'"
         ) from exc
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return engine.execution_options(**options) if engine.name == "postgresql" else engine
 
 
 def _sqlite_engine(url: URL) -> Engine:

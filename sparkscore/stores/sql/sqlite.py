@@ -81,8 +81,12 @@ class SqliteFile:
             )
         try:
             with FileLock(f"{self._path}.lock", timeout=_OPEN_TIMEOUT_S, mode=0o600):
-                # Nobody but its owner shall read it.
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+                # Not where it is there: to close a file, by whatever descriptor, gives up the locks
+                # that this process's connections have on it. The next process that closes it would
+                # then remove the log to which we still write, and what we acknowledge with it.
+                if not self._path.exists():
+                    # Nobody but its owner shall read it.
+                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
                 if self._path.stat().st_size == 0:
                     _let_readers_and_writer_overlap(writes)
                 with self.writing(), writes.begin() as connection:
