@@ -55,8 +55,8 @@ class PreparedJob:
     crossing: Crossing
     environment: BuiltEnvironment | None
     run: Callable[[RunFacts], Outcome]
-    nothing_new: bool
     seconds: Mapping[str, float]
+    nothing_new: bool = False
 
 
 def prepare(
@@ -219,7 +219,7 @@ def _planned_for_files(
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(
-        plan, engine, sink, "asked for by name", crossing, environment, run, source.nothing_new, {}
+        plan, engine, sink, "asked for by name", crossing, environment, run, {}, source.nothing_new
     )
 
 
@@ -240,7 +240,7 @@ def _planned_for_spark(
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(
-        plan, engine, sink, reason, crossing, environment, run, source.nothing_new, {}
+        plan, engine, sink, reason, crossing, environment, run, {}, source.nothing_new
     )
 
 
@@ -267,7 +267,7 @@ def _planned_for_pipeline(
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
     return PreparedJob(
-        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, source.nothing_new, {}
+        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {}, source.nothing_new
     )
 
 

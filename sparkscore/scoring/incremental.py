@@ -205,10 +205,10 @@ def _inputs_of(entry: HistoryEntry, job: str) -> Mapping[str, str] | None:
         facts = json.loads(entry.user_metadata or "null")
     except ValueError:
         return None
-    if not isinstance(facts, dict) or facts.get("job") != job or "inputs" not in facts:
+    if not isinstance(facts, dict) or facts.get("job") != job:
         return None
-    inputs: Mapping[str, str] = facts["inputs"]
-    return inputs
+    inputs: Mapping[str, str] = facts.get("inputs", {})
+    return inputs if "input_id" in inputs else None  # A replay of rejected rows has none.
 
 
 def _version(inputs: Mapping[str, str]) -> int:

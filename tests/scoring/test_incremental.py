@@ -54,6 +54,11 @@ def test_the_newest_run_of_the_job_tells_up_to_where_it_read() -> None:
     assert found == Mark("t1", 5, "x > 0")
 
 
+def test_commits_without_a_source_are_passed_over() -> None:
+    replay = json.dumps({"job": "nightly", "inputs": {"replay_of": "a" * 32}})
+    assert mark(HistoryEntry(1, "WRITE", replay, {}), commit(0, read="4")) == Mark("t1", 4, "")
+
+
 def test_a_job_that_never_wrote_here_has_no_mark() -> None:
     assert mark() is None
     assert mark(commit(1, read="9", job="weekly"), commit(0)) is None
