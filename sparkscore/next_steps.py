@@ -15,14 +15,14 @@ NEXT_STEPS: Mapping[str, str] = {
         "`pip install 'sparkscore[java]'`, or point JAVA_HOME to a Java 17 or newer; then "
         "`sparkscore doctor`."
     ),
-    "SOURCE_CHANGES": (
-        "What is new since the last run cannot be told, as the message says why: run the job once "
-        "without `--since-last`, or turn the change data feed of the source on; see "
-        "[incremental.md](incremental.md)."
-    ),
     "SOURCE_INVALID": (
         "Check path or name, format, version, options, schema and filter of the source, or "
         "mend the file and line that the message names."
+    ),
+    "SOURCE_CHANGES": (
+        "What is new since the last run cannot be told, as the message says why: run the job "
+        "once without `--since-last`, or turn the change data feed of the source on; see "
+        "[incremental.md](incremental.md)."
     ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
@@ -37,12 +37,12 @@ NEXT_STEPS: Mapping[str, str] = {
         "or another `tracking.uri`."
     ),
     "DATA_INVALID": "Mend the rows that the message shows.",
-    "CHECK_FAILED": (
-        "Nothing was published: look at the named files, then mend source or model, or publish by "
-        "`--accept-checks`; see [checks.md](checks.md)."
-    ),
     "KEY_INVALID": "Filter null or repeated keys (`--where`), or name other key columns.",
     "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid reject`.",
+    "CHECK_FAILED": (
+        "Nothing was published: look at the named files, then mend source or model, or "
+        "publish by `--accept-checks`; see [checks.md](checks.md)."
+    ),
     "MODEL_UNUSABLE": "Register or choose another version.",
     "PACKAGE_INVALID": "The package lacks a file or one does not parse: save the model again.",
     "PACKAGE_DIGEST": "Bytes were changed or damaged: copy or register the package again.",

@@ -70,6 +70,10 @@ class Sink(Protocol[ScoresT_contra]):
         """
         ...
 
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it."""
+        ...
+
     def history(self) -> Iterator[HistoryEntry]:
         """The table's commits that say something, the newest first; none where it is not there."""
         ...

@@ -126,6 +126,12 @@ class DeltaSink:
         self._check_columns(write)
         check_partitions(self.uri, list(detail["partitionColumns"]), write)
 
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left in files, if it can be told."""
+        with suppress(EngineUnfitError):
+            if not is_connect(self.spark):
+                files_sink(self.spark, self.uri).clear(identity)
+
     def as_files(self, write: TableWrite) -> FilesSink:
         """The same table for a job whose workers write its files themselves.
 
