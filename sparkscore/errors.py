@@ -8,6 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
+│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -16,7 +17,8 @@ SparkscoreError                     code               exit  a caller may ...
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
 │   ├── InvalidRowsError            ROWS_INVALID
-│   └── RejectBudgetError           REJECTS_OVER_BUDGET      or admit more of them
+│   ├── RejectBudgetError           REJECTS_OVER_BUDGET      or admit more of them
+│   └── CheckFailedError            CHECK_FAILED             look at what was held, then accept it
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
 │   ├── PackageDigestError          PACKAGE_DIGEST
@@ -127,6 +129,12 @@ class SourceError(UsageError):
     code = "SOURCE_INVALID"
 
 
+class SourceChangesError(SourceError):
+    """What has changed in the source since the last run cannot be told."""
+
+    code = "SOURCE_CHANGES"
+
+
 class EngineUnfitError(UsageError):
     """An engine cannot do what a job asks for; another one can.
 
@@ -193,6 +201,12 @@ class RejectBudgetError(DataError):
     """More rows of a run got no prediction than its budget admits."""
 
     code = "REJECTS_OVER_BUDGET"
+
+
+class CheckFailedError(DataError):
+    """Scores are not what the job's checks ask for; they were not published."""
+
+    code = "CHECK_FAILED"
 
 
 class ModelError(SparkscoreError):

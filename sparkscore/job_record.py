@@ -12,12 +12,14 @@ from sparkscore.names import RunId, parse_run_id
 from sparkscore.package.params import plain_params, resolved_params
 from sparkscore.provenance import environment
 from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.incremental import nothing_new_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.rejects import reasons_text
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
     from sparkscore.scoring.comparison import Binding
+    from sparkscore.scoring.facts import SourceTable
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.tracking import ActiveRun
     from sparkscore.workspace import Workspace
@@ -42,6 +44,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "format": plan.source.format,
             "version": plan.source.version,
             "where": plan.source.where,
+            "since": plan.source.since,
         },
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
         "engine": {
@@ -95,6 +98,7 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "source": plan.source.uri,
         "source_version": plan.source.version,
         "where": plan.source.where or "",
+        "source_since": plan.source.since,
         "target": prepared.sink.uri,
         "mode": plan.request.mode.value,
         "replace_where": plan.request.replace_where or "",
@@ -219,12 +223,7 @@ def job_result_of(
         run_id=outcome.commit.run_id,
         batch_id=plan.identity.run_key,
         model=plan.model.as_facts(),
-        input={
-            "uri": plan.source.uri,
-            "version_from": plan.source.version,
-            "version_to": plan.source.version,
-            "rows": outcome.n_read,
-        },
+        input=_input_facts(plan.source, outcome.n_read),
         output={
             "uri": outcome.commit.uri,
             "version": outcome.commit.version,
@@ -232,6 +231,7 @@ def job_result_of(
             "rejected": outcome.n_rejected,
             "nulled": outcome.n_nulled,
             "rejects": None if outcome.rejects is None else outcome.rejects.uri,
+            "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
             "models": _model_facts(outcome),
@@ -243,6 +243,23 @@ def job_result_of(
     )
 
 
+def nothing_new_result(prepared: PreparedJob, started: dt.datetime) -> JobResult:
+    """The result of a run without a new row: nothing is committed or on record."""
+    plan = prepared.plan
+    return JobResult(
+        status=OutcomeStatus.ALREADY_SCORED.value,
+        code=0,
+        message=nothing_new_text(plan.source),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, 0),
+        output={"uri": prepared.sink.uri, "rows": 0},
+    )
+
+
 def outcome_text(outcome: Outcome) -> str:
     """What became of the rows, in one line for people."""
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
@@ -250,10 +267,11 @@ def outcome_text(outcome: Outcome) -> str:
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
     if outcome.n_chunks_resumed:
         said.append(f"{outcome.n_rows_resumed} of them by earlier attempts")
-    if outcome.n_rejected:
-        said.append(f"{outcome.n_rejected} rejected")
-    if outcome.n_nulled:
-        said.append(f"{outcome.n_nulled} without a prediction")
+    if outcome.commit.n_deleted:
+        said.append(f"{outcome.commit.n_deleted} deleted with their source")
+    if outcome.n_skipped:
+        said.append(f"{outcome.n_skipped} skipped for another row of their key")
+    said += _without_text(outcome)
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
     for label, counts in outcome.models.items():
@@ -262,6 +280,11 @@ def outcome_text(outcome: Outcome) -> str:
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
     return ", ".join(said) + _rejects_text(outcome)
+
+
+def _without_text(outcome: Outcome) -> list[str]:
+    numbers = [(outcome.n_rejected, "rejected"), (outcome.n_nulled, "without a prediction")]
+    return [f"{n_rows} {what}" for n_rows, what in numbers if n_rows]
 
 
 def _rejects_text(outcome: Outcome) -> str:
@@ -285,6 +308,16 @@ def _reject_facts(prepared: PreparedJob, outcome: Outcome) -> dict[str, object]:
         "version": None if outcome.rejects is None else outcome.rejects.version,
         "rows": outcome.n_rejected + outcome.n_nulled,
         "reasons": [reason._asdict() for reason in outcome.reasons],
+    }
+
+
+def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:
+    """What was read, for an orchestrator; `version_from` is the one that was read up to before."""
+    return {
+        "uri": source.uri,
+        "version_from": source.since or source.version,
+        "version_to": source.version,
+        "rows": n_rows,
     }
 
 

@@ -19,6 +19,11 @@ NEXT_STEPS: Mapping[str, str] = {
         "Check path or name, format, version, options, schema and filter of the source, or "
         "mend the file and line that the message names."
     ),
+    "SOURCE_CHANGES": (
+        "What is new since the last run cannot be told, as the message says why: run the job "
+        "once without `--since-last`, or turn the change data feed of the source on; see "
+        "[incremental.md](incremental.md)."
+    ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
     ),
@@ -37,6 +42,10 @@ NEXT_STEPS: Mapping[str, str] = {
     "REJECTS_OVER_BUDGET": (
         "Nothing was committed. Mend model or rows, as the counted reasons say, or admit more with "
         "`--max-rejects`."
+    ),
+    "CHECK_FAILED": (
+        "Nothing was published: look at the named files, then mend source or model, or "
+        "publish by `--accept-checks`; see [checks.md](checks.md)."
     ),
     "MODEL_UNUSABLE": "Register or choose another version.",
     "PACKAGE_INVALID": "The package lacks a file or one does not parse: save the model again.",

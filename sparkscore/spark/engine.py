@@ -19,16 +19,18 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, model_record
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
 from sparkscore.scoring.rejects import InvalidRows
 from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
+from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
+from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
@@ -103,17 +105,26 @@ class SparkEngine:
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
         """
-        return open_source(self.spark, spec)
+        if spec.since is None:
+            opened = open_source(self.spark, spec)
+        else:
+            opened = open_changes(self.spark, spec, spec.since)
+        return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def ship(self, model: ModelFacts) -> PackedPackage:
         """Send a model's package to the nodes, for `packed` of later runs."""
         return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
-        """What would pass between the JVM and Python, and why so."""
+        """What would pass between the JVM and Python, and why so.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
         try:
             _, columns = self._by_python(plan, source, sink)
         except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             _, reason = _crossing(plan, source.frame, self.name)
             return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
         return Crossing(columns.reason, "Python writes the files, and no score crosses back")
@@ -135,7 +146,8 @@ class SparkEngine:
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
-        except EngineUnfitError:
+        except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             sink.check(score_write(plan))
             by_spark = self._written_by_spark if _is_one_pass(plan) else self._staged_by_spark
             run = partial(by_spark, plan, source, sink, facts)
@@ -144,14 +156,14 @@ class SparkEngine:
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
         if rejects is not None:
             rejects.check(reject_write(plan, facts.run_id))
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         task = shipped_task(self.spark, plan, self.rules)
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
-        outcome = run(task)
+        outcome = source.accounted(run(task))
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
     def sweep(self, plan: ScoringPlan, commit: Commit) -> None:
@@ -212,7 +224,7 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
-        commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(frame, plan, source, sink, facts))
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -239,16 +251,22 @@ class SparkEngine:
         partitions = {n: c for n, c in _placing_columns(plan).items() if n in names}
         scores = partial(table_rows, plan, facts=facts, answer=answer)
         answered = Answered(frame, answer, scores, partitions)
-        staged = partial(staged_and_committed, plan, answered, sink, self._rejects(plan), facts)
+        rejects = self._rejects(plan)
+        staged = partial(staged_and_committed, plan, answered, sink, rejects, facts, source.gone)
         # The settings of the session are one thread's at a time, and a merge asks for some too.
         outcome = cancellable(self.spark, lambda: self._translated(plan, sink, staged))
         seconds = {"score_and_commit": time.perf_counter() - started}
         return replace(outcome, seconds=seconds, n_cores=self._n_cores())
 
     def _write(
-        self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
     ) -> Commit:
-        write = partial(sink.write, frame, score_write(plan), facts)
+        write = partial(sink.write, frame, score_write(plan), facts, source.gone)
         return self._translated(plan, sink, write)
 
     def _translated(
@@ -276,6 +294,25 @@ class SparkEngine:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
 
 
+def refuse_checks(plan: ScoringPlan, engine: str, reason: str) -> None:
+    """Refuse checks where Spark writes the score table, whose files nobody sees before the commit.
+
+    Args:
+        plan: The run.
+        engine: Who would score.
+        reason: Why Spark writes.
+
+    Raises:
+        EngineUnfitError: There are checks.
+    """
+    if plan.request.checks.are_there:
+        raise EngineUnfitError(
+            f"checks look at files before they are published, but Spark writes them: {reason}",
+            engine,
+            "take a target and a mode that Python writes, or leave the checks out",
+        )
+
+
 def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
     """Refuse doubled keys before they are scored.
 
@@ -291,9 +328,9 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         *values, n_rows = doubled[0]
         key = dict(zip(plan.request.keys, values, strict=True))
         raise KeyColumnError(
-            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so a merge could "
-            "keep only one of them; name further key columns (--key), or filter the source to one "
-            "row a key (--where)"
+            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so only one of them "
+            "could be found by it; name further key columns (--key), filter the source to one row "
+            "a key (--where), or say which one counts (--duplicates last --order-by COLUMN)"
         )
 
 

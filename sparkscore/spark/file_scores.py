@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from sparkscore.errors import SparkscoreError
+from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
+from sparkscore.files.writing import WrittenFile, new_attempt
+from sparkscore.scoring.checks import Profile, merged
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
 from sparkscore.scoring.panel import ROUTE_RECORD
 from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectCounts, added_reasons, check_budgets
+from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.scoring.table_write import (
     TableWrite,
+    checked_write,
     recipe,
     reject_run,
     reject_sweep,
@@ -77,6 +81,7 @@ def score_files_job(
         attempt=new_attempt(),
         max_reports=max_reports,
         models=_model_rows(plan),
+        sketched=plan.request.checks.columns,
         keeps_rejected=plan.request.keeps_rejected,
         tells_reasons=plan.request.is_inline,
         rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
@@ -96,7 +101,8 @@ def scored_and_committed(
     """Run the tasks and commit their files: rejected rows first, and then the scores.
 
     Files that are in no commit when it ends are removed, but for those that a next attempt may
-    go on with; what Spark still writes then is left to `score clean`, and no reader sees it.
+    go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
+    no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -110,6 +116,7 @@ def scored_and_committed(
 
     Raises:
         RejectBudgetError: More rows were rejected than the run may have.
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sinks, the model or the rows refuse; no score was committed,
             unless a store did not answer.
     """
@@ -128,10 +135,11 @@ def scored_and_committed(
             scored = time.perf_counter()
             if resumed is not None:
                 resumed.ledger.check_claim()
-            rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
             files = tuple(file for result in results for file in result.files)
             written = WrittenScores(files, job.attempt, run_ids)
-            commit = sink.write(written, score_write(plan), facts)
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
+            commit = sink.write(written, write, facts)
         except SparkscoreError:
             won = _won_by_another(sink, plan, facts)
             if won is None:
@@ -200,6 +208,26 @@ def _rejects_committed(
         return None
     written = WrittenScores(tuple(own), job.attempt)
     return rejects.write(written, reject_write(plan, facts.run_id), facts)
+
+
+def _profile(results: Sequence[TaskResult]) -> Profile:
+    sketches = [
+        {name: ColumnSketch.from_facts(facts) for name, facts in result.sketches.items()}
+        for result in results
+    ]
+    n_rows = sum(file.n_rows for result in results for file in result.files)
+    return Profile(n_rows, merged(sketches))
+
+
+def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+    """Where files are that a check has held, and what can be done with them."""
+    clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
+    return (
+        f"Nothing was published. The scores lie in Parquet files in {sink.uri}, which no reader of "
+        f"the table sees: {listed(file.path for file in files)}; `{clean}` lists them, and removes "
+        "them with --remove. Mend the source or the model, or publish by the same command with "
+        "--accept-checks"
+    )
 
 
 def _scored(

@@ -18,7 +18,7 @@ from sparkscore.errors import (
 )
 from sparkscore.scoring.engine import Crossing, RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, WriteMode
+from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.rejects import (
     REASON_COLUMNS,
     NanAnswers,
@@ -37,6 +37,7 @@ from sparkscore.spark.engine import (
     count_of,
     counted_by,
     record_columns,
+    refuse_checks,
 )
 from sparkscore.spark.file_scores import sweep_rejects
 from sparkscore.spark.pipeline_files import read_stages
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 
 _NOTHING = RejectCounts(n_read=0, n_rejected=0, reasons=(), partitions={})
+_WRITER = "it applies its own pipeline"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ class PipelineEngine(SparkEngine):
     name: str = "spark"
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:  # noqa: ARG002 - the same for all
-        """Nothing does."""
+        """Nothing does.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
+        refuse_checks(plan, self.name, _WRITER)
         return Crossing("none: Spark applies its own pipeline", "none: Spark writes the files")
 
     def run(
@@ -88,11 +95,12 @@ class PipelineEngine(SparkEngine):
         if done is not None:
             self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        refuse_checks(plan, self.name, _WRITER)
         _check_policy(plan)
         sink.check(score_write(plan))
         if rejects is not None:
             rejects.check(reject_write(plan, facts.run_id))
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         pipeline = self._load(plan)
@@ -130,12 +138,12 @@ class PipelineEngine(SparkEngine):
             rows = rows.where(code.isNull())
         read, scored = Observation(), Observation()
         frame = _scored_frame(plan, counted_by(read, rows), pipeline, inputs, facts)
-        commit = sink.write(counted_by(scored, frame), score_write(plan), facts)
+        commit = sink.write(counted_by(scored, frame), score_write(plan), facts, source.gone)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-        return Outcome(
+        outcome = Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
             n_read=count_of(read) + found.n_rejected,
@@ -144,6 +152,7 @@ class PipelineEngine(SparkEngine):
             rejects=rejects_commit,
             other_reasons=found.reasons,
         )
+        return source.accounted(outcome)
 
     def _load(self, plan: ScoringPlan) -> PipelineModel:
         if plan.params:

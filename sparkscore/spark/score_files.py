@@ -26,6 +26,7 @@ from sparkscore.scoring.rejects import (
     added_reasons,
     reasons_by_row,
 )
+from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.spark.reject_files import (
     Constants,
     RejectFiles,
@@ -81,6 +82,7 @@ class ScoreFilesJob:
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
         models: Whose answers become rows.
+        sketched: Columns whose values checks look at.
         keeps_rejected: Whether rows without a prediction stand in the score table.
         tells_reasons: Whether each row of it says why it has none.
         rejects: How rejected rows are kept; None: in the score table, or there are none.
@@ -95,6 +97,7 @@ class ScoreFilesJob:
     attempt: str
     max_reports: int
     models: tuple[ModelRows, ...]
+    sketched: tuple[str, ...] = ()
     keeps_rejected: bool = False
     tells_reasons: bool = False
     rejects: RejectsTable | None = None
@@ -111,6 +114,7 @@ class TaskResult:
         task_s: Seconds of the whole task.
         rejects: Files of rejected rows.
         partition_rejects: Rejected rows of each partition of the score table.
+        sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
     files: tuple[WrittenFile, ...]
@@ -118,6 +122,7 @@ class TaskResult:
     read_s: float
     write_s: float
     task_s: float
+    sketches: dict[str, dict[str, object]] = field(default_factory=dict)
     rejects: tuple[WrittenFile, ...] = ()
     partition_rejects: Mapping[str, int] = field(default_factory=dict)
 
@@ -181,6 +186,7 @@ def score_into_files(
     rejected = RejectFiles(rows, job.rejects, job.layout, job.constants, name)
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
+    sketches = {name: ColumnSketch() for name in job.sketched}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
@@ -189,6 +195,8 @@ def score_into_files(
                 with writing:
                     for rows in _score_rows(job, carried, scored):
                         writer.write(rows)
+                        for name, sketch in sketches.items():
+                            sketch.add(rows.column(name))
                     if scored.rejects is not None:
                         rejected.add(carried, model_batch, scored.rejects)
                 reports.append(report)
@@ -204,6 +212,7 @@ def score_into_files(
         read_s=reading.seconds,
         write_s=writing.seconds,
         task_s=task.seconds,
+        sketches={name: sketch.to_facts() for name, sketch in sketches.items()},
         rejects=tuple(rejects),
         partition_rejects=dict(rejected.by_partition),
     )

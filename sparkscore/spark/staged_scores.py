@@ -76,6 +76,7 @@ def staged_and_committed(
     sink: DeltaSink,
     rejects: DeltaSink | None,
     facts: RunFacts,
+    gone: DataFrame | None = None,
 ) -> Outcome:
     """Compute all answers, and commit first the rejected rows and then the scores.
 
@@ -85,6 +86,7 @@ def staged_and_committed(
         sink: Where the scores go.
         rejects: Where rejected rows are kept, if in a table of their own.
         facts: Which run this is.
+        gone: Keys of rows whose scores go; None: none do.
 
     Raises:
         RejectBudgetError: More rows were rejected than the run may have.
@@ -102,7 +104,7 @@ def staged_and_committed(
         # In the long form, challengers may answer for rows that the champion rejects.
         keeps_all = plan.request.keeps_rejected or bool(plan.model_column.names)
         kept = staged if keeps_all else staged.where(answered.answer("valid"))
-        commit = sink.write(answered.scores(kept), score_write(plan), facts)
+        commit = sink.write(answered.scores(kept), score_write(plan), facts, gone)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
     finally:

@@ -164,11 +164,9 @@ def test_rejected_rows_of_finished_chunks_are_those_of_the_attempt_that_goes_on(
     assert scores.num_rows == N_ROWS - len(rows)
 
 
-def test_attempt_with_other_slots_takes_the_cut_of_the_first(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempt_that_would_cut_otherwise_takes_the_cut_of_the_first(bench: Bench) -> None:
     bench.interrupt()
-    monkeypatch.setattr(FilesEngine, "_n_slots", lambda _: 1)  # Three larger chunks.
+    bench.engine = replace(bench.engine, max_chunk_bytes=2**20)
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed >= 3 - N_SLOTS
     bench.check_table()
