@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, create_engine, insert, select
+from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select
 from sqlalchemy.pool import NullPool
 
 from sparkscore.cli import main
 from sparkscore.names import ArtifactPath, ModelName, RunId, parse_model_uri
 from sparkscore.records import Experiment, LoggedModelStatus, Run
 from sparkscore.search import Query, View
+from sparkscore.stores.sql import SqlStores
 from sparkscore.stores.sql.mlflow_database import READ
 from sparkscore.workspace import Workspace
 
@@ -48,7 +49,7 @@ class Moved:
 @pytest.fixture(scope="module", params=["folder", "database", "postgres"])
 def moved(
     request: pytest.FixtureRequest, kept: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Moved:
+) -> Iterator[Moved]:
     ours = tmp_path_factory.mktemp("ours")
     url = f"sqlite:///{ours / 'sparkscore.db'}"
     place, said = f"sqlite:///{kept / 'mlflow.db'}", kept / "database.json"
@@ -61,7 +62,10 @@ def moved(
         place, url = source, server.new_database(f"ours_{kept.name}".replace("-", "_"))
     moved = Moved(place, url, said, ours)
     assert moved.do_import() == 0
-    return moved
+    yield moved
+    stores = moved.workspace._tracking_stores
+    assert isinstance(stores, SqlStores)
+    stores.close()
 
 
 def engine_of(url: str) -> Engine:
@@ -76,12 +80,12 @@ def copy_tables(source: str, target: str) -> None:
     with engine_of(source).connect() as rows, engine_of(target).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
         for table in wanted:
-            for constraint in list(table.foreign_key_constraints):
-                table.constraints.remove(constraint)
-            table.create(connection)
+            columns = [Column(it.name, it.type, primary_key=it.primary_key) for it in table.c]
+            copy = Table(table.name, MetaData(), *columns)
+            copy.create(connection)
             found = [row._asdict() for row in rows.execute(select(table))]
             if found:
-                connection.execute(insert(table), found)
+                connection.execute(insert(copy), found)
 
 
 def rows_of(url: str) -> dict[str, list[str]]:

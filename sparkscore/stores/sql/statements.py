@@ -130,7 +130,10 @@ def _insert(
         return connection.exec_driver_sql(statement, values).rowcount
     # psycopg takes no list of mixed types, such as 1 with 0.5, or a text with a StrEnum.
     plain = {name: table.c[name].type.python_type for name in names}
-    arrays = {name: [plain[name](row[name]) for row in rows] for name in names}
+    arrays = {
+        name: [None if row[name] is None else plain[name](row[name]) for row in rows]
+        for name in names
+    }
     return connection.execute(_from_arrays(table, names, conflict), arrays).rowcount
 
 
