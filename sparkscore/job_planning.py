@@ -17,8 +17,11 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import asked_models
 from sparkscore.names import parse_run_key
 from sparkscore.package import open_package
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.panel import PanelSpec, plan_panel
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
@@ -53,6 +56,7 @@ class PreparedJob:
     environment: BuiltEnvironment | None
     run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
+    nothing_new: bool = False
 
 
 def prepare(
@@ -71,6 +75,8 @@ def prepare(
     """
     if run_key is not None:
         parse_run_key(run_key)
+    if job.since_last:
+        check_since_last(WriteMode(job.mode), Deletes(job.deletes), run_key)
     started = time.perf_counter()
     announce(f"Resolving {_asked_text(job)}")
     asked = asked_models(workspace, job)
@@ -207,12 +213,14 @@ def _planned_for_files(
 ) -> PreparedJob:
     engine = replace(workspace.files_engine, environment=environment)
     sink = workspace.files_sink(job.target.uri)
-    source = engine.open(source_spec(job))
+    source = engine.open(source_spec(job, since_last(job, sink)))
     plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, "asked for by name", crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, "asked for by name", crossing, environment, run, {}, source.nothing_new
+    )
 
 
 def _planned_for_spark(
@@ -227,11 +235,13 @@ def _planned_for_spark(
     workspace.check_clients((job.source.uri, job.target.uri), reason)
     engine = replace(workspace.spark_engine(name), environment=environment)
     sink = workspace.delta_sink(job.target.uri)
-    source = engine.open(source_spec(job))
+    source = engine.open(source_spec(job, since_last(job, sink)))
     plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, reason, crossing, environment, run, {}, source.nothing_new
+    )
 
 
 def _planned_for_pipeline(
@@ -252,14 +262,24 @@ def _planned_for_pipeline(
         raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
     engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
-    source = engine.open(source_spec(job))
+    source = engine.open(source_spec(job, since_last(job, sink)))
     plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {})
+    return PreparedJob(
+        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {}, source.nothing_new
+    )
 
 
-def source_spec(job: JobSettings) -> SourceSpec:
+def since_last(job: JobSettings, sink: DeltaSink | FilesSink) -> SinceLast | None:
+    """Where a job that scores what is new begins; None: it scores all rows."""
+    if not job.since_last:
+        return None
+    mark = last_mark(sink.history(), job.name, sink.uri)
+    return SinceLast(mark, Deletes(job.deletes), job.key)
+
+
+def source_spec(job: JobSettings, since: SinceLast | None = None) -> SourceSpec:
     """What a job reads."""
     return SourceSpec(
         job.source.uri,
@@ -268,7 +288,13 @@ def source_spec(job: JobSettings) -> SourceSpec:
         job.where,
         options=job.source.options,
         schema=job.source.ddl,
+        since=since,
+        key_rule=key_rule(_duplicates(job), job.key, job.order_by, WriteMode(job.mode)),
     )
+
+
+def _duplicates(job: JobSettings) -> Duplicates | None:
+    return None if job.duplicates is None else Duplicates(job.duplicates)
 
 
 def _ddl(table: SourceTable) -> str:
@@ -293,5 +319,9 @@ def scoring_request(
         mode=WriteMode(job.mode),
         replace_where=job.replace_where,
         partition_by=job.partition_by,
+        duplicates=_duplicates(job),
+        order_by=job.order_by,
+        checks=Checks(**job.checks.model_dump()),
+        accept_checks=job.accept_checks,
         on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
     )

@@ -12,11 +12,13 @@ from sparkscore.names import RunId, parse_run_id
 from sparkscore.package.params import plain_params, resolved_params
 from sparkscore.provenance import environment
 from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.incremental import nothing_new_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
     from sparkscore.scoring.comparison import Binding
+    from sparkscore.scoring.facts import SourceTable
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.tracking import ActiveRun
     from sparkscore.workspace import Workspace
@@ -41,6 +43,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "format": plan.source.format,
             "version": plan.source.version,
             "where": plan.source.where,
+            "since": plan.source.since,
         },
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
         "engine": {
@@ -94,6 +97,7 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "source": plan.source.uri,
         "source_version": plan.source.version,
         "where": plan.source.where or "",
+        "source_since": plan.source.since,
         "target": prepared.sink.uri,
         "mode": plan.request.mode.value,
         "replace_where": plan.request.replace_where or "",
@@ -215,17 +219,13 @@ def job_result_of(
         run_id=outcome.commit.run_id,
         batch_id=plan.identity.run_key,
         model=plan.model.as_facts(),
-        input={
-            "uri": plan.source.uri,
-            "version_from": plan.source.version,
-            "version_to": plan.source.version,
-            "rows": outcome.n_read,
-        },
+        input=_input_facts(plan.source, outcome.n_read),
         output={
             "uri": outcome.commit.uri,
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
             "models": _model_facts(outcome),
@@ -237,6 +237,23 @@ def job_result_of(
     )
 
 
+def nothing_new_result(prepared: PreparedJob, started: dt.datetime) -> JobResult:
+    """The result of a run without a new row: nothing is committed or on record."""
+    plan = prepared.plan
+    return JobResult(
+        status=OutcomeStatus.ALREADY_SCORED.value,
+        code=0,
+        message=nothing_new_text(plan.source),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, 0),
+        output={"uri": prepared.sink.uri, "rows": 0},
+    )
+
+
 def outcome_text(outcome: Outcome) -> str:
     """What became of the rows, in one line for people."""
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
@@ -244,6 +261,10 @@ def outcome_text(outcome: Outcome) -> str:
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
     if outcome.n_chunks_resumed:
         said.append(f"{outcome.n_rows_resumed} of them by earlier attempts")
+    if outcome.commit.n_deleted:
+        said.append(f"{outcome.commit.n_deleted} deleted with their source")
+    if outcome.n_skipped:
+        said.append(f"{outcome.n_skipped} skipped for another row of their key")
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:
@@ -254,6 +275,16 @@ def outcome_text(outcome: Outcome) -> str:
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
     return ", ".join(said)
+
+
+def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:
+    """What was read, for an orchestrator; `version_from` is the one that was read up to before."""
+    return {
+        "uri": source.uri,
+        "version_from": source.since or source.version,
+        "version_to": source.version,
+        "rows": n_rows,
+    }
 
 
 def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:

@@ -228,6 +228,17 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
             "mode 'replace' would have each batch of a stream replace the one before; take "
             "--mode append, or merge by key"
         )
+    batch_only = {
+        "since_last": job.since_last,
+        "duplicates": job.duplicates is not None,
+        "checks": job.checks != type(job.checks)(),
+    }
+    asked = [name for name, is_asked in batch_only.items() if is_asked]
+    if asked:
+        raise ConfigError(
+            f"{listed(asked)} go with a batch job, which knows all rows of its run; leave them "
+            "out: a stream scores each row once, as it comes"
+        )
     if job.engine not in (None, "auto", "arrow"):
         raise EngineUnfitError(_WHY_ARROW, job.engine, "take --engine auto")
     if job.env_manager != "local":

@@ -271,6 +271,7 @@ class Workspace(OpenedStores):
             self.batch_limits,
             tree_runtime=self.tree_runtime,
             node_limits=self.node_limits,
+            max_chunk_bytes=self.settings.scoring.max_chunk_bytes,
         )
 
     def files_sink(self, uri: str) -> FilesSink:

@@ -49,6 +49,7 @@ def killed_after_its_commit(world: World, target: str, rng: random.Random) -> En
     result, seconds = repeated(world, target)
     said = result["message"]
     expect(said == "already scored at table version 0", f"the same command said {said!r}")
+    expect(world.staged(target) == [], f"left beside the table: {world.staged(target)}")
     return Ended(recovery_s=seconds)
 
 

@@ -23,6 +23,7 @@ class Commit:
     """The one commit of a run in the target's log.
 
     `n_rows` and `n_bytes` are what the log says was written; None where it does not say.
+    `n_deleted` are rows that it took away, since their source is gone.
     """
 
     uri: str
@@ -30,6 +31,7 @@ class Commit:
     run_id: str
     n_rows: int | None = None
     n_bytes: int | None = None
+    n_deleted: int = 0
 
 
 class ModelCounts(NamedTuple):
@@ -211,6 +213,8 @@ class Outcome:
             "chunks_resumed": self.n_chunks_resumed,
             **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
         }
+        if self.commit.n_deleted:
+            metrics["rows_deleted"] = self.commit.n_deleted
         if self.commit.n_bytes is not None:
             metrics["bytes_written"] = self.commit.n_bytes
         scoring_s = self.seconds.get("score_and_commit", 0.0)

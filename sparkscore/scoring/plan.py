@@ -17,13 +17,16 @@ import pyarrow as pa
 from sparkscore.errors import ConfigError, listed, nearest, shown
 from sparkscore.names import same_place
 from sparkscore.package.params import given_params, plain_params
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
     InvalidRows,
     fitted,
 )
+from sparkscore.scoring.duplicates import Duplicates
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
 
 if TYPE_CHECKING:
@@ -67,6 +70,10 @@ class ScoringRequest:
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
         params: What the model's predict is given beside rows, by name; not yet checked.
+        duplicates: What becomes of rows that share a key; None: as the mode has it.
+        order_by: With duplicates first or last: the column that orders the rows of a key.
+        checks: What scores have to be before they are published.
+        accept_checks: Whether those that fail are published.
     """
 
     job: str
@@ -80,6 +87,16 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
+    duplicates: Duplicates | None = None
+    order_by: str | None = None
+    checks: Checks = field(default_factory=Checks)
+    accept_checks: bool = False
+
+    @property
+    def refuses_duplicates(self) -> bool:
+        """Whether rows that share a key stop the job; a merge could keep only one of them."""
+        default = Duplicates.FAIL if self.mode is WriteMode.MERGE else Duplicates.KEEP
+        return (self.duplicates or default) is Duplicates.FAIL
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,7 @@ def plan_scoring(
         bindings, differences = panel.bindings, panel.differences
         predictions, params = panel.predictions, panel.params
     _check_mode(request)
+    request.checks.check_columns(predictions)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if _same_column(value, source) is None)
@@ -221,7 +239,8 @@ def identify(
     """The identity of a logical run: one application id per job, target and run key.
 
     Without a run key, one is derived from the inputs, so that the same command on the same input
-    version is the same run. Params that are not given are no part of it.
+    version is the same run; of what is new, from where it begins. Params that are not given are no
+    part of it.
     """
     given = given_params(model.signature.params, request.params) if panel is None else panel.params
     params = plain_params(given)
@@ -244,7 +263,12 @@ def identify(
         fingerprint["predict"] = model.predict
     if panel is not None:
         fingerprint["panel"] = panel.spec.fingerprint
-    run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    if request.duplicates is not None:
+        fingerprint["duplicates"] = f"{request.duplicates} {request.order_by or ''}".strip()
+    if source.since:
+        fingerprint["since"] = source.since
+    derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    run_key = request.run_key or (range_key(source) if source.since else derived)
     app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
 

@@ -20,15 +20,17 @@ from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode, model_record
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
+from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
+from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
@@ -100,17 +102,26 @@ class SparkEngine:
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
         """
-        return open_source(self.spark, spec)
+        if spec.since is None:
+            opened = open_source(self.spark, spec)
+        else:
+            opened = open_changes(self.spark, spec, spec.since)
+        return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def ship(self, model: ModelFacts) -> PackedPackage:
         """Send a model's package to the nodes, for `packed` of later runs."""
         return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
-        """What would pass between the JVM and Python, and why so."""
+        """What would pass between the JVM and Python, and why so.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
         try:
             _, columns = self._by_python(plan, source, sink)
         except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             _, reason = _crossing(plan, source.frame, self.name)
             return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
         return Crossing(columns.reason, "Python writes the files, and no score crosses back")
@@ -130,20 +141,21 @@ class SparkEngine:
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
-        except EngineUnfitError:
+        except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             sink.check(score_write(plan))
             run = partial(self._written_by_spark, plan, source, sink, facts)
         else:
             files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         task = shipped_task(self.spark, plan, self.rules)
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
-        outcome = run(task)
+        outcome = source.accounted(run(task))
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
     def _by_python(
@@ -187,7 +199,7 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
-        commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(frame, plan, source, sink, facts))
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -200,11 +212,16 @@ class SparkEngine:
         )
 
     def _write(
-        self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
     ) -> Commit:
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, score_write(plan), facts)
+                return sink.write(frame, score_write(plan), facts, source.gone)
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
@@ -223,6 +240,25 @@ class SparkEngine:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
 
 
+def refuse_checks(plan: ScoringPlan, engine: str, reason: str) -> None:
+    """Refuse checks where Spark writes the score table, whose files nobody sees before the commit.
+
+    Args:
+        plan: The run.
+        engine: Who would score.
+        reason: Why Spark writes.
+
+    Raises:
+        EngineUnfitError: There are checks.
+    """
+    if plan.request.checks.are_there:
+        raise EngineUnfitError(
+            f"checks look at files before they are published, but Spark writes them: {reason}",
+            engine,
+            "take a target and a mode that Python writes, or leave the checks out",
+        )
+
+
 def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
     """Refuse doubled keys before they are scored.
 
@@ -238,9 +274,9 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         *values, n_rows = doubled[0]
         key = dict(zip(plan.request.keys, values, strict=True))
         raise KeyColumnError(
-            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so a merge could "
-            "keep only one of them; name further key columns (--key), or filter the source to one "
-            "row a key (--where)"
+            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so only one of them "
+            "could be found by it; name further key columns (--key), filter the source to one row "
+            "a key (--where), or say which one counts (--duplicates last --order-by COLUMN)"
         )
 
 

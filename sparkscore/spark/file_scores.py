@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SparkscoreError
+from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
+from sparkscore.files.writing import WrittenFile, new_attempt
+from sparkscore.scoring.checks import Profile, merged
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.panel import ROUTE_RECORD
 from sparkscore.scoring.plan import model_record
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.sketch import ColumnSketch
+from sparkscore.scoring.table_write import checked_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.resuming import Resumption, cleaned
@@ -49,6 +52,7 @@ def score_files_job(
         attempt=new_attempt(),
         max_reports=max_reports,
         models=_model_rows(plan),
+        sketched=plan.request.checks.columns,
     )
 
 
@@ -64,7 +68,8 @@ def scored_and_committed(
     """Run the tasks and commit their files, all in one transaction.
 
     Files that are in no commit when it ends are removed, but for those that a next attempt may
-    go on with; what Spark still writes then is left to `score clean`, and no reader sees it.
+    go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
+    no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -76,6 +81,7 @@ def scored_and_committed(
         resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
             a store did not answer.
     """
@@ -90,7 +96,8 @@ def scored_and_committed(
             if resumed is not None:
                 resumed.ledger.check_claim()
             written = WrittenScores(files, job.attempt, run_ids)
-            commit = sink.write(written, score_write(plan), facts)
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            commit = sink.write(written, write, facts)
         except SparkscoreError:
             won = _won_by_another(sink, plan, facts)
             if won is None:
@@ -124,6 +131,26 @@ def scored_and_committed(
             for report in result.reports
         ),
         resumed_from=run_ids,
+    )
+
+
+def _profile(results: Sequence[TaskResult]) -> Profile:
+    sketches = [
+        {name: ColumnSketch.from_facts(facts) for name, facts in result.sketches.items()}
+        for result in results
+    ]
+    n_rows = sum(file.n_rows for result in results for file in result.files)
+    return Profile(n_rows, merged(sketches))
+
+
+def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+    """Where files are that a check has held, and what can be done with them."""
+    clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
+    return (
+        f"Nothing was published. The scores lie in Parquet files in {sink.uri}, which no reader of "
+        f"the table sees: {listed(file.path for file in files)}; `{clean}` lists them, and removes "
+        "them with --remove. Mend the source or the model, or publish by the same command with "
+        "--accept-checks"
     )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 
 from sparkscore.environments.build import BuiltEnvironment
-from sparkscore.files.planning import plan_tasks
+from sparkscore.errors import EngineUnfitError
+from sparkscore.files.planning import MAX_TASK_BYTES, cut_tasks, fair_task_bytes
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
 from sparkscore.files.sink import FilesSink
@@ -53,6 +54,7 @@ class FilesEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        max_chunk_bytes: Most bytes of the source that a task reads, and a killed job reads again.
     """
 
     spark: SparkSession
@@ -62,6 +64,7 @@ class FilesEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    max_chunk_bytes: int = MAX_TASK_BYTES
 
     name: ClassVar[str] = "files"
 
@@ -89,6 +92,10 @@ class FilesEngine:
             SourceError: There is no such table or version.
             EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
         """
+        if spec.key_rule is not None:
+            raise EngineUnfitError(
+                f"--duplicates {spec.key_rule.rule} brings rows of a key together"
+            )
         return open_files(self.spark, spec)
 
     def crossing(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> Crossing:  # noqa: ARG002 - the seam
@@ -107,6 +114,8 @@ class FilesEngine:
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))
+        if plan.request.refuses_duplicates:
+            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts
@@ -126,11 +135,11 @@ class FilesEngine:
         started = time.perf_counter()
         task = shipped_task(self.spark, plan, self.rules)
         ask_for_preload(self.spark, task)
-        n_slots = self._n_slots()
-        tasks = plan_tasks(source.files, n_slots)
+        chunk_bytes = fair_task_bytes(source.files, self._n_slots(), self.max_chunk_bytes)
+        tasks = cut_tasks(source.files, chunk_bytes)
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
         writing = score_files_job(plan, sink, task, facts, max_reports)
-        resumed = resumption(plan, writing, facts, partial(plan_tasks, source.files), n_slots)
+        resumed = resumption(plan, writing, facts, partial(cut_tasks, source.files), chunk_bytes)
         ledger = None if resumed is None else resumed.ledger
         job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes), ledger)
         left = list(enumerate(tasks)) if resumed is None else resumed.left

@@ -21,6 +21,7 @@ from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
 from sparkscore.scoring.outcome import added_models
+from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask
 
@@ -70,6 +71,7 @@ class ScoreFilesJob:
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
         models: Whose answers become rows.
+        sketched: Columns whose values checks look at.
     """
 
     scoring: ScoringTask
@@ -81,6 +83,7 @@ class ScoreFilesJob:
     attempt: str
     max_reports: int
     models: tuple[ModelRows, ...]
+    sketched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class TaskResult:
         read_s: Seconds spent on getting the batches.
         write_s: Seconds spent on the rows of the score table, their encoding and their files.
         task_s: Seconds of the whole task.
+        sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
     files: tuple[WrittenFile, ...]
@@ -99,6 +103,7 @@ class TaskResult:
     read_s: float
     write_s: float
     task_s: float
+    sketches: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as text, for a column of Spark."""
@@ -155,6 +160,7 @@ def score_into_files(
     writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
+    sketches = {name: ColumnSketch() for name in job.sketched}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
@@ -163,6 +169,8 @@ def score_into_files(
                 with writing:
                     for rows in _score_rows(job, carried, scored.predictions):
                         writer.write(rows)
+                        for name, sketch in sketches.items():
+                            sketch.add(rows.column(name))
                 reports.append(report)
             with writing:
                 files = writer.finish()
@@ -170,7 +178,9 @@ def score_into_files(
         writer.abort()
         raise
     kept = tuple(thinned(reports, job.max_reports))
-    return TaskResult(tuple(files), kept, reading.seconds, writing.seconds, task.seconds)
+    seconds = (reading.seconds, writing.seconds, task.seconds)
+    told = {name: sketch.to_facts() for name, sketch in sketches.items()}
+    return TaskResult(tuple(files), kept, *seconds, told)
 
 
 def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,11 +134,9 @@ def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) ->
     assert (metadata["run_id"], metadata["resumed_from"]) == ("second", ["first"])
 
 
-def test_attempt_with_other_slots_takes_the_cut_of_the_first(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempt_that_would_cut_otherwise_takes_the_cut_of_the_first(bench: Bench) -> None:
     bench.interrupt()
-    monkeypatch.setattr(FilesEngine, "_n_slots", lambda _: 1)  # Three larger chunks.
+    bench.engine = replace(bench.engine, max_chunk_bytes=2**20)
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed >= 3 - N_SLOTS
     bench.check_table()
