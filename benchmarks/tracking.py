@@ -418,7 +418,7 @@ def _offset_token(token: str, offset: int) -> str | None:
         told = json.loads(base64.b64decode(token))
     except ValueError:
         return None
-    if set(told) != {"offset"}:
+    if not isinstance(told, dict) or set(told) != {"offset"}:
         return None
     return base64.b64encode(json.dumps({"offset": offset}).encode()).decode()
 
