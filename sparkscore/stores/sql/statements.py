@@ -35,9 +35,9 @@ Rows = Sequence[Mapping[str, object]]
 """Values by column, the same columns in each; no two rows have the same primary key."""
 
 
-def add_rows(connection: Connection, table: Table, rows: Rows) -> None:
-    """Insert rows; those whose key exists stay as they are."""
-    _insert(connection, table, rows, _add)
+def add_rows(connection: Connection, table: Table, rows: Rows) -> int:
+    """Insert rows; those whose key exists stay as they are. Returns how many are new."""
+    return _insert(connection, table, rows, _add)
 
 
 def put_rows(connection: Connection, table: Table, rows: Rows) -> None:
@@ -118,17 +118,16 @@ def in_slices(
 
 def _insert(
     connection: Connection, table: Table, rows: Rows, conflict: Callable[[_Insert], _Insert]
-) -> None:
+) -> int:
     if not rows:
-        return
+        return 0
     names = tuple(rows[0])
     if connection.dialect.name == "sqlite":
-        connection.execute(_from_values(table, conflict), rows)
-    else:
-        # psycopg takes no list of mixed types, such as 1 with 0.5, or a text with a StrEnum.
-        plain = {name: table.c[name].type.python_type for name in names}
-        arrays = {name: [plain[name](row[name]) for row in rows] for name in names}
-        connection.execute(_from_arrays(table, names, conflict), arrays)
+        return connection.execute(_from_values(table, conflict), rows).rowcount
+    # psycopg takes no list of mixed types, such as 1 with 0.5, or a text with a StrEnum.
+    plain = {name: table.c[name].type.python_type for name in names}
+    arrays = {name: [plain[name](row[name]) for row in rows] for name in names}
+    return connection.execute(_from_arrays(table, names, conflict), arrays).rowcount
 
 
 @cache
