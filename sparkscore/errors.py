@@ -8,6 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
+│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -15,7 +16,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   └── StoreSchemaError            STORE_SCHEMA             run the migration it names
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
-│   └── InvalidRowsError            ROWS_INVALID
+│   ├── InvalidRowsError            ROWS_INVALID
+│   └── CheckFailedError            CHECK_FAILED             look at what was held, then accept it
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
 │   ├── PackageDigestError          PACKAGE_DIGEST
@@ -126,6 +128,12 @@ class SourceError(UsageError):
     code = "SOURCE_INVALID"
 
 
+class SourceChangesError(SourceError):
+    """What has changed in the source since the last run cannot be told."""
+
+    code = "SOURCE_CHANGES"
+
+
 class EngineUnfitError(UsageError):
     """An engine cannot do what a job asks for; another one can.
 
@@ -186,6 +194,12 @@ class InvalidRowsError(DataError):
     """Rows cannot be given to the model, and the policy is to fail."""
 
     code = "ROWS_INVALID"
+
+
+class CheckFailedError(DataError):
+    """Scores are not what the job's checks ask for; they were not published."""
+
+    code = "CHECK_FAILED"
 
 
 class ModelError(SparkscoreError):

@@ -19,6 +19,11 @@ NEXT_STEPS: Mapping[str, str] = {
         "Check path or name, format, version, options, schema and filter of the source, or "
         "mend the file and line that the message names."
     ),
+    "SOURCE_CHANGES": (
+        "What is new since the last run cannot be told, as the message says why: run the job "
+        "once without `--since-last`, or turn the change data feed of the source on; see "
+        "[incremental.md](incremental.md)."
+    ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
     ),
@@ -34,6 +39,10 @@ NEXT_STEPS: Mapping[str, str] = {
     "DATA_INVALID": "Mend the rows that the message shows.",
     "KEY_INVALID": "Filter null or repeated keys (`--where`), or name other key columns.",
     "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid reject`.",
+    "CHECK_FAILED": (
+        "Nothing was published: look at the named files, then mend source or model, or "
+        "publish by `--accept-checks`; see [checks.md](checks.md)."
+    ),
     "MODEL_UNUSABLE": "Register or choose another version.",
     "PACKAGE_INVALID": "The package lacks a file or one does not parse: save the model again.",
     "PACKAGE_DIGEST": "Bytes were changed or damaged: copy or register the package again.",

@@ -14,6 +14,7 @@ from sparkscore.files.checkpoint import Checkpoint
 from sparkscore.files.stream_admission import admitted
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
+from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
 from sparkscore.model_watch import ModelWatch, ServingModel, try_model
@@ -97,7 +98,7 @@ def run_stream_job(
         record = StreamRecord(run, job.name, job.stream.health_file)
         pages = _pages(record, job, announce)
         watch = ModelWatch(
-            workspace, job.model, stream.first, stream.served, job.stream.watch_s, announce
+            workspace, the_model(job), stream.first, stream.served, job.stream.watch_s, announce
         )
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
@@ -189,9 +190,9 @@ def _opened(
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
     source = open_stream(workspace.spark, source_spec(job))
     sink = workspace.delta_sink(job.target.uri)
-    announce(f"Resolving {job.model}")
-    plan = _planned(workspace, job, job.model, source, sink)
-    check_environment(workspace, plan.model, announce)
+    announce(f"Resolving {the_model(job)}")
+    plan = _planned(workspace, job, the_model(job), source, sink)
+    check_environment(workspace, [plan.model], announce)
     _check_event_time(job, source)
     try_model(workspace, plan)
     assert job.stream.checkpoint is not None
@@ -216,6 +217,7 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
         EngineUnfitError: It asks for another engine.
         UsageError: The session would be a Connect one.
     """
+    the_model(job)
     if job.stream.checkpoint is None:
         raise ConfigError(
             "a stream keeps its progress in a folder, and the job names none; give one of its own "
@@ -225,6 +227,17 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
         raise ConfigError(
             "mode 'replace' would have each batch of a stream replace the one before; take "
             "--mode append, or merge by key"
+        )
+    batch_only = {
+        "since_last": job.since_last,
+        "duplicates": job.duplicates is not None,
+        "checks": job.checks != type(job.checks)(),
+    }
+    asked = [name for name, is_asked in batch_only.items() if is_asked]
+    if asked:
+        raise ConfigError(
+            f"{listed(asked)} go with a batch job, which knows all rows of its run; leave them "
+            "out: a stream scores each row once, as it comes"
         )
     if job.engine not in (None, "auto", "arrow"):
         raise EngineUnfitError(_WHY_ARROW, job.engine, "take --engine auto")
@@ -289,7 +302,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
     plan = stream.first.plan
     run.log_params(
         {
-            "model_uri": job.model,
+            "model_uri": the_model(job),
             "model_version": str(plan.model.version or ""),
             "model_digest": plan.model.digest,
             "source": plan.source.uri,

@@ -32,7 +32,7 @@ FAULTS: dict[str, Fault] = {
     "F07": workers.model_hangs,
     "F08": inputs.source_changes,
     "F09": machines.disk_fills,
-    "F10": machines.database_breaks,
+    "F10": machines.database_is_away,
     "F11": races.same_key,
     "F12": races.different_partitions,
     "F18": inputs.alias_moves,
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _row(name: str, fault: Fault, trials: Sequence[Trial]) -> str:
-    what = (fault.__doc__ or "").partition(": ")[2].strip().rstrip(".")
+    what = (fault.__doc__ or "").partition("\n")[0].partition(": ")[2].strip().rstrip(".")
     recoveries = sorted(t.recovery_s for t in trials if t.recovery_s is not None)
     spread = "-"
     if recoveries:

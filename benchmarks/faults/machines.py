@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from benchmarks.faults.trials import Ended, repeated
@@ -27,35 +28,40 @@ def disk_fills(world: World, target: str, rng: random.Random) -> Ended:
         return Ended()
 
 
-def database_breaks(world: World, target: str, rng: random.Random) -> Ended:
-    """F10: the tracking database is damaged, or gone, while a job runs."""
-    database = world.folder / "tracking.db"
-    tracking = {"TRACKING__URI": f"sqlite:///{database}"}
+def database_is_away(world: World, target: str, rng: random.Random) -> Ended:
+    """F10: the tracking database is moved away, or locked by another process, during a job."""
+    folder = world.folder / "tracking"
+    folder.mkdir(exist_ok=True)
+    tracking = {"TRACKING__URI": f"sqlite:///{folder}/tracking.db"}
     world.tell("hold")
     job = world.start(*world.batch(target, model="./line"), **tracking)
     expect(job.await_sign(lambda: world.is_told("held")), job.said())
-    whole = world.folder / "whole.db"
-    shutil.copyfile(database, whole)
-    wal = Path(f"{database}-wal")
-    if wal.exists():
-        shutil.copyfile(wal, f"{whole}-wal")
-    if rng.random() < 1 / 2:
-        database.write_bytes(b"x" * 4096)
-        wal.unlink(missing_ok=True)
-    else:
-        database.unlink()
-        database.mkdir()
-    (world.gate / "hold").unlink()
-    answer = job.answer()
-    if database.is_dir():
-        database.rmdir()
-    for name in ("", "-wal", "-shm"):
-        Path(f"{database}{name}").unlink(missing_ok=True)
-        if Path(f"{whole}{name}").exists():
-            Path(f"{whole}{name}").rename(f"{database}{name}")
+    is_moved = rng.random() < 1 / 2
+    with _moved(folder) if is_moved else _locked(folder / "tracking.db"):
+        (world.gate / "hold").unlink()
+        answer = job.answer()
     expect_exit(answer, 0)
     _check_record(world, str(answer.result["run_id"]), tracking)
     return Ended()
+
+
+@contextmanager
+def _moved(folder: Path) -> Iterator[None]:
+    away = folder.with_name("away")
+    folder.rename(away)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        away.rename(folder)
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
 
 
 def _full_table(world: World, target: str, disk: Path, free: int) -> float:

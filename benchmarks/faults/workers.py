@@ -33,8 +33,9 @@ def worker_ends(world: World, target: str, rng: random.Random) -> Ended:
 def task_fails_first(world: World, target: str, rng: random.Random) -> Ended:
     """F05: a task's first tries fail, with speculation on."""
     world.tell(*(f"raise-{i}" for i in range(rng.randrange(1, _N_TRIES))))
-    conf = '{"spark.speculation": "true", "spark.speculation.multiplier": "1.1"}'
-    answer = world.run(*world.batch(target), SPARK__CONF=conf)
+    conf = ("spark.speculation=true", "spark.speculation.multiplier=1.1")
+    flags = [part for one in conf for part in ("--set", f"spark.conf.{one}")]
+    answer = world.run(*flags, *world.batch(target))
     expect_exit(answer, 0)
     loads = answer.result["metrics"]["model_loads_max_per_worker"]
     expect(loads == 1, f"a worker loaded the model {loads} times")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,9 @@ class Job:
         self.process.send_signal(number)
 
     def send_all(self, number: signal.Signals) -> None:
-        """A signal to all of its processes."""
-        os.killpg(self.process.pid, number)
+        """A signal to all of its processes, if there are any left."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
         """Kill -9 of driver, JVM and workers at once."""

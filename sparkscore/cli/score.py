@@ -18,6 +18,7 @@ from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
+    check_bounds,
     column_names,
     param_texts,
     reader_options,
@@ -48,6 +49,17 @@ _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
+    click.option(
+        "--challenger",
+        multiple=True,
+        metavar="[NAME=]URI",
+        help="Model that scores the same rows beside it; repeatable.",
+    ),
+    click.option(
+        "--models-as",
+        type=click.Choice(["struct", "long"]),
+        help="A struct column for each challenger, or a row for each model.",
+    ),
     click.option("--source", help="Path or catalog name of the table to read."),
     click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
@@ -67,6 +79,27 @@ _JOB_OPTIONS = (
     click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
+    click.option("--since-last", is_flag=True, help="Only rows that are new since the last run."),
+    click.option(
+        "--deletes",
+        type=click.Choice(["ignore", "tombstone", "fail"]),
+        help="With --since-last: what becomes of scores whose rows are gone.",
+    ),
+    click.option(
+        "--duplicates",
+        type=click.Choice(["keep", "fail", "first", "last"]),
+        help="Which rows of one key are scored. Default: with merge fail, else keep.",
+    ),
+    click.option("--order-by", metavar="COLUMN", help="Which row of a key is the first or last."),
+    click.option(
+        "--check",
+        multiple=True,
+        metavar="NAME=BOUND",
+        help="What holds scores back, such as min_rows=1 or max_drift.prediction=0.2; repeatable.",
+    ),
+    click.option(
+        "--accept-checks", is_flag=True, help="Publish scores that fail the checks, this once."
+    ),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(
@@ -95,6 +128,7 @@ _STREAM_OPTIONS = (
 )
 _STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
 _JOB_KEYS = {
+    "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "source": "source.uri",
     "source_format": "source.format",
@@ -313,15 +347,25 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "source_option", "param"}
+    no_keys = {
+        "on_invalid",
+        "trust_code",
+        "trust",
+        "preload",
+        "column",
+        "source_option",
+        "param",
+        "check",
+    }
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
-        if name not in no_keys and value not in (None, ())
+        if name not in no_keys and value not in (None, (), False)
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))
     params = param_texts(cast(tuple[str, ...], flags["param"]))
+    keys |= {f"checks.{name}": bound for name, bound in check_bounds(flags).items()}
     keys |= {f"columns.{name}": source for name, source in columns.items()}
     keys |= {f"source.options.{name}": value for name, value in options.items()}
     return keys | {f"params.{name}": value for name, value in params.items()}
@@ -332,6 +376,9 @@ def _show_plan(facts: Mapping[str, Any]) -> None:
     record = {k: facts[k] for k in keys if facts[k] or k not in ("predict", "params")}
     show_record(record, Output.TABLE)
     click.echo()
+    if facts["panel"]:
+        show(facts["panel"]["models"], ("label", "role", "name", "version", "digest"), Output.TABLE)
+        click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
     click.echo()
     show(facts["differences"], ("kind", "column", "detail"), Output.TABLE)

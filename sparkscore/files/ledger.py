@@ -59,7 +59,7 @@ class Earlier:
 
     Attributes:
         attempts: All others at this run, of whatever inputs.
-        cuts: Into how many slots those of the same inputs may have cut it.
+        cuts: Into chunks of about how many bytes those of the same inputs may have cut it.
         records: Of chunks that these have finished, and that may be used.
     """
 
@@ -91,14 +91,14 @@ class Ledger:
         """Where it lies."""
         return self.root / LEDGER_FOLDER / self.app_id
 
-    def claim(self, n_slots: int) -> Earlier:
+    def claim(self, chunk_bytes: int) -> Earlier:
         """Say that this attempt has begun, and learn what others have finished.
 
         Args:
-            n_slots: Into how many slots this attempt would cut the input.
+            chunk_bytes: Into chunks of about how many bytes this attempt would cut the input.
         """
         with store_errors(self.root, "target", TargetUnwritableError):
-            claim = {"run_id": self.run_id, "inputs": self.inputs, "n_slots": n_slots}
+            claim = {"run_id": self.run_id, "inputs": self.inputs, "chunk_bytes": chunk_bytes}
             _put(self.folder / f"{_ATTEMPT}{self.attempt}.json", json.dumps(claim))
             return self._earlier()
 
@@ -147,7 +147,7 @@ class Ledger:
         records = together(self._record_in, [n for n in usable_names if n.startswith(_CHUNK)])
         return Earlier(
             attempts=frozenset(attempts),
-            cuts=frozenset(int(str(claim["n_slots"])) for claim in claims if claim is not None),
+            cuts=frozenset(int(str(claim["chunk_bytes"])) for claim in claims if claim is not None),
             records=tuple(record for record in records if record is not None),
         )
 

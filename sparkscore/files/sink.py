@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from sparkscore.errors import (
 )
 from sparkscore.files import rust_log
 from sparkscore.files.change import LogWriter, LostRaceError, TableChange
-from sparkscore.files.commit_probe import PROBE_FILE, check_commits
+from sparkscore.files.commit_probe import check_commits
 from sparkscore.files.copying import Replaced, replaced_files
 from sparkscore.files.demands import (
     WRITABLE,
@@ -46,8 +47,8 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
+from sparkscore.files.ledger import attempts_in, remove_ledger
 from sparkscore.files.log import (
-    DRAFT,
     added_paths,
     check_folder,
     commits,
@@ -57,11 +58,12 @@ from sparkscore.files.log import (
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
+from sparkscore.files.target_folder import check_prefix, remove_empty
 from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
-from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
@@ -127,6 +129,19 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else self._found_in(table, identity)
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there.
+
+        Raises:
+            EngineUnfitError: The folder's name is not understood without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
+        """
+        check_folder(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for version, entry in commits(self.root):
+                yield _entry(version, entry)
 
     def newest_batch(self, app_id: str) -> int | None:
         """The last version that the table has committed under an application id; None: none.
@@ -204,7 +219,7 @@ class FilesSink:
             check_local_path(self.root)
         with store_errors(self.root, "target", TargetUnwritableError):
             if isinstance(self.root, StorePath):
-                _check_prefix(self.root)
+                check_prefix(self.root)
             table = self._table()
         if table is not None:
             self._check_table(table, write)
@@ -294,7 +309,20 @@ class FilesSink:
                 if is_theirs and below(self.root, path) not in kept:
                     path.unlink(missing_ok=True)
             if table is None and isinstance(self.root, Path) and self.root.is_dir():
-                _remove_empty(self.root)
+                remove_empty(self.root)
+
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; `score clean` finds them later.
+        """
+        folder = self.root / LEDGER_FOLDER / identity.app_id
+        with store_errors(self.root, "target", TargetUnwritableError):
+            attempts = attempts_in(path.name for path in folder.glob("*"))
+            if attempts:
+                self.clean(identity, attempts)
+                remove_ledger(folder, attempts)
 
     def _named(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
         """Paths of the table's files below its folder, and of those that the run once added."""
@@ -323,13 +351,7 @@ class FilesSink:
             return None
         for version, entry in commits(self.root):
             if is_commit_of(identity, entry.get("userMetadata")):
-                found = HistoryEntry(
-                    version=version,
-                    operation=str(entry["operation"]),
-                    user_metadata=str(entry["userMetadata"]),
-                    metrics=entry.get("operationMetrics") or {},
-                )
-                return commit_of(found, identity, self.uri)
+                return commit_of(_entry(version, entry), identity, self.uri)
         return None
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
@@ -418,6 +440,15 @@ def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
     return version is not None and version >= identity.txn_version
 
 
+def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
+        version=version,
+        operation=str(info.get("operation", "")),
+        user_metadata=str(info.get("userMetadata") or ""),
+        metrics=info.get("operationMetrics") or {},
+    )
+
+
 def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:
     """What DESCRIBE HISTORY shows of a commit."""
     metrics = {
@@ -451,35 +482,3 @@ def _type_names(schema: Schema) -> dict[str, str]:
 def _active_paths(table: DeltaTable) -> set[str]:
     """Paths of the table's files below its folder."""
     return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
-
-
-def _check_prefix(root: StorePath) -> None:
-    """Refuse a prefix of a store that is a file, or holds other files than a Delta table's.
-
-    Raises:
-        TargetUnwritableError: It is a file.
-        TargetError: It holds files.
-    """
-    if root.is_file():
-        raise TargetUnwritableError(
-            f"target {shown(str(root))} cannot be a table: it is a file and no folder"
-        )
-    if is_delta_table(root):
-        return
-    found = (path.name for path in root.rglob("*"))
-    ours = (SCORE_FILE, LEDGER_FILE, PROBE_FILE, DRAFT)
-    if any(not any(pattern.fullmatch(name) for pattern in ours) for name in found):
-        raise TargetError(
-            f"target {shown(str(root))} holds files and no Delta table; name another folder"
-        )
-
-
-def _remove_empty(folder: Path) -> None:
-    for path in sorted(_folders(folder), reverse=True):
-        if not any(path.iterdir()):
-            path.rmdir()
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from (path for path in folder.rglob("*") if path.is_dir())

@@ -87,6 +87,7 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
 
     Raises:
         RunKeyConflictError: It was made with other inputs.
+        TargetBusyError: It began where this run does, and went further, or less far.
     """
     metadata = json.loads(entry.user_metadata)
     differing = {
@@ -94,6 +95,8 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
         for name, value in identity.fingerprint.items()
         if metadata["inputs"].get(name, "") != value
     }
+    if differing and "since" in identity.fingerprint:
+        raise _overtaken(uri, entry.version)
     if differing:
         raise RunKeyConflictError(_conflict_text(identity, uri, entry.version, differing))
     numbers = entry.metrics
@@ -103,6 +106,7 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
         version=entry.version,
         run_id=str(metadata["run_id"]),
         n_rows=_rows_written(numbers, is_merge=entry.operation == "MERGE"),
+        n_deleted=int(numbers.get("numTargetRowsDeleted", 0)),
         n_bytes=None if n_bytes is None else int(n_bytes),
     )
 
@@ -121,6 +125,15 @@ def busy_error(uri: str) -> TargetBusyError:
     return TargetBusyError(
         f"other writers of {shown(uri)} won {N_TRIES} times in a row; nothing "
         "was written; run the same command again"
+    )
+
+
+def _overtaken(uri: str, version: int) -> TargetBusyError:
+    """Another run of the job scored what is new from the same version on, to another end."""
+    return TargetBusyError(
+        f"another run of this job was faster: it committed version {version} of {shown(uri)}, from "
+        "the same version of the source on; nothing was written; run the same command again for "
+        "what is new since"
     )
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import SparkscoreError
+from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
+from sparkscore.files.writing import WrittenFile, new_attempt
+from sparkscore.scoring.checks import Profile, merged
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.panel import ROUTE_RECORD
+from sparkscore.scoring.plan import model_record
+from sparkscore.scoring.sketch import ColumnSketch
+from sparkscore.scoring.table_write import checked_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.resuming import Resumption, cleaned
-from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
+from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,6 +51,8 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        models=_model_rows(plan),
+        sketched=plan.request.checks.columns,
     )
 
 
@@ -61,7 +68,8 @@ def scored_and_committed(
     """Run the tasks and commit their files, all in one transaction.
 
     Files that are in no commit when it ends are removed, but for those that a next attempt may
-    go on with; what Spark still writes then is left to `score clean`, and no reader sees it.
+    go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
+    no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -73,6 +81,7 @@ def scored_and_committed(
         resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
             a store did not answer.
     """
@@ -87,7 +96,8 @@ def scored_and_committed(
             if resumed is not None:
                 resumed.ledger.check_claim()
             written = WrittenScores(files, job.attempt, run_ids)
-            commit = sink.write(written, score_write(plan), facts)
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            commit = sink.write(written, write, facts)
         except SparkscoreError:
             won = _won_by_another(sink, plan, facts)
             if won is None:
@@ -97,11 +107,13 @@ def scored_and_committed(
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]
+    n_beside = 0 if plan.panel is None else plan.panel.n_beside(reports)
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
         n_read=sum(report.n_rows for report in reports),
-        n_scored=sum(file.n_rows for file in files),
+        n_scored=sum(file.n_rows for file in files) - n_beside,
+        n_beside=n_beside,
         n_rejected=sum(report.n_rejected for report in reports),
         seconds={
             "score_and_commit": ended - started,
@@ -113,8 +125,32 @@ def scored_and_committed(
         n_cores=spark.sparkContext.defaultParallelism,
         batches=reports,
         n_chunks_resumed=len(earlier),
-        n_rows_resumed=sum(file.n_rows for result in earlier for file in result.files),
+        n_rows_resumed=sum(
+            report["n_rows"] - report["n_rejected"]
+            for result in earlier
+            for report in result.reports
+        ),
         resumed_from=run_ids,
+    )
+
+
+def _profile(results: Sequence[TaskResult]) -> Profile:
+    sketches = [
+        {name: ColumnSketch.from_facts(facts) for name, facts in result.sketches.items()}
+        for result in results
+    ]
+    n_rows = sum(file.n_rows for result in results for file in result.files)
+    return Profile(n_rows, merged(sketches))
+
+
+def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+    """Where files are that a check has held, and what can be done with them."""
+    clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
+    return (
+        f"Nothing was published. The scores lie in Parquet files in {sink.uri}, which no reader of "
+        f"the table sees: {listed(file.path for file in files)}; `{clean}` lists them, and removes "
+        "them with --remove. Mend the source or the model, or publish by the same command with "
+        "--accept-checks"
     )
 
 
@@ -151,11 +187,23 @@ def _constants(
         else:
             is_text = pinned.type == "string"
             constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    version = plan.model.version
-    return constants | {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
-        "run_id": facts.run_id,
-        "scored_at": facts.scored_at,
-    }
+    told = {} if ROUTE_RECORD.names[0] in plan.answers.names else model_record(plan.model)
+    return constants | told | {"run_id": facts.run_id, "scored_at": facts.scored_at}
+
+
+def _model_rows(plan: ScoringPlan) -> tuple[ModelRows, ...]:
+    panel = plan.panel
+    if panel is None or not panel.is_long:
+        return (ModelRows(tuple(plan.answers.names)),)
+    head_columns = tuple(panel.head_answers.names)
+    (model_column,) = plan.model_column.names
+    head = ModelRows(head_columns, None, {model_column: panel.label})
+    beside = (
+        ModelRows(
+            tuple(one.model.predictions.names),
+            place,
+            {model_column: one.label, **model_record(one.model)},
+        )
+        for place, one in enumerate(panel.challengers, start=len(head_columns))
+    )
+    return (head, *beside)

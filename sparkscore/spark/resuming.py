@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import sparkscore
 from sparkscore.errors import (
     BatchDeadlineError,
+    CheckFailedError,
     InternalError,
     ModelTooLargeError,
     RunKeyConflictError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from sparkscore.spark.score_files import ScoreFilesJob
 
 _MENDABLE = (
+    CheckFailedError,
     TemporaryError,
     TargetError,
     InternalError,
@@ -38,7 +41,7 @@ _MENDABLE = (
     ModelTooLargeError,
     WorkerCrashError,
 )
-"""What ends an attempt and not the run: memory, disks, rights or time are given, and it goes on."""
+"""What ends an attempt and not the run: memory, disks, rights, time, consent come: it goes on."""
 
 Cut = list[tuple["FilePiece", ...]]
 """A run's input as chunks, each of which is one task."""
@@ -72,33 +75,33 @@ def resumption(
     plan: ScoringPlan,
     job: ScoreFilesJob,
     facts: RunFacts,
-    cut_for: Callable[[int], Cut],
-    n_slots: int,
+    cut_into: Callable[[int], Cut],
+    chunk_bytes: int,
 ) -> Resumption | None:
     """What is left of a run; None for one of a single chunk, or whose input is not pinned.
 
-    Chunks are told by what they read, so that an attempt on a cluster of another size takes the
-    cut of the earlier one, if more of it is done that way.
+    Chunks are told by what they read, so that an attempt that would cut otherwise, as on a cluster
+    of another size, takes the cut of the earlier one, if more of it is done that way.
 
     Args:
         plan: The run.
         job: What its tasks share.
         facts: Which attempt this is.
-        cut_for: The run's input, cut for so many slots.
-        n_slots: Those that there are.
+        cut_into: The run's input, cut into chunks of about so many bytes.
+        chunk_bytes: How many this attempt would take.
 
     Raises:
         TargetUnwritableError: The target's folder takes no files.
         StoreUnavailableError: The store that it lies in does not answer.
     """
-    cut = cut_for(n_slots)
+    cut = cut_into(chunk_bytes)
     if len(cut) <= 1 or not plan.source.version:
         return None
     inputs = _inputs_digest(plan, job)
     ledger = Ledger(job.layout.folder, plan.identity.app_id, job.attempt, facts.run_id, inputs)
-    earlier = ledger.claim(n_slots)
+    earlier = ledger.claim(chunk_bytes)
     finished = _finished(earlier, job)
-    cuts = [cut, *(cut_for(n) for n in sorted(earlier.cuts - {n_slots}))]
+    cuts = [cut, *(cut_into(n) for n in sorted(earlier.cuts - {chunk_bytes}))]
     found = [{chunk_id(pieces): i for i, pieces in enumerate(one)} for one in cuts]
     best = max(range(len(cuts)), key=lambda i: _n_bytes(cuts[i], found[i], finished))
     done = {place: finished[chunk] for chunk, place in found[best].items() if chunk in finished}
@@ -137,19 +140,19 @@ def cleaned(
         yield
     except BaseException as exc:
         if not _may_go_on(exc, resumed):
-            with suppress(SparkscoreError):  # The block's own error says more.
+            with suppress(SparkscoreError, OSError):  # The block's own error says more.
                 if resumed is None or resumed.ledger.discard():
                     _remove(sink, identity, attempt, resumed, frozenset())
         raise
     earlier = frozenset() if resumed is None else resumed.attempts
-    with suppress(SparkscoreError):  # The scores are there; `score clean` finds what is left.
+    with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` finds the rest.
         _remove(sink, identity, attempt, resumed, earlier)
 
 
 def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
     """Whether another attempt may use the files, or a commit that was sent may need them."""
     if resumed is None:
-        return isinstance(exc, StoreUnavailableError)
+        return isinstance(exc, StoreUnavailableError | CheckFailedError)
     if isinstance(exc, RunKeyConflictError):
         return False
     return isinstance(exc, _MENDABLE) or not isinstance(exc, SparkscoreError)
@@ -184,14 +187,18 @@ def _n_bytes(cut: Cut, places: dict[str, int], finished: Collection[str]) -> int
 
 
 def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:
-    """Digest of all that decides which rows a chunk's files hold, and how."""
+    """Digest of all that decides which rows a chunk's files hold, and how they are told of."""
     layout = job.layout
     facts = [
+        sparkscore.__version__,
+        [field.name for field in fields(TaskResult)],
         plan.identity.app_id,
         sorted(plan.identity.fingerprint.items()),
         str(layout.schema),
         layout.partition_by,
         sorted(layout.mapped.items()),
+        job.sketched,
         None if job.scoring.environment is None else job.scoring.environment.key,
+        job.sketched,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

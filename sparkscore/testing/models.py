@@ -119,6 +119,43 @@ class TimesFactor:
         return answer
 
 
+class Times:
+    """Answers one of its columns, times a number."""
+
+    def __init__(self, factor: float, column: str = "x") -> None:
+        self.factor = factor
+        self.column = column
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        product: np.ndarray = model_input[self.column].to_numpy() * self.factor
+        return product
+
+
+class Needing:
+    """Answers x, but cannot be loaded where a file is not there.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load_context(self, context: object) -> None:  # noqa: ARG002
+        """Look at the file.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        self.path.stat()
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row."""
+        x: np.ndarray = model_input["x"].to_numpy()
+        return x
+
+
 class Refusing:
     """Raises on every batch."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from sparkscore.files.writing import ScoreWriter, WrittenFile, file_prefix, new_
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, Signature
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.incremental import Mark, last_mark
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import (
     RECORD_COLUMNS,
@@ -31,6 +33,7 @@ from sparkscore.scoring.plan import (
     plan_scoring,
 )
 from sparkscore.scoring.table_write import TableWrite, score_write
+from sparkscore.scoring.target import HistoryEntry
 
 _SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _MODEL = ModelFacts(
@@ -103,7 +106,7 @@ class Attempt:
 
 
 class SinkContract:
-    """Subclass with the four methods below; every test has an empty `tmp_path`."""
+    """Subclass with the six methods below; every test has an empty `tmp_path`."""
 
     def write(self, attempt: Attempt) -> Commit:
         """Write the attempt's scores to its target; may be called from several threads."""
@@ -111,6 +114,10 @@ class SinkContract:
 
     def find(self, attempt: Attempt) -> Commit | None:
         """What the sink finds of the attempt's logical run."""
+        raise NotImplementedError
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        """What the sink tells of the commits of the attempt's target."""
         raise NotImplementedError
 
     def check(self, attempt: Attempt) -> None:
@@ -151,6 +158,22 @@ class SinkContract:
         assert commit.n_rows == 2
         assert self.find(one) == commit
         assert self.read(target).sort_by("id").equals(one.scores)
+
+    def test_history_tells_the_runs_that_a_job_has_committed_newest_first(
+        self, target: Path
+    ) -> None:
+        first = attempt(target, (1, 1, 0.5))
+        assert self.history(first) == []
+        self.write(first)
+        second = attempt(target, (2, 1, 1.5), run_key="next", run_id="second")
+        commit = self.write(second)
+        told = self.history(first)
+        assert told[0].version == commit.version
+        runs = [json.loads(entry.user_metadata) for entry in told if entry.user_metadata]
+        assert [run["run_id"] for run in runs] == ["second", "first"]
+        job = first.request.job
+        assert last_mark(told, job, "target") == Mark("", int(first.source_version), "")
+        assert last_mark(told, "another", "target") is None
 
     def test_another_run_is_not_found_in_a_table_of_others(self, target: Path) -> None:
         self.write(attempt(target, (1, 1, 0.5)))

@@ -21,6 +21,7 @@ from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.table_write import TableWrite
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.testing.sink_contract import (
     Attempt,
     SinkContract,
@@ -129,6 +130,9 @@ class StoreSinkContract(SinkContract):
     def find(self, attempt: Attempt) -> Commit | None:
         one = self._in_store(attempt)
         return sink_of(one, self.above).find(one.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(sink_of(self._in_store(attempt), self.above).history())
 
     def check(self, attempt: Attempt) -> None:
         one = self._in_store(attempt)

@@ -11,11 +11,14 @@ import pytest
 
 from sparkscore.errors import EngineUnfitError, RunKeyConflictError, TargetUnwritableError
 from sparkscore.files.change import LostRaceError, TableChange
+from sparkscore.files.ledger import Ledger
 from sparkscore.files.log import read_snapshot
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.testing.sink_contract import (
     Attempt,
     SinkContract,
@@ -46,6 +49,9 @@ class TestFilesSink(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return FilesSink(attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(FilesSink(attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         FilesSink(attempt.request.target).check(attempt.table_write)
@@ -272,6 +278,25 @@ def test_woken_attempt_writes_nothing_and_takes_no_file_of_its_successor(target:
     assert data_files(target) == committed(target) == {file.path for file in both.files}
     (entry,) = deltalake.DeltaTable(target).history()
     assert json.loads(entry["userMetadata"])["resumed_from"] == ["first"]
+
+
+def test_what_was_left_right_after_the_commit_goes_when_the_run_is_asked_for_again(
+    target: Path,
+) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    sink, identity = FilesSink(str(target)), one.plan.identity
+    sink.clear(identity)
+    assert not target.exists()
+    ledger = Ledger(target, identity.app_id, FIRST, "first", "inputs")
+    ledger.claim(1)
+    ledger.record("c" * 32, "result")
+    scores = staged(one, FIRST)
+    sink.write(scores, one.table_write, one.facts)
+    twice = target / f"part-00001-{FIRST}-0-c000.zstd.parquet"
+    twice.write_bytes(b"of a try that Spark did not take")
+    sink.clear(identity)
+    assert data_files(target) == committed(target) == {file.path for file in scores.files}
+    assert not (target / LEDGER_FOLDER).exists()
 
 
 def test_woken_attempt_keeps_files_that_only_an_earlier_version_has(target: Path) -> None:

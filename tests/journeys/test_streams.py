@@ -191,6 +191,7 @@ def test_checkpoint_that_is_lost_is_refused_before_a_row_is_read(
     ("more", "named"),
     [
         (("--mode", "replace", "--replace-where", "id = 1"), "mode 'replace'"),
+        (("--since-last", "--check", "min_rows=1"), "'since_last', 'checks' go with a batch job"),
         (("--engine", "files"), "--engine auto"),
         (("--trigger", "nightly"), "available-now"),
         (("--run-key", "k1"), "--run-key"),

@@ -18,6 +18,7 @@ from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.files_engine import FilesEngine
@@ -68,6 +69,9 @@ class TestSinkByJvm(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return self.sink(attempt).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(self.sink(attempt).history())
 
     def check(self, attempt: Attempt) -> None:
         self.sink(attempt).check(attempt.table_write)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from sparkscore.errors import PredictionError, WorkerCrashError
 from sparkscore.files.ledger import Ledger
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.sink import FilesSink
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
@@ -69,6 +71,7 @@ class Bench:
         )
         self.engine = FilesEngine(spark, TRUST)
         self.source = source
+        self.checks = Checks()
 
     def plan(self) -> ScoringPlan:
         table = self.engine.open(SourceSpec(str(self.source))).table
@@ -76,7 +79,8 @@ class Bench:
 
     def score(self, run_id: str) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        plan = plan_scoring(self.model, source.table, request(self.target))
+        asked = replace(request(self.target), checks=self.checks)
+        plan = plan_scoring(self.model, source.table, asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
 
@@ -133,11 +137,9 @@ def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) ->
     assert (metadata["run_id"], metadata["resumed_from"]) == ("second", ["first"])
 
 
-def test_attempt_with_other_slots_takes_the_cut_of_the_first(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempt_that_would_cut_otherwise_takes_the_cut_of_the_first(bench: Bench) -> None:
     bench.interrupt()
-    monkeypatch.setattr(FilesEngine, "_n_slots", lambda _: 1)  # Three larger chunks.
+    bench.engine = replace(bench.engine, max_chunk_bytes=2**20)
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed >= 3 - N_SLOTS
     bench.check_table()
@@ -162,6 +164,13 @@ def test_other_inputs_use_nothing_of_the_first(bench: Bench, tmp_path: Path) -> 
     bench.source = copy
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed == 0
+    bench.check_table()
+
+
+def test_chunks_that_no_check_has_looked_at_are_not_used_where_one_does(bench: Bench) -> None:
+    bench.interrupt()
+    bench.checks = Checks(max_null_share={"prediction": 0.0}, max_value={"prediction": 1 / 3})
+    assert bench.score("second").n_chunks_resumed == 0
     bench.check_table()
 
 
