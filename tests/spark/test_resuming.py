@@ -19,6 +19,7 @@ from sparkscore.errors import PredictionError, WorkerCrashError
 from sparkscore.files.ledger import Ledger
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.sink import FilesSink
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
@@ -75,6 +76,7 @@ class Bench:
         self.engine = FilesEngine(spark, TRUST)
         self.source = source
         self.asked = request(self.target)
+        self.checks = Checks()
 
     def plan(self) -> ScoringPlan:
         table = self.engine.open(SourceSpec(str(self.source))).table
@@ -82,7 +84,8 @@ class Bench:
 
     def score(self, run_id: str) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        plan = plan_scoring(self.model, source.table, self.asked)
+        asked = replace(self.asked, checks=self.checks)
+        plan = plan_scoring(self.model, source.table, asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
 
@@ -191,6 +194,13 @@ def test_other_inputs_use_nothing_of_the_first(bench: Bench, tmp_path: Path) -> 
     bench.source = copy
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed == 0
+    bench.check_table()
+
+
+def test_chunks_that_no_check_has_looked_at_are_not_used_where_one_does(bench: Bench) -> None:
+    bench.interrupt()
+    bench.checks = Checks(max_null_share={"prediction": 0.0}, max_value={"prediction": 1 / 3})
+    assert bench.score("second").n_chunks_resumed == 0
     bench.check_table()
 
 
