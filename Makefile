@@ -11,6 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 PEER   := .venv-mlflow
 PEER2  := .venv-mlflow2
+PEER312 := .venv-mlflow312
 RIVALS := .venv-bench
 HEAVY  := .venv-flavors
 BIN    := $(VENV)/bin
@@ -42,9 +43,10 @@ SHARED = ^(catboost|cloudpickle|lightgbm|numpy|onnx|onnxruntime|pandas|pyarrow|p
 demo: $(VENV)/local.stamp
 	$(BIN)/sparkscore demo
 
-test: lint types contracts setup $(PEER)/stamp $(PEER2)/stamp
+test: lint types contracts setup $(PEER)/stamp $(PEER2)/stamp $(PEER312)/stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python \
-	SPARKSCORE_MLFLOW2_PYTHON=$(CURDIR)/$(PEER2)/bin/python $(BIN)/python -m pytest \
+	SPARKSCORE_MLFLOW2_PYTHON=$(CURDIR)/$(PEER2)/bin/python \
+	SPARKSCORE_MLFLOW312_PYTHON=$(CURDIR)/$(PEER312)/bin/python $(BIN)/python -m pytest \
 		--numprocesses=$(PROCESSES) --dist=loadfile $(TESTS)
 
 # Watching each line costs a third of the time again.
@@ -74,7 +76,7 @@ bench: setup $(RIVALS)/stamp
 	$(BIN)/python -m benchmarks.main_job --peers-python $(RIVALS)/bin/python $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(PEER) $(PEER2) $(RIVALS) $(HEAVY) .cache demo dist build spark-warehouse metastore_db derby.log \
+	rm -rf $(VENV) $(PEER) $(PEER2) $(PEER312) $(RIVALS) $(HEAVY) .cache demo dist build spark-warehouse metastore_db derby.log \
 		.coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -96,8 +98,9 @@ $(VENV)/test.stamp: $(VENV)/stamp pyproject.toml
 
 $(PEER)/stamp: tests/interop/mlflow-requirements.txt tests/interop/peer-libraries.txt
 $(PEER2)/stamp: tests/interop/mlflow2-requirements.txt tests/interop/peer-libraries.txt
+$(PEER312)/stamp: tests/interop/mlflow312-requirements.txt
 $(RIVALS)/stamp: benchmarks/peers-requirements.txt
-$(PEER)/stamp $(PEER2)/stamp $(RIVALS)/stamp: %/stamp: $(VENV)/test.stamp
+$(PEER)/stamp $(PEER2)/stamp $(PEER312)/stamp $(RIVALS)/stamp: %/stamp: $(VENV)/test.stamp
 	$(PYTHON) -m venv --clear $*
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '$(SHARED)' > $*/shared.txt
 	$(call install,$*,-r $(filter %-requirements.txt,$^) -c $*/shared.txt)

@@ -44,7 +44,7 @@ def main() -> None:
             java: list[float] = []
             for number in range(args.rounds):
                 table = folder / f"{n_files}-{number}"
-                made = TableChange(0, "made", "{}", (written(0),))
+                made = TableChange(0, "made", 1, "{}", (written(0),))
                 rust_log.create_table(str(table), made, SCHEMA, ["day"])
                 rust.append(timed_by_rust(table, change_of(n_files, version=0, app_id="rust")))
                 started = perf_counter()
@@ -67,7 +67,7 @@ def timed_by_rust(table: Path, change: TableChange) -> float:
 def change_of(n_files: int, version: int, app_id: str) -> TableChange:
     files = tuple(written(i) for i in range(n_files))
     metrics = {"numFiles": n_files, "numOutputRows": sum(file.n_rows for file in files)}
-    return TableChange(version, app_id, "{}", files, metrics=metrics)
+    return TableChange(version, app_id, 1, "{}", files, metrics=metrics)
 
 
 def written(i: int) -> WrittenFile:

@@ -27,10 +27,10 @@ from benchmarks.main_job import workspace_in
 from benchmarks.workloads import Workload, Workshop
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
-from sparkscore.spark.engine import scored_frame, scoring_task
+from sparkscore.spark.engine import scored_frame
 from sparkscore.spark.file_scores import score_files_job
 from sparkscore.spark.frame_files import crossing_columns, scored_files
-from sparkscore.spark.shipping import ship
+from sparkscore.spark.shipped_task import shipped_task
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def _pieces(
     model = workspace.model(str(workload.package))
     asked = ScoringRequest("crossing", target="nowhere", keys=("id",), keep=workload.keep)
     plan = plan_scoring(model, source.table, asked)
-    packed = ship(workspace.spark, model.folder, model.digest, engine.broadcast_max_bytes)
-    task = scoring_task(
-        plan, packed, engine.trust, engine.limits, engine.tree_runtime, engine.node_limits
-    )
+    task = shipped_task(workspace.spark, plan, engine.rules)
     facts = RunFacts("crossing", dt.datetime.now(dt.UTC))
     limit = str(engine.limits.max_rows)
     workspace.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", limit)

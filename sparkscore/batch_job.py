@@ -6,14 +6,17 @@ The commit comes before the record: a tracking store that is down must not lose 
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sparkscore.errors import SparkscoreError
 from sparkscore.job_planning import Announce, prepare
 from sparkscore.job_record import (
     APP_ID_TAG,
     close_interrupted,
     earlier_attempts,
     job_result_of,
+    nothing_new_result,
     outcome_text,
     record_outcome,
     run_params,
@@ -48,8 +51,12 @@ def run_batch_job(
     started = dt.datetime.now(dt.UTC)
     workspace.outbox.replay()  # Records of earlier runs that the store could not take then.
     prepared = prepare(workspace, job, run_key, announce)
+    if prepared.nothing_new:
+        return nothing_new_result(prepared, started)
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
+        with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` comes later.
+            prepared.sink.clear(prepared.plan.identity)
         outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         close_interrupted(workspace, outcome)
         return job_result_of(prepared, outcome, started, attempt=1)
@@ -75,6 +82,8 @@ def run_batch_job(
         outcome = prepared.run(facts)
         record_outcome(run, prepared, outcome)
         outcome.check_books()
+        if prepared.plan.panel is not None:
+            prepared.plan.panel.check_books(outcome)
     workspace.outbox.replay()  # The store may be back since the run began.
     announce(outcome_text(outcome))
     return job_result_of(prepared, outcome, started, attempt=len(earlier) + 1)

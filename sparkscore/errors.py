@@ -8,6 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
+│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -15,7 +16,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   └── StoreSchemaError            STORE_SCHEMA             run the migration it names
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
-│   └── InvalidRowsError            ROWS_INVALID
+│   ├── InvalidRowsError            ROWS_INVALID
+│   └── CheckFailedError            CHECK_FAILED             look at what was held, then accept it
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
 │   ├── PackageDigestError          PACKAGE_DIGEST
@@ -35,12 +37,17 @@ SparkscoreError                     code               exit  a caller may ...
 ├── TargetError                     TARGET_INVALID       5   decide, as a person, what it shall be
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
-│   └── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   └── CheckpointError             CHECKPOINT_INVALID
+│       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
+│       ├── LostCheckpointError     CHECKPOINT_LOST
+│       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
+│   ├── StagedFilesGoneError        STAGED_FILES_GONE
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -121,6 +128,12 @@ class SourceError(UsageError):
     code = "SOURCE_INVALID"
 
 
+class SourceChangesError(SourceError):
+    """What has changed in the source since the last run cannot be told."""
+
+    code = "SOURCE_CHANGES"
+
+
 class EngineUnfitError(UsageError):
     """An engine cannot do what a job asks for; another one can.
 
@@ -181,6 +194,12 @@ class InvalidRowsError(DataError):
     """Rows cannot be given to the model, and the policy is to fail."""
 
     code = "ROWS_INVALID"
+
+
+class CheckFailedError(DataError):
+    """Scores are not what the job's checks ask for; they were not published."""
+
+    code = "CHECK_FAILED"
 
 
 class ModelError(SparkscoreError):
@@ -305,6 +324,30 @@ class RunKeyConflictError(TargetError):
     code = "RUN_KEY_CONFLICT"
 
 
+class CheckpointError(TargetError):
+    """The checkpoint of a stream is damaged, or cannot be written."""
+
+    code = "CHECKPOINT_INVALID"
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint belongs to another stream, or is the copy of one that may still be used."""
+
+    code = "CHECKPOINT_FOREIGN"
+
+
+class LostCheckpointError(CheckpointError):
+    """The target knows an earlier stream of the job, and the checkpoint does not."""
+
+    code = "CHECKPOINT_LOST"
+
+
+class StaleCheckpointError(CheckpointError):
+    """Checkpoint and target do not know the same batches: one of them was put back or replaced."""
+
+    code = "CHECKPOINT_STALE"
+
+
 class TemporaryError(SparkscoreError):
     """Something outside is not there now; the same command may succeed later."""
 
@@ -328,6 +371,12 @@ class PortTakenError(TemporaryError, OSError):
     """A port that was asked for is in use."""
 
     code = "PORT_TAKEN"
+
+
+class StagedFilesGoneError(TemporaryError):
+    """What a job had written and not committed was removed, while it was stopped."""
+
+    code = "STAGED_FILES_GONE"
 
 
 class SparkStoppedError(TemporaryError):

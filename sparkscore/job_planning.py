@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,11 +14,16 @@ from sparkscore.errors import EngineUnfitError, EnvironmentMismatchError, Sparks
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
+from sparkscore.job_models import asked_models
 from sparkscore.names import parse_run_key
 from sparkscore.package import open_package
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
 from sparkscore.scoring.outcome import Outcome
+from sparkscore.scoring.panel import PanelSpec, plan_panel
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
 from sparkscore.workspace import Workspace
 
@@ -51,6 +56,7 @@ class PreparedJob:
     environment: BuiltEnvironment | None
     run: Callable[[RunFacts], Outcome]
     seconds: Mapping[str, float]
+    nothing_new: bool = False
 
 
 def prepare(
@@ -69,9 +75,12 @@ def prepare(
     """
     if run_key is not None:
         parse_run_key(run_key)
+    if job.since_last:
+        check_since_last(WriteMode(job.mode), Deletes(job.deletes), run_key)
     started = time.perf_counter()
-    announce(f"Resolving {job.model}")
-    model = workspace.model(job.model, job.predict)
+    announce(f"Resolving {_asked_text(job)}")
+    asked = asked_models(workspace, job)
+    models = asked.models if isinstance(asked, PanelSpec) else (asked,)
     resolved = time.perf_counter()
     announce("Opening Spark")
     workspace.spark  # noqa: B018 - opened here, so that its time is told from the plan's
@@ -81,13 +90,15 @@ def prepare(
         from sparkscore.spark.shipping import check_takes_environments
 
         check_takes_environments(workspace.spark)  # Building one takes minutes.
-        environment = workspace.environment(model)
+        environment = workspace.environment(models[0])
     else:
-        _check_environment(workspace, model, announce)
-    prepared = _planned(workspace, job, model, run_key, environment)
+        check_environment(workspace, models, announce)
+    prepared = _planned(workspace, job, asked, run_key, environment)
     planned = time.perf_counter()
     table = prepared.plan.source
-    announce(f"Planned {model.label} over {table.uri} version {table.version}")
+    who = prepared.plan.model.label
+    several = f", {len(models)} models in all," if len(models) > 1 else ""
+    announce(f"Planned {who}{several} over {table.uri} version {table.version}")
     if job.source.ddl is None and table.format in _INFERRED:
         announce(
             "Spark read all rows once to infer their types; on large input save that by "
@@ -121,28 +132,56 @@ def runtime_facts(prepared: PreparedJob) -> dict[str, object]:
 def _planned(
     workspace: Workspace,
     job: JobSettings,
-    model: ModelFacts,
+    asked: ModelFacts | PanelSpec,
     run_key: str | None,
     environment: BuiltEnvironment | None,
 ) -> PreparedJob:
     """The job planned for the engine that is asked for, or for the fastest that can do it."""
-    if flavor_of(open_package(model.folder)) == SPARK:
-        return _planned_for_pipeline(workspace, job, model, run_key, environment)
     wanted = job.engine or workspace.settings.scoring.engine
+    if isinstance(asked, PanelSpec):
+        _check_scores_panels(wanted)
+    elif flavor_of(open_package(asked.folder)) == SPARK:
+        return _planned_for_pipeline(workspace, job, asked, run_key, environment)
     reason = "asked for by name"
     if wanted in ("auto", "files"):
         try:
-            prepared = _planned_for_files(workspace, job, model, run_key, environment)
+            prepared = _planned_for_files(workspace, job, asked, run_key, environment)
         except EngineUnfitError as exc:
             if wanted == "files":
                 raise
             wanted, reason = "arrow", f"auto: not the files engine, since {exc.reason}"
         else:
             return prepared if wanted == "files" else replace(prepared, engine_reason=_WHY_FILES)
-    return _planned_for_spark(workspace, job, model, run_key, environment, wanted, reason)
+    return _planned_for_spark(workspace, job, asked, run_key, environment, wanted, reason)
 
 
-def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announce) -> None:
+def _check_scores_panels(engine: str) -> None:
+    if engine == "pandas":
+        raise EngineUnfitError(
+            "Spark takes structs from pandas row by row, and several models answer with structs",
+            "pandas",
+            "take --engine arrow, or auto",
+        )
+
+
+def _plan(
+    asked: ModelFacts | PanelSpec, source: SourceTable, request: ScoringRequest
+) -> ScoringPlan:
+    if isinstance(asked, PanelSpec):
+        return plan_panel(asked, source, request)
+    return plan_scoring(asked, source, request)
+
+
+def _asked_text(job: JobSettings) -> str:
+    """The models of a job in a few words."""
+    n_routes, n_members = len(job.routes.models), len(job.ensemble.members)
+    head = job.model or (f"{n_members} members" if n_members else f"{n_routes} routes")
+    return f"{head} and {len(job.challengers)} challengers" if job.challengers else head
+
+
+def check_environment(
+    workspace: Workspace, models: Sequence[ModelFacts], announce: Announce
+) -> None:
     """Tell of workers whose libraries are not those of the package, or refuse them.
 
     Raises:
@@ -151,10 +190,12 @@ def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announ
     policy = workspace.settings.scoring.environment_check
     if policy == "off":
         return
-    lines = [f"\n  {mismatch}" for mismatch in workspace.environment_mismatches(model)]
+    found = workspace.environment_mismatches(models)
+    lines = [f"\n  {mismatch}" for mismatch in found]
     if not lines:
         return
-    text = f"model {model.label} was made with other libraries than its workers have:"
+    who = f"model {models[0].label} was" if len(models) == 1 else f"{len(models)} models were"
+    text = f"{who} made with other libraries than its workers have:"
     if policy == "fail":
         raise EnvironmentMismatchError(
             f"{text}{''.join(lines)}\nInstall those, score in an environment of the model's own "
@@ -166,24 +207,26 @@ def _check_environment(workspace: Workspace, model: ModelFacts, announce: Announ
 def _planned_for_files(
     workspace: Workspace,
     job: JobSettings,
-    model: ModelFacts,
+    asked: ModelFacts | PanelSpec,
     run_key: str | None,
     environment: BuiltEnvironment | None,
 ) -> PreparedJob:
     engine = replace(workspace.files_engine, environment=environment)
     sink = workspace.files_sink(job.target.uri)
-    source = engine.open(_spec(job))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     engine.refuse_unfit(plan, source, sink)
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, "asked for by name", crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, "asked for by name", crossing, environment, run, {}, source.nothing_new
+    )
 
 
 def _planned_for_spark(
     workspace: Workspace,
     job: JobSettings,
-    model: ModelFacts,
+    asked: ModelFacts | PanelSpec,
     run_key: str | None,
     environment: BuiltEnvironment | None,
     name: str,
@@ -192,17 +235,19 @@ def _planned_for_spark(
     workspace.check_clients((job.source.uri, job.target.uri), reason)
     engine = replace(workspace.spark_engine(name), environment=environment)
     sink = workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, reason, crossing, environment, run, {})
+    return PreparedJob(
+        plan, engine, sink, reason, crossing, environment, run, {}, source.nothing_new
+    )
 
 
 def _planned_for_pipeline(
     workspace: Workspace,
     job: JobSettings,
-    model: ModelFacts,
+    asked: ModelFacts | PanelSpec,
     run_key: str | None,
     environment: BuiltEnvironment | None,
 ) -> PreparedJob:
@@ -217,14 +262,25 @@ def _planned_for_pipeline(
         raise EngineUnfitError(_WHY_PIPELINE, "spark", "take --env-manager local")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_PIPELINE)
     engine, sink = workspace.pipeline_engine, workspace.delta_sink(job.target.uri)
-    source = engine.open(_spec(job))
-    plan = plan_scoring(model, source.table, _request(workspace, job, run_key, sink.uri))
+    source = engine.open(source_spec(job, since_last(job, sink)))
+    plan = _plan(asked, source.table, scoring_request(workspace, job, run_key, sink.uri))
     run = partial(engine.run, plan, source, sink)
     crossing = engine.crossing(plan, source, sink)
-    return PreparedJob(plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {})
+    return PreparedJob(
+        plan, engine, sink, f"auto: {_WHY_PIPELINE}", crossing, None, run, {}, source.nothing_new
+    )
 
 
-def _spec(job: JobSettings) -> SourceSpec:
+def since_last(job: JobSettings, sink: DeltaSink | FilesSink) -> SinceLast | None:
+    """Where a job that scores what is new begins; None: it scores all rows."""
+    if not job.since_last:
+        return None
+    mark = last_mark(sink.history(), job.name, sink.uri)
+    return SinceLast(mark, Deletes(job.deletes), job.key)
+
+
+def source_spec(job: JobSettings, since: SinceLast | None = None) -> SourceSpec:
+    """What a job reads."""
     return SourceSpec(
         job.source.uri,
         job.source.format,
@@ -232,7 +288,13 @@ def _spec(job: JobSettings) -> SourceSpec:
         job.where,
         options=job.source.options,
         schema=job.source.ddl,
+        since=since,
+        key_rule=key_rule(_duplicates(job), job.key, job.order_by, WriteMode(job.mode)),
     )
+
+
+def _duplicates(job: JobSettings) -> Duplicates | None:
+    return None if job.duplicates is None else Duplicates(job.duplicates)
 
 
 def _ddl(table: SourceTable) -> str:
@@ -242,9 +304,10 @@ def _ddl(table: SourceTable) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
 
 
-def _request(
+def scoring_request(
     workspace: Workspace, job: JobSettings, run_key: str | None, target: str
 ) -> ScoringRequest:
+    """What a job asks for, before it is compared with model and source."""
     return ScoringRequest(
         job=job.name,
         target=target,
@@ -256,5 +319,9 @@ def _request(
         mode=WriteMode(job.mode),
         replace_where=job.replace_where,
         partition_by=job.partition_by,
+        duplicates=_duplicates(job),
+        order_by=job.order_by,
+        checks=Checks(**job.checks.model_dump()),
+        accept_checks=job.accept_checks,
         on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
     )

@@ -12,16 +12,20 @@ from sparkscore.names import RunId, parse_run_id
 from sparkscore.package.params import plain_params, resolved_params
 from sparkscore.provenance import environment
 from sparkscore.records import Metric, Run, RunStatus
+from sparkscore.scoring.incremental import nothing_new_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
+    from sparkscore.scoring.comparison import Binding
+    from sparkscore.scoring.facts import SourceTable
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.tracking import ActiveRun
     from sparkscore.workspace import Workspace
 
 APP_ID_TAG = "sparkscore.app_id"
 _OUTCOME_TAG = "sparkscore.outcome"
+_RESUMED_TAG = "sparkscore.resumed_from"
 _RUNTIME_TAG = "sparkscore.runtime"
 _THREADS_TAG = "sparkscore.threads_per_task"
 _MAX_SERIES_POINTS = 1000
@@ -39,6 +43,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "format": plan.source.format,
             "version": plan.source.version,
             "where": plan.source.where,
+            "since": plan.source.since,
         },
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
         "engine": {
@@ -51,14 +56,15 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         "run_key": plan.identity.run_key,
         "predict": plan.model.predict,
         "params": _resolved_params(plan),
+        "panel": None if plan.panel is None else plan.panel.as_facts(),
         "columns": [
             {
-                "model": binding.model_column,
+                "model": name,
                 "source": binding.source.name if binding.source else None,
                 "type": str(binding.type),
                 "cast": binding.cast.value if binding.cast else None,
             }
-            for binding in plan.bindings
+            for name, binding in _named_bindings(plan)
         ],
         "differences": [
             {"kind": item.kind.value, "column": item.column, "detail": item.detail}
@@ -66,6 +72,17 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
         ],
         "score_columns": list(plan.score_columns),
     }
+
+
+def _named_bindings(plan: ScoringPlan) -> list[tuple[str, Binding]]:
+    """How each column of the model, or of each of several, is filled."""
+    if plan.panel is None:
+        return [(binding.model_column, binding) for binding in plan.bindings]
+    return [
+        (f"{member.label}: {binding.model_column}", binding)
+        for member in plan.panel.all_members
+        for binding in member.bindings
+    ]
 
 
 def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
@@ -80,6 +97,7 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "source": plan.source.uri,
         "source_version": plan.source.version,
         "where": plan.source.where or "",
+        "source_since": plan.source.since,
         "target": prepared.sink.uri,
         "mode": plan.request.mode.value,
         "replace_where": plan.request.replace_where or "",
@@ -92,6 +110,9 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    if plan.panel is not None:
+        recorded["panel"] = json.dumps(plan.panel.commit_facts())
+        recorded["models_as"] = plan.panel.spec.models_as.value
     if plan.model.predict is not None:
         recorded["predict"] = plan.model.predict
     params = _resolved_params(plan)
@@ -105,6 +126,9 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
     metrics = outcome.as_metrics() | {
         f"seconds_{phase}": value for phase, value in prepared.seconds.items()
     }
+    models = {label: counts.as_metrics() for label, counts in outcome.models.items()}
+    for label, of_model in models.items():
+        metrics |= {f"models/{label}/{name}": value for name, value in of_model.items()}
     run.log_metrics(metrics)
     run.log_points(_series(outcome))
     run.set_tags(
@@ -115,11 +139,14 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
             _THREADS_TAG: ", ".join(map(str, sorted({b.n_threads for b in outcome.batches}))),
         }
     )
+    if outcome.resumed_from:
+        run.set_tags({_RESUMED_TAG: ", ".join(outcome.resumed_from)})
     facts = {
         "status": outcome.status.value,
         "commit": {"uri": outcome.commit.uri, "version": outcome.commit.version},
         "metrics": metrics,
         "unknown_levels": _level_facts(outcome),
+        "models": _model_facts(outcome),
     }
     run.log_json(plan_facts(prepared), "plan.json")
     run.log_json(facts, "outcome.json")
@@ -192,22 +219,38 @@ def job_result_of(
         run_id=outcome.commit.run_id,
         batch_id=plan.identity.run_key,
         model=plan.model.as_facts(),
-        input={
-            "uri": plan.source.uri,
-            "version_from": plan.source.version,
-            "version_to": plan.source.version,
-            "rows": outcome.n_read,
-        },
+        input=_input_facts(plan.source, outcome.n_read),
         output={
             "uri": outcome.commit.uri,
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
+            "models": _model_facts(outcome),
+            "chunks_resumed": outcome.n_chunks_resumed,
+            "resumed_from": list(outcome.resumed_from),
         },
         metrics=outcome.as_metrics(),
         attempt=attempt,
+    )
+
+
+def nothing_new_result(prepared: PreparedJob, started: dt.datetime) -> JobResult:
+    """The result of a run without a new row: nothing is committed or on record."""
+    plan = prepared.plan
+    return JobResult(
+        status=OutcomeStatus.ALREADY_SCORED.value,
+        code=0,
+        message=nothing_new_text(plan.source),
+        job=plan.request.job,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        batch_id=plan.identity.run_key,
+        model=plan.model.as_facts(),
+        input=_input_facts(plan.source, 0),
+        output={"uri": prepared.sink.uri, "rows": 0},
     )
 
 
@@ -216,13 +259,32 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
         return f"already scored at table version {outcome.commit.version}"
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
+    if outcome.n_chunks_resumed:
+        said.append(f"{outcome.n_rows_resumed} of them by earlier attempts")
+    if outcome.commit.n_deleted:
+        said.append(f"{outcome.commit.n_deleted} deleted with their source")
+    if outcome.n_skipped:
+        said.append(f"{outcome.n_skipped} skipped for another row of their key")
     if outcome.n_rejected:
         said.append(f"{outcome.n_rejected} rejected")
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
+    for label, counts in outcome.models.items():
+        if counts.n_failed:
+            said.append(f"{label!r} failed on {counts.n_failed} rows: {counts.failure}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
     return ", ".join(said)
+
+
+def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:
+    """What was read, for an orchestrator; `version_from` is the one that was read up to before."""
+    return {
+        "uri": source.uri,
+        "version_from": source.since or source.version,
+        "version_to": source.version,
+        "rows": n_rows,
+    }
 
 
 def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
@@ -230,8 +292,17 @@ def _level_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
 
 
 def _resolved_params(plan: ScoringPlan) -> dict[str, object]:
-    """All params that the model is given, defaults too, as plain values."""
+    """All params of a model, defaults too, as plain values; of several models, those given."""
+    if plan.panel is not None:
+        return plain_params(plan.params)
     return plain_params(resolved_params(plan.model.signature.params, plan.params))
+
+
+def _model_facts(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {
+        label: {"rows_scored": counts.n_scored, **counts._asdict()}
+        for label, counts in outcome.models.items()
+    }
 
 
 def _now_ms() -> int:

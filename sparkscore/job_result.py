@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sparkscore.errors import InternalError, SparkscoreError, UsageError
+from sparkscore.next_steps import NEXT_STEPS
 
 SCHEMA = 1
 
@@ -74,19 +75,14 @@ class JobResult:
 
 
 def error_facts(exc: BaseException) -> dict[str, object]:
-    """An error as the result's `error`: code, class, message and whether to try again."""
-    if isinstance(exc, SparkscoreError):
-        return {
-            "code": exc.code,
-            "class": type(exc).__name__,
-            "message": str(exc),
-            "retryable": exc.retryable,
-        }
+    """An error as the result's `error`: code, class, message, whether to try again, what to do."""
+    code = exc.code if isinstance(exc, SparkscoreError) else InternalError.code
     return {
-        "code": InternalError.code,
+        "code": code,
         "class": type(exc).__name__,
         "message": str(exc),
-        "retryable": False,
+        "retryable": isinstance(exc, SparkscoreError) and exc.retryable,
+        "next_step": NEXT_STEPS.get(code, NEXT_STEPS[InternalError.code]),
     }
 
 

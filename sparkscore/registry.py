@@ -26,6 +26,7 @@ from sparkscore.names import (
     AliasName,
     AliasRef,
     ArtifactPath,
+    LatestRef,
     ModelName,
     ModelRef,
     PathRef,
@@ -118,7 +119,7 @@ class Registry:
             digest = copy_sealed(folder, sealed).digest
             self._ensure_model(name)
             # Named before the version has its number: MLflow's server never changes a source.
-            place = parse_artifact_path(f"{_folder_of(name)}/{digest[:16]}-{uuid.uuid4().hex[:8]}")
+            place = parse_artifact_path(f"{folder_of(name)}/{digest[:16]}-{uuid.uuid4().hex[:8]}")
             source = kept_at or f"{self._artifacts.root_uri}/{place}"
             pending = self._models.create_version(
                 name, source=source, run_id=run_id, description=description, tags=tags
@@ -134,6 +135,15 @@ class Registry:
             return ready
         self._models.set_alias(name, alias, ready.version)
         return self._models.get_version(name, ready.version)
+
+    def current(self, ref: AliasRef | VersionRef | LatestRef) -> ModelVersion:
+        """The READY version that `ref` means now; no file is read.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version, alias or READY version.
+            StoreUnavailableError: The store did not answer.
+        """
+        return self._found(ref)
 
     def resolve(self, ref: ModelRef, into: Path) -> PinnedModel:
         """The package that `ref` means now, as a verified copy in `into/<digest>`.
@@ -362,7 +372,7 @@ def _sealed(folder: Path) -> str:
     return (seal(folder) if read_seal(folder) is None else verify(folder)).digest
 
 
-def _folder_of(name: ModelName) -> str:
+def folder_of(name: ModelName) -> str:
     """Where a model's versions lie; a name that is no plain file name gets its hash added.
 
     `~` stands in no plain name, so that no two models share a folder.

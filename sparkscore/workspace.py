@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -240,8 +240,8 @@ class Workspace(OpenedStores):
         cache = self.settings.cache.folder / "environments"
         return build_environment(open_package(model.folder), cache, self.announce)
 
-    def environment_mismatches(self, model: ModelFacts) -> list[Mismatch]:
-        """Each way in which the session's workers are not what a model's package asks for.
+    def environment_mismatches(self, models: Sequence[ModelFacts]) -> list[Mismatch]:
+        """Each way in which the session's workers are not what the models' packages ask for.
 
         Raises:
             PackageFormatError: The package's files do not parse.
@@ -250,10 +250,12 @@ class Workspace(OpenedStores):
         from sparkscore.package.environment import check_environment, names_needed
         from sparkscore.spark.worker_libraries import worker_libraries
 
-        package = open_package(model.folder)
+        packages = [open_package(model.folder) for model in models]
+        names = dict.fromkeys(name for package in packages for name in names_needed(package))
         found = [
             mismatch
-            for here in worker_libraries(self.spark, names_needed(package))
+            for here in worker_libraries(self.spark, list(names))
+            for package in packages
             for mismatch in check_environment(package, here.python, here.versions)
         ]
         return list(dict.fromkeys(found))
@@ -269,6 +271,7 @@ class Workspace(OpenedStores):
             self.batch_limits,
             tree_runtime=self.tree_runtime,
             node_limits=self.node_limits,
+            max_chunk_bytes=self.settings.scoring.max_chunk_bytes,
         )
 
     def files_sink(self, uri: str) -> FilesSink:

@@ -35,7 +35,9 @@ _COMMANDS = {
     "doctor": "Check Java, Spark, Delta's jars and the stores; tells what to do.",
     "env": "What a shell needs before spark-submit; environments that models ask for.",
     "experiments": "Experiments: list, create, rename, delete, restore, write as CSV.",
+    "export": "Copy experiments, runs and models to a server.",
     "gc": "Remove for good what was deleted, with its files.",
+    "import": "Copy the records and files of MLflow's stores into ours.",
     "models": "Registered models: register, show, search, verify, rename, delete, tag.",
     "outbox": "Records that wait for the tracking store.",
     "runs": "Runs: list, search, show, compare, delete, restore.",
@@ -47,7 +49,7 @@ _COMMANDS = {
     "ui": "The same as `server`.",
     "users": "Users of a server: create, show, grant, revoke, password, delete.",
 }
-_ALIASES = {"ui": "server"}
+_ALIASES = {"export": "exporting", "import": "importing", "ui": "server"}
 _INTERRUPTED = 130
 _TERMINATED = 143
 

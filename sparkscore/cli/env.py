@@ -36,7 +36,7 @@ def check(model: str, *, spark: bool, output: Output) -> None:
         found = check_environment(open_package(facts.folder))
         rows = [_row("here", mismatch) for mismatch in found]
         if spark:
-            found = workspace.environment_mismatches(facts)
+            found = workspace.environment_mismatches([facts])
             rows += [_row("worker", mismatch) for mismatch in found]
     finally:
         workspace.close()

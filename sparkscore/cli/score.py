@@ -1,4 +1,4 @@
-"""`sparkscore score`: run a batch job, or show its plan."""
+"""`sparkscore score`: run a job over a table or a stream, or show its plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,17 +18,29 @@ from sparkscore.cli.context import is_debug, note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
+    check_bounds,
     column_names,
     param_texts,
     reader_options,
     scoring_settings,
     trust_options,
 )
-from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
+from sparkscore.errors import (
+    ConfigError,
+    InternalError,
+    SparkscoreError,
+    TemporaryError,
+    is_interrupt,
+)
 from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
+from sparkscore.next_steps import NEXT_STEPS
+from sparkscore.stream_job import run_stream_job
 from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
 
 _INTERRUPTED = 130
 _HOUR_S = 3600
@@ -37,6 +49,17 @@ _JOB_OPTIONS = (
     click.option("--job", type=click.Path(path_type=Path), help="YAML file of the job."),
     click.option("--name", help="Name of the logical job. Default: the file's name."),
     click.option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder."),
+    click.option(
+        "--challenger",
+        multiple=True,
+        metavar="[NAME=]URI",
+        help="Model that scores the same rows beside it; repeatable.",
+    ),
+    click.option(
+        "--models-as",
+        type=click.Choice(["struct", "long"]),
+        help="A struct column for each challenger, or a row for each model.",
+    ),
     click.option("--source", help="Path or catalog name of the table to read."),
     click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
@@ -56,6 +79,27 @@ _JOB_OPTIONS = (
     click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba."),
     click.option("--mode", type=click.Choice(["append", "replace", "merge"])),
     click.option("--replace-where", help="With mode replace: the rows that give way."),
+    click.option("--since-last", is_flag=True, help="Only rows that are new since the last run."),
+    click.option(
+        "--deletes",
+        type=click.Choice(["ignore", "tombstone", "fail"]),
+        help="With --since-last: what becomes of scores whose rows are gone.",
+    ),
+    click.option(
+        "--duplicates",
+        type=click.Choice(["keep", "fail", "first", "last"]),
+        help="Which rows of one key are scored. Default: with merge fail, else keep.",
+    ),
+    click.option("--order-by", metavar="COLUMN", help="Which row of a key is the first or last."),
+    click.option(
+        "--check",
+        multiple=True,
+        metavar="NAME=BOUND",
+        help="What holds scores back, such as min_rows=1 or max_drift.prediction=0.2; repeatable.",
+    ),
+    click.option(
+        "--accept-checks", is_flag=True, help="Publish scores that fail the checks, this once."
+    ),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(
@@ -67,7 +111,25 @@ _JOB_OPTIONS = (
     click.option("--preload", is_flag=True, help="Load the model before workers are forked."),
     click.option("--run-key", help="Name of this logical run; the same key scores once."),
 )
+_STREAM_OPTIONS = (
+    click.option("--checkpoint", help="Folder of the stream's progress; one a stream."),
+    click.option(
+        "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
+    ),
+    click.option(
+        "--event-time", metavar="COLUMN", help="When a row came to be; latencies are told by it."
+    ),
+    click.option(
+        "--health-file",
+        type=click.Path(path_type=Path),
+        help="Written anew after each batch, for probes.",
+    ),
+    click.option("--metrics-port", type=int, help="Serve /metrics and /healthz there."),
+)
+_STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
 _JOB_KEYS = {
+    "challenger": "challengers",
+    **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
@@ -76,22 +138,30 @@ _JOB_KEYS = {
 }
 
 
+result_option = click.option(
+    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
+)
+
+
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
     options = reversed(_JOB_OPTIONS)
     return reduce(lambda made, option: option(made), options, trust_options(command))
 
 
+def stream_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that describe a stream, beside those of its job."""
+    return reduce(lambda made, option: option(made), reversed(_STREAM_OPTIONS), command)
+
+
 @click.group()
 def command() -> None:
-    """Score tables with packaged models."""
+    """Score tables and streams with packaged models."""
 
 
 @command.command()
 @job_options
-@click.option(
-    "--result-file", type=click.Path(path_type=Path), help="Also write the result to this file."
-)
+@result_option
 @click.option(
     "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
 )
@@ -107,17 +177,62 @@ def batch(
 
     The last line on stdout is the result as one JSON object.
     """
-    result = _attempt(job, run_key, flags)
+    result = _attempt(
+        job, run_key, flags, lambda opened, values: run_batch_job(opened, values, run_key, note)
+    )
     if result.status == "skipped":
         result = replace(result, code=skip_code)
+    return _told(result, result_file)
+
+
+def _told(result: JobResult, result_file: Path | None) -> int:
+    """Give the result to whoever waits for it, and return the exit code."""
     if result_file is not None:
         result.write(result_file)  # First: when spark-submit's JVM is gone, so are our streams.
     if result.error is not None:
         click.echo(f"error [{result.error['code']}]: {result.message}", err=True)
+        click.echo(f"next: {result.error['next_step']}", err=True)
     # Under spark-submit stderr and stdout are one stream, and the result must be its last line.
     sys.stderr.flush()
     click.echo(result.to_json())
     return result.code
+
+
+@command.command()
+@job_options
+@stream_options
+@click.option(
+    "--start-over",
+    is_flag=True,
+    help="Begin with an empty checkpoint, though the target knows an earlier stream of the job.",
+)
+@click.option(
+    "--moved-checkpoint", is_flag=True, help="The checkpoint was moved here, and not copied."
+)
+@result_option
+def stream(
+    *,
+    job: Path | None,
+    run_key: str | None,
+    result_file: Path | None,
+    start_over: bool,
+    moved_checkpoint: bool,
+    **flags: object,
+) -> int:
+    """Score the rows that come to a table or folder, each once, until they end or a signal comes.
+
+    The same plan, worker and table as `score batch`; each micro-batch is one commit. The last line
+    on stdout is the result as one JSON object.
+    """
+
+    def run(workspace: Workspace, settings: JobSettings) -> JobResult:
+        return run_stream_job(
+            workspace, settings, note, start_over=start_over, has_moved=moved_checkpoint
+        )
+
+    if run_key is not None:
+        raise ConfigError("a stream names its batches itself; leave --run-key out")
+    return _told(_attempt(job, None, flags, run), result_file)
 
 
 @command.command()
@@ -153,29 +268,35 @@ def plan(*, job: Path | None, run_key: str | None, output: Output, **flags: obje
 def clean(target: str, *, older_than: float, remove: bool, output: Output) -> None:
     """List files that killed jobs left in the folder of a score table, or remove them.
 
-    They are in no commit, and no reader sees them. VACUUM would remove them as well. TARGET is a
-    path, or a URI such as s3a://BUCKET/FOLDER.
+    They are in no commit, and no reader sees them. The same command as the killed job's would go
+    on with those of its run; they are as old as the last sign of life of the run. VACUUM would
+    remove the data files as well. TARGET is a path, or a URI such as s3a://BUCKET/FOLDER.
     """
     from sparkscore.files.filesystem import below
     from sparkscore.files.leftovers import leftovers, remove_leftovers
 
     root = open_workspace({}).table_path(target)
     found = [each for each in leftovers(root) if each.age_s >= older_than * _HOUR_S]
-    if remove:
-        remove_leftovers(found)
+    removed = remove_leftovers(root, found) if remove else []
     rows = [
         {
             "file": below(root.resolve() if isinstance(root, Path) else root, each.path),
             "bytes": each.n_bytes,
             "hours": each.age_s / _HOUR_S,
-            "status": "removed" if remove else "left",
+            "run": each.run or "",
+            "status": "removed" if each in removed else "left",
         }
         for each in found
     ]
-    show(rows, ("file", "bytes", "hours", "status"), output)
+    show(rows, ("file", "bytes", "hours", "run", "status"), output)
 
 
-def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object]) -> JobResult:
+def _attempt(
+    job: Path | None,
+    run_key: str | None,
+    flags: Mapping[str, object],
+    run: Callable[[Workspace, JobSettings], JobResult],
+) -> JobResult:
     """The job's result, whatever happens on the way."""
     started = dt.datetime.now(dt.UTC).isoformat()
     name = str(flags["name"] or (job.stem if job else "score-batch"))
@@ -183,7 +304,7 @@ def _attempt(job: Path | None, run_key: str | None, flags: Mapping[str, object])
     try:
         workspace = open_workspace(scoring_settings(flags))
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
-        return run_batch_job(workspace, resolved.values, run_key, note)
+        return run(workspace, resolved.values)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
         return _failed(exc, _exit_code(exc), name, run_key, started)
     finally:
@@ -204,7 +325,12 @@ def _failed(
 ) -> JobResult:
     facts = error_facts(exc)
     if isinstance(exc, SystemExit) or is_interrupt(exc):
-        facts |= {"code": "INTERRUPTED", "message": "stopped by a signal", "retryable": True}
+        facts |= {
+            "code": "INTERRUPTED",
+            "message": "stopped by a signal",
+            "retryable": True,
+            "next_step": NEXT_STEPS[TemporaryError.code],
+        }
     if is_debug():
         traceback.print_exception(exc)
     return JobResult(
@@ -221,15 +347,25 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"on_invalid", "trust_code", "trust", "preload", "column", "source_option", "param"}
+    no_keys = {
+        "on_invalid",
+        "trust_code",
+        "trust",
+        "preload",
+        "column",
+        "source_option",
+        "param",
+        "check",
+    }
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
-        if name not in no_keys and value not in (None, ())
+        if name not in no_keys and value not in (None, (), False)
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))
     params = param_texts(cast(tuple[str, ...], flags["param"]))
+    keys |= {f"checks.{name}": bound for name, bound in check_bounds(flags).items()}
     keys |= {f"columns.{name}": source for name, source in columns.items()}
     keys |= {f"source.options.{name}": value for name, value in options.items()}
     return keys | {f"params.{name}": value for name, value in params.items()}
@@ -240,6 +376,9 @@ def _show_plan(facts: Mapping[str, Any]) -> None:
     record = {k: facts[k] for k in keys if facts[k] or k not in ("predict", "params")}
     show_record(record, Output.TABLE)
     click.echo()
+    if facts["panel"]:
+        show(facts["panel"]["models"], ("label", "role", "name", "version", "digest"), Output.TABLE)
+        click.echo()
     show(facts["columns"], ("model", "source", "type", "cast"), Output.TABLE)
     click.echo()
     show(facts["differences"], ("kind", "column", "detail"), Output.TABLE)

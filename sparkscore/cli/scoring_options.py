@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
+from typing import cast
 
 import click
 
@@ -48,6 +49,15 @@ def column_names(texts: Iterable[str]) -> dict[str, str]:
     if empty is not None:
         raise ConfigError(f"--column {shown(empty + '=')} is not of the form MODEL=SOURCE")
     return pairs
+
+
+def check_bounds(flags: Mapping[str, object]) -> dict[str, str]:
+    """Bound by the name of its check, from each `--check NAME=BOUND`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    return dict(_pairs(cast(tuple[str, ...], flags["check"]), "--check", "NAME=BOUND"))
 
 
 def reader_options(texts: Iterable[str]) -> dict[str, str]:

@@ -6,16 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
-from sparkscore.conf.settings import Engine, Frozen, SparkText
+from sparkscore.conf.settings import Count, Engine, Frozen, SparkText
 from sparkscore.errors import ConfigError, nearest, shown
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _UNSAFE_IN_FILTER = re.compile(r"['\"`\\]")
+
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SourceSettings(Frozen):
@@ -37,13 +40,71 @@ class TargetSettings(Frozen):
     uri: str
 
 
+class CheckSettings(Frozen):
+    """What scores have to be before they are published; see `scoring.checks.Checks`."""
+
+    min_rows: int | None = Field(default=None, ge=0)
+    max_rows: int | None = Field(default=None, ge=0)
+    max_row_change: float | None = Field(default=None, ge=0)
+    """As a share of the number of rows of the last run."""
+    max_null_share: dict[str, Share] = Field(default_factory=dict)
+    """By prediction column, as all below."""
+    min_value: dict[str, float] = Field(default_factory=dict)
+    max_value: dict[str, float] = Field(default_factory=dict)
+    max_drift: dict[str, NotNegative] = Field(default_factory=dict)
+    """Population stability index against the last run."""
+
+
+class EnsembleSettings(Frozen):
+    """One answer out of those of several models."""
+
+    members: tuple[str, ...] = ()
+    """Model URIs."""
+    combine: Literal["mean", "median", "vote", "weighted"] = "mean"
+    weights: tuple[float, ...] = ()
+    """With combine weighted: one a member."""
+
+
+class RoutesSettings(Frozen):
+    """A model for each value of a column."""
+
+    column: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
+    """Value as text -> model URI."""
+    default: str | None = None
+    """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
+
+
+class StreamSettings(Frozen):
+    """What a job needs besides to score a source as its rows come."""
+
+    checkpoint: str | None = None
+    """The folder that the stream keeps its progress in; one a stream, for its whole life."""
+    trigger: str = "available-now"
+    """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
+    watch_s: Count = 10
+    """Seconds between two looks at the alias that names the model."""
+    event_time: str | None = None
+    """The column that says when a row came to be, for latencies; None: none are told."""
+    health_file: Path | None = None
+    """A file that is written anew after each batch; None: none is."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where Prometheus and Kubernetes ask (`/metrics`, `/healthz`); 0: any port; None: nowhere."""
+
+
 class JobSettings(Frozen):
     """One scoring job: which model scores which rows into which table."""
 
     name: str
     """Names the logical job: the same name, target and run key are the same run."""
-    model: str
-    """A model URI, such as models:/flight-delay@champion."""
+    model: str | None = None
+    """A model URI, such as models:/flight-delay@champion; None: an ensemble's or routes' models."""
+    challengers: tuple[str, ...] = ()
+    """URIs of models that score the same rows beside it; NAME=URI names the column."""
+    models_as: Literal["struct", "long"] = "struct"
+    """With challengers: a struct column for each, or a row for each model."""
+    ensemble: EnsembleSettings = Field(default_factory=EnsembleSettings)
+    routes: RoutesSettings = Field(default_factory=RoutesSettings)
     source: SourceSettings
     where: str | None = None
     """A Spark SQL filter on the source; None: all rows."""
@@ -59,6 +120,18 @@ class JobSettings(Frozen):
     predict: str | None = None
     """The function that the model is asked by, such as predict_proba; None: the packaged one."""
     mode: Literal["append", "replace", "merge"] = "append"
+    since_last: bool = False
+    """Score only what is new in the source since the last run of this job into this target."""
+    deletes: Literal["ignore", "tombstone", "fail"] = "ignore"
+    """With since_last: what becomes of scores whose rows were deleted from the source."""
+    duplicates: Literal["keep", "fail", "first", "last"] | None = None
+    """What becomes of source rows that share a key; None: with merge `fail`, else `keep`."""
+    order_by: str | None = None
+    """With duplicates first or last: the column that orders the rows of a key."""
+    checks: CheckSettings = CheckSettings()
+    """What scores have to be before they are published."""
+    accept_checks: bool = False
+    """Publish scores that fail the checks; for the run after a person has looked at them."""
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""
     partition_by: tuple[str, ...] = ()
@@ -68,6 +141,8 @@ class JobSettings(Frozen):
     """None: scoring.engine of the settings."""
     env_manager: Literal["local", "virtualenv"] = "local"
     """`virtualenv`: the model lives in an environment of its own, made from its package's needs."""
+    stream: StreamSettings = StreamSettings()
+    """For `score stream` alone."""
 
 
 def load_job(

@@ -162,6 +162,8 @@ class ScoringSettings(Frozen):
     """Larger batches were not faster with any measured library."""
     max_bytes_per_batch: Count = 64 * 1024 * 1024
     """Bounds a worker's memory where rows are wide."""
+    max_chunk_bytes: Count = 256 * 1024 * 1024
+    """What a killed job repeats in each task slot; 20 million rows of three columns."""
     batch_deadline_s: Count = 900
     """A model that hangs must not hold the night; none that was measured took a minute a batch."""
     on_invalid: Literal["fail", "reject"] = "fail"

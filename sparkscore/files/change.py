@@ -9,7 +9,6 @@ from typing import Protocol
 from urllib.parse import quote
 
 from sparkscore.files.writing import WrittenFile
-from sparkscore.scoring.target import TXN_VERSION
 
 
 class LostRaceError(Exception):
@@ -39,6 +38,7 @@ class TableChange:
     Attributes:
         version: The table's version that it was made for.
         app_id: The transaction's application id.
+        txn_version: Its version under this id.
         user_metadata: What the commit says of the run.
         predicate: Which rows give way; None: not said.
         metrics: What DESCRIBE HISTORY shows of it.
@@ -46,6 +46,7 @@ class TableChange:
 
     version: int
     app_id: str
+    txn_version: int
     user_metadata: str
     added: tuple[WrittenFile, ...] = ()
     removed: tuple[RemovedFile, ...] = ()
@@ -56,7 +57,7 @@ class TableChange:
     def actions(self) -> Iterator[dict[str, object]]:
         """The lines of the log, but for its own commitInfo, by Delta's protocol."""
         now_ms = time.time_ns() // 1_000_000
-        yield {"txn": {"appId": self.app_id, "version": TXN_VERSION, "lastUpdated": now_ms}}
+        yield {"txn": {"appId": self.app_id, "version": self.txn_version, "lastUpdated": now_ms}}
         for file in self.added:
             yield {
                 "add": {

@@ -159,9 +159,14 @@ class StorePath:
         """The last part without what follows its last dot."""
         return self.name.rpartition(".")[0] or self.name
 
+    @property
+    def parent(self) -> StorePath:
+        """The folder that it is in."""
+        return StorePath(self.store, self.path.rpartition("/")[0])
+
     def with_name(self, name: str) -> StorePath:
         """Another file of the same prefix."""
-        return StorePath(self.store, f"{self.path.rpartition('/')[0]}/{name}")
+        return self.parent / name
 
     def is_dir(self) -> bool:
         """Whether it is a folder, or the store has anything below this prefix."""

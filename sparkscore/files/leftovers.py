@@ -1,13 +1,18 @@
-"""Files that a killed job wrote into a score table and that no commit ever named."""
+"""Files that a killed job wrote into a score table and that no commit ever named.
+
+Some of them are finished chunks that a next attempt at the same run would go on with; the run's
+ledger names them (see `files.ledger`), and they are as old as the youngest sign of life in it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +20,16 @@ import pyarrow.parquet as pq
 
 from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
 from sparkscore.files.commit_probe import PROBE_FILE
-from sparkscore.files.filesystem import StorePath, TablePath, store_error, store_errors
+from sparkscore.files.filesystem import (
+    StoreFacts,
+    StorePath,
+    TablePath,
+    store_error,
+    store_errors,
+)
+from sparkscore.files.ledger import attempt_of, discarded, remove_ledger
 from sparkscore.files.log import DRAFT, file_path, is_delta_table
-from sparkscore.scoring.target import SCORE_FILE
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 
 _ACTIONS = ("add", "remove")
 _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
@@ -26,15 +38,21 @@ _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A data file below a table's folder that no commit names; age since its last write."""
+    """A file below a table's folder that no commit names.
+
+    Attributes:
+        age_s: Since its last write, or since the last sign of life of the run that it belongs to.
+        run: The application id of that run, where its ledger is there.
+    """
 
     path: TablePath
     n_bytes: int
     age_s: float
+    run: str | None = None
 
 
 def leftovers(root: TablePath) -> list[Leftover]:
-    """The data files that a job wrote below a table's folder and never committed.
+    """The files that a job wrote below a table's folder and never committed.
 
     A file of an earlier version is none of them: the log still names it.
 
@@ -59,17 +77,44 @@ def _leftovers(root: TablePath) -> list[Leftover]:
             f"the log of target {shown(str(root))} cannot be read: {exc}; nothing was removed"
         ) from exc
     now = time.time()
-    found = []
-    files: list[TablePath] = [path for path in root.rglob("*") if _is_ours(path)]
-    for path in sorted(files, key=str):
-        if _resolved(path) not in known:
-            facts = path.stat()
-            found.append(Leftover(path, facts.st_size, now - facts.st_mtime))
-    return found
+    paths: list[TablePath] = [path for path in root.rglob("*") if _is_ours(path)]
+    found = [
+        Leftover(path, facts.st_size, now - facts.st_mtime)
+        for path in sorted(paths, key=str)
+        if _resolved(path) not in known and (facts := _facts(path)) is not None
+    ]
+    return _by_run(found)
+
+
+def _facts(path: TablePath) -> os.stat_result | StoreFacts | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # Its job has just removed it.
+        return None
+
+
+def _by_run(found: Sequence[Leftover]) -> list[Leftover]:
+    """The same, with the run of those that a ledger tells of, and its last sign of life."""
+    ages: dict[str, float] = {}
+    runs: dict[str, str] = {}
+    for one in found:
+        if LEDGER_FILE.fullmatch(one.path.name):
+            run = one.path.parent.name
+            ages[run] = min(one.age_s, ages.get(run, one.age_s))
+            runs[attempt_of(one.path.name)] = run
+    marked = []
+    for one in found:
+        match = SCORE_FILE.fullmatch(one.path.name)
+        its_run = runs.get(match[1] if match else attempt_of(one.path.name))
+        if its_run is None:
+            marked.append(one)
+        else:
+            marked.append(replace(one, run=its_run, age_s=min(one.age_s, ages[its_run])))
+    return marked
 
 
 def _is_ours(path: TablePath) -> bool:
-    patterns = (SCORE_FILE, _SPARK_FILE, PROBE_FILE, DRAFT)
+    patterns = (SCORE_FILE, LEDGER_FILE, _SPARK_FILE, PROBE_FILE, DRAFT)
     return any(pattern.fullmatch(path.name) for pattern in patterns)
 
 
@@ -77,23 +122,71 @@ def _resolved(path: TablePath) -> str:
     return str(path.resolve() if isinstance(path, Path) else path)
 
 
-def remove_leftovers(found: list[Leftover]) -> None:
+def remove_leftovers(root: TablePath, found: Sequence[Leftover]) -> list[Leftover]:
     """Remove the files, with Hadoop's checksums of them; one that is gone already is no error.
+
+    A run of which an attempt has begun since they were found keeps its files.
+
+    Args:
+        root: The table's folder.
+        found: Some of its leftovers.
+
+    Returns:
+        Those that are not there any more.
 
     Raises:
         TargetUnwritableError: One cannot be removed; those before it are.
+        StoreUnavailableError: The store that it lies in does not answer.
     """
-    for leftover in found:
-        try:
-            leftover.path.unlink(missing_ok=True)
-            leftover.path.with_name(f".{leftover.path.name}.crc").unlink(missing_ok=True)
-        except OSError as exc:
-            if isinstance(leftover.path, StorePath):
-                raise store_error(leftover.path, "file", TargetUnwritableError, exc) from exc
-            raise TargetUnwritableError(
-                f"{shown(str(leftover.path))} cannot be removed: {exc}; change the owner or "
-                "mode of its folder and run the same command again"
-            ) from exc
+    with store_errors(root, "target", TargetError):
+        left = _unclaimed(root.resolve() if isinstance(root, Path) else root, found)
+    # A ledger goes after the files that it names, and its marks last of all.
+    for leftover in left:
+        if not LEDGER_FILE.fullmatch(leftover.path.name):
+            _remove(leftover.path)
+    for folder, attempts in _ledgers(left).items():
+        with _removal_errors(folder):
+            remove_ledger(folder, attempts)
+    return left
+
+
+def _unclaimed(root: TablePath, found: Sequence[Leftover]) -> list[Leftover]:
+    """Those that nobody can commit any more, nor has committed since they were found."""
+    busy = set()
+    for folder, attempts in _ledgers(found).items():
+        with _removal_errors(folder):
+            if not discarded(folder, attempts):
+                busy.add(folder.name)
+    logged = set(_logged(root)) if is_delta_table(root) else set()
+    return [one for one in found if one.run not in busy and _resolved(one.path) not in logged]
+
+
+def _ledgers(found: Sequence[Leftover]) -> dict[TablePath, set[str]]:
+    """The ledgers among leftovers, and the attempts that each tells of."""
+    ledgers: dict[TablePath, set[str]] = {}
+    for one in found:
+        if LEDGER_FILE.fullmatch(one.path.name):
+            ledgers.setdefault(one.path.parent, set()).add(attempt_of(one.path.name))
+    return ledgers
+
+
+def _remove(path: TablePath) -> None:
+    with _removal_errors(path):
+        path.unlink(missing_ok=True)
+        path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+
+
+@contextmanager
+def _removal_errors(path: TablePath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(path, StorePath):
+            raise store_error(path, "file", TargetUnwritableError, exc) from exc
+        raise TargetUnwritableError(
+            f"{shown(str(path))} cannot be removed: {exc}; change the owner or "
+            "mode of its folder and run the same command again"
+        ) from exc
 
 
 def _logged(root: TablePath) -> Iterator[str]:

@@ -102,6 +102,13 @@ def commits(root: TablePath) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield int(path.stem), action["commitInfo"]
 
 
+def added_paths(root: TablePath, version: int) -> set[str]:
+    """Paths below a table's folder of the files that a commit added, which the log still has."""
+    with (root / "_delta_log" / f"{version:020}.json").open(encoding="utf-8") as lines:
+        actions = [json.loads(line) for line in lines]
+    return {unquote(action["add"]["path"]) for action in actions if "add" in action}
+
+
 def read_snapshot(root: TablePath, version: int | None) -> TableSnapshot:
     """The table in a folder at a version (None: the newest).
 

@@ -15,8 +15,8 @@ _TASKS_PER_SLOT = 3
 """Enough for slots to end at about the same time; each task costs about 50 ms."""
 _MIN_TASK_BYTES = 2 * 2**20
 """Below this, starting a task takes longer than reading its bytes."""
-_MAX_TASK_BYTES = 256 * 2**20
-"""What a lost worker has to do again."""
+MAX_TASK_BYTES = 256 * 2**20
+"""What a lost worker, or a killed job, has to do again."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,46 @@ class FilePiece:
         return self.end - self.start
 
 
-def plan_tasks(files: Sequence[DataFile], n_slots: int) -> list[tuple[FilePiece, ...]]:
-    """Pieces of `files` grouped into tasks, the largest task first.
-
-    Each row group of each file is in exactly one task; small files share one, large ones are cut.
+def plan_tasks(
+    files: Sequence[DataFile], n_slots: int, max_bytes: int = MAX_TASK_BYTES
+) -> list[tuple[FilePiece, ...]]:
+    """Pieces of `files` grouped into tasks, the largest task first; see `cut_tasks`.
 
     Args:
         files: What is to be read.
         n_slots: Tasks that run at once.
+        max_bytes: Most bytes of a task, about.
     """
-    total = sum(max(1, file.n_bytes) for file in files)
-    fair = total / (n_slots * _TASKS_PER_SLOT)
-    task_bytes = int(min(max(fair, _MIN_TASK_BYTES), _MAX_TASK_BYTES))
+    return cut_tasks(files, fair_task_bytes(files, n_slots, max_bytes))
+
+
+def fair_task_bytes(
+    files: Sequence[DataFile], n_slots: int, max_bytes: int = MAX_TASK_BYTES
+) -> int:
+    """Bytes of a task, so that slots end at about the same time and each task is worth its start.
+
+    Args:
+        files: What is to be read.
+        n_slots: Tasks that run at once.
+        max_bytes: Most bytes of a task.
+    """
+    fair = _n_bytes(files) / (n_slots * _TASKS_PER_SLOT)
+    return int(min(max(fair, _MIN_TASK_BYTES), max_bytes))
+
+
+def cut_tasks(files: Sequence[DataFile], task_bytes: int) -> list[tuple[FilePiece, ...]]:
+    """Pieces of `files` grouped into tasks of about so many bytes, the largest task first.
+
+    Each row group of each file is in exactly one task; small files share one, large ones are cut.
+    The same files and bytes give the same tasks.
+    """
     pieces = sorted(_pieces(files, task_bytes), key=lambda piece: -piece.n_bytes)
-    n_tasks = min(len(pieces), -(-total // task_bytes))
+    n_tasks = min(len(pieces), -(-_n_bytes(files) // task_bytes))
     return _balanced(pieces, n_tasks)
+
+
+def _n_bytes(files: Iterable[DataFile]) -> int:
+    return sum(max(1, file.n_bytes) for file in files)
 
 
 def _pieces(files: Iterable[DataFile], task_bytes: int) -> Iterator[FilePiece]:

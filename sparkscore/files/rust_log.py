@@ -16,7 +16,6 @@ from deltalake.transaction import (
 )
 
 from sparkscore.files.change import TableChange
-from sparkscore.scoring.target import TXN_VERSION
 
 
 def create_table(
@@ -77,7 +76,7 @@ def _properties(change: TableChange) -> CommitProperties:
         },
         # Each lost race is looked at: the winner may have been this very run.
         max_commit_retries=0,
-        app_transactions=[Transaction(change.app_id, TXN_VERSION, _now_ms())],
+        app_transactions=[Transaction(change.app_id, change.txn_version, _now_ms())],
     )
 
 

@@ -7,19 +7,27 @@ that each finds the other's runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
+from sparkscore.errors import (
+    EngineUnfitError,
+    RunKeyConflictError,
+    TargetError,
+    TargetUnwritableError,
+    shown,
+)
 from sparkscore.files import rust_log
 from sparkscore.files.change import LogWriter, LostRaceError, TableChange
-from sparkscore.files.commit_probe import PROBE_FILE, check_commits
+from sparkscore.files.commit_probe import check_commits
 from sparkscore.files.copying import Replaced, replaced_files
 from sparkscore.files.demands import (
     WRITABLE,
@@ -39,25 +47,34 @@ from sparkscore.files.filesystem import (
     store_errors,
     store_path,
 )
-from sparkscore.files.log import DRAFT, check_folder, commits, delta_table, is_delta_table
+from sparkscore.files.ledger import attempts_in, remove_ledger
+from sparkscore.files.log import (
+    added_paths,
+    check_folder,
+    commits,
+    delta_table,
+    is_delta_table,
+)
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
+from sparkscore.files.target_folder import check_prefix, remove_empty
 from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
-    SCORE_FILE,
     HistoryEntry,
-    app_id_of,
     busy_error,
     check_columns,
     check_local_path,
     check_partitions,
     commit_of,
+    is_commit_of,
+    metadata_of,
     skipped_error,
     user_metadata,
 )
@@ -67,10 +84,16 @@ _ID_RETENTION = "delta.setTransactionRetentionDuration"
 
 @dataclass(frozen=True)
 class WrittenScores:
-    """The files of one attempt at a run; nobody sees them yet."""
+    """The files of a run; nobody sees them yet.
+
+    Attributes:
+        attempt: Which attempt commits them.
+        resumed_from: Run ids of earlier attempts that wrote some of them.
+    """
 
     files: tuple[WrittenFile, ...]
     attempt: str
+    resumed_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,42 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else self._found_in(table, identity)
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there.
+
+        Raises:
+            EngineUnfitError: The folder's name is not understood without Spark.
+            TargetUnwritableError: The store has no such bucket, or refuses the credentials.
+            StoreUnavailableError: The store does not answer.
+        """
+        check_folder(self.root)
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for version, entry in commits(self.root):
+                yield _entry(version, entry)
+
+    def newest_batch(self, app_id: str) -> int | None:
+        """The last version that the table has committed under an application id; None: none.
+
+        Raises:
+            EngineUnfitError: The log cannot be read without Spark.
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            return None if table is None else table.transaction_version(app_id)
+
+    def inputs_of_job(self, job: str) -> Iterator[Mapping[str, str]]:
+        """What each commit of a job says of its inputs, the newest first, as far as the log goes.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        with store_errors(self.root, "target", TargetUnwritableError):
+            for _, entry in commits(self.root):
+                facts = metadata_of(entry.get("userMetadata"))
+                if facts.get("job") == job:
+                    yield facts["inputs"]
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
@@ -160,7 +219,7 @@ class FilesSink:
             check_local_path(self.root)
         with store_errors(self.root, "target", TargetUnwritableError):
             if isinstance(self.root, StorePath):
-                _check_prefix(self.root)
+                check_prefix(self.root)
             table = self._table()
         if table is not None:
             self._check_table(table, write)
@@ -206,14 +265,14 @@ class FilesSink:
             return self._written(scores, write, facts)
 
     def _written(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
-        metadata = user_metadata(write, facts, scores.attempt)
+        metadata = user_metadata(write, facts, scores.attempt, scores.resumed_from)
         for _ in range(N_TRIES):
             table = self._table()
             if table is not None:
                 landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
                     return landed
-                if table.transaction_version(write.identity.app_id) is not None:
+                if _has_passed(table, write.identity):
                     raise skipped_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
@@ -234,23 +293,45 @@ class FilesSink:
             raise skipped_error(write.identity, self.uri)
         return commit
 
-    def clean(self, attempt: str) -> None:
-        """Remove the files of an attempt that are in no commit, and folders made for them.
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name; and empty folders.
+
+        Nobody else may be about to commit these files: see `files.ledger`.
 
         Raises:
             StoreUnavailableError: The store does not answer; `score clean` finds them later.
         """
         with store_errors(self.root, "target", TargetUnwritableError):
-            self._remove_uncommitted(attempt)
+            table = self._table()
+            kept = set() if table is None else self._named(table, identity)
+            for path in self.root.rglob("*.parquet"):
+                is_theirs = any(attempt in path.name for attempt in attempts)
+                if is_theirs and below(self.root, path) not in kept:
+                    path.unlink(missing_ok=True)
+            if table is None and isinstance(self.root, Path) and self.root.is_dir():
+                remove_empty(self.root)
 
-    def _remove_uncommitted(self, attempt: str) -> None:
-        table = self._table()
-        kept = set() if table is None else _active_paths(table)
-        for path in self.root.rglob(f"*{attempt}*.parquet"):
-            if below(self.root, path) not in kept:
-                path.unlink(missing_ok=True)
-        if table is None and isinstance(self.root, Path) and self.root.is_dir():
-            _remove_empty(self.root)
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; `score clean` finds them later.
+        """
+        folder = self.root / LEDGER_FOLDER / identity.app_id
+        with store_errors(self.root, "target", TargetUnwritableError):
+            attempts = attempts_in(path.name for path in folder.glob("*"))
+            if attempts:
+                self.clean(identity, attempts)
+                remove_ledger(folder, attempts)
+
+    def _named(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
+        """Paths of the table's files below its folder, and of those that the run once added."""
+        kept = _active_paths(table)
+        with suppress(RunKeyConflictError):  # Then the commit is of other inputs, and their files.
+            commit = self._found_in(table, identity)
+            if commit is not None:
+                kept |= added_paths(self.root, commit.version)
+        return kept
 
     def _table(self) -> DeltaTable | None:
         check_folder(self.root)
@@ -265,19 +346,12 @@ class FilesSink:
         return tuple(table.metadata().partition_columns)
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
-        is_known = table.transaction_version(identity.app_id) is not None
         # A table may forget ids after a time; its history then still tells of the run.
-        if not is_known and _ID_RETENTION not in table.metadata().configuration:
+        if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
             return None
         for version, entry in commits(self.root):
-            if app_id_of(entry.get("userMetadata")) == identity.app_id:
-                found = HistoryEntry(
-                    version=version,
-                    operation=str(entry["operation"]),
-                    user_metadata=str(entry["userMetadata"]),
-                    metrics=entry.get("operationMetrics") or {},
-                )
-                return commit_of(found, identity, self.uri)
+            if is_commit_of(identity, entry.get("userMetadata")):
+                return commit_of(_entry(version, entry), identity, self.uri)
         return None
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
@@ -322,6 +396,7 @@ class FilesSink:
         return TableChange(
             version=version,
             app_id=write.identity.app_id,
+            txn_version=write.identity.txn_version,
             user_metadata=metadata,
             added=tuple(files),
             removed=replaced.removals,
@@ -359,6 +434,21 @@ class FilesSink:
         return newest.version() != table.version()
 
 
+def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
+    """Whether the table knows the run's id with its version, or one of a later run."""
+    version = table.transaction_version(identity.app_id)
+    return version is not None and version >= identity.txn_version
+
+
+def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
+        version=version,
+        operation=str(info.get("operation", "")),
+        user_metadata=str(info.get("userMetadata") or ""),
+        metrics=info.get("operationMetrics") or {},
+    )
+
+
 def _metrics(write: TableWrite, files: Sequence[WrittenFile], replaced: Replaced) -> dict[str, int]:
     """What DESCRIBE HISTORY shows of a commit."""
     metrics = {
@@ -392,35 +482,3 @@ def _type_names(schema: Schema) -> dict[str, str]:
 def _active_paths(table: DeltaTable) -> set[str]:
     """Paths of the table's files below its folder."""
     return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
-
-
-def _check_prefix(root: StorePath) -> None:
-    """Refuse a prefix of a store that is a file, or holds other files than a Delta table's.
-
-    Raises:
-        TargetUnwritableError: It is a file.
-        TargetError: It holds files.
-    """
-    if root.is_file():
-        raise TargetUnwritableError(
-            f"target {shown(str(root))} cannot be a table: it is a file and no folder"
-        )
-    if is_delta_table(root):
-        return
-    found = (path.name for path in root.rglob("*"))
-    ours = (SCORE_FILE, PROBE_FILE, DRAFT)
-    if any(not any(pattern.fullmatch(name) for pattern in ours) for name in found):
-        raise TargetError(
-            f"target {shown(str(root))} holds files and no Delta table; name another folder"
-        )
-
-
-def _remove_empty(folder: Path) -> None:
-    for path in sorted(_folders(folder), reverse=True):
-        if not any(path.iterdir()):
-            path.rmdir()
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from (path for path in folder.rglob("*") if path.is_dir())

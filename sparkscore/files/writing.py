@@ -198,7 +198,7 @@ class _OpenFile:
         rows = pa.Table.from_batches(self._waiting)
         if self._writer is None:
             varied = frozenset(map(self.layout.in_files, self.layout.varied))
-            self._sink = _new_file(self._full_path)
+            self._sink = new_file(self._full_path)
             self._writer = _parquet_writer(self._sink, rows.schema, varied)
         self._writer.write_table(rows, row_group_size=rows.num_rows)
         self._waiting, self._n_waiting_bytes = [], 0
@@ -210,7 +210,8 @@ class _OpenFile:
         self._sink.close()
 
 
-def _new_file(path: TablePath) -> pa.NativeFile:
+def new_file(path: TablePath) -> pa.NativeFile:
+    """A file to be written, with the folders above it; whole when it is closed."""
     if isinstance(path, StorePath):
         return path.store.open_output(path.path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -285,6 +285,28 @@ def write_example(folder: Path, rows: pa.RecordBatch, *, named: bool) -> dict[st
     return {"artifact_path": INPUT_EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
 
 
+def read_example(package: Package) -> Mapping[str, list[object]] | None:
+    """The rows of input that a package brings, by column; None: it brings none, or tensors.
+
+    Raises:
+        PackageFormatError: The file does not hold what MLmodel says.
+    """
+    info = package.description.saved_input_example_info or {}
+    if info.get("type") != "dataframe":
+        return None
+    path = package.folder / str(info.get("artifact_path", INPUT_EXAMPLE))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = zip(*content["data"], strict=True)
+        return {name: list(values) for name, values in zip(content["columns"], rows, strict=True)}
+    except KeyError:
+        return None  # Columns without names.
+    except (OSError, ValueError, TypeError) as exc:
+        raise PackageFormatError(
+            f"the input example {str(path)!r} is no table: {exc}; save the model again"
+        ) from exc
+
+
 def write_tensors(folder: Path, tensors: object) -> dict[str, object]:
     """Write arrays, as (nested) lists or by name, as `input_example.json`; see `write_example`."""
     text = json.dumps(tensors, default=str)  # Times as their text, as in frames.

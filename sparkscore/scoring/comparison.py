@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from sparkscore.errors import ConfigError, listed, nearest
+from sparkscore.errors import ConfigError, SignatureMismatchError, listed, nearest
 from sparkscore.scoring.casts import Cast, find_cast, is_list, settled
 from sparkscore.scoring.facts import (
     InputColumn,
@@ -125,6 +125,23 @@ def compare(
             bindings.append(binding)
     differences.extend(_order_and_extra(used, source))
     return tuple(bindings), tuple(differences)
+
+
+def fitted(
+    model: ModelFacts, source: SourceTable, columns: Mapping[str, str]
+) -> tuple[tuple[Binding, ...], tuple[Difference, ...]]:
+    """What `compare` finds, where no difference is fatal.
+
+    Raises:
+        SignatureMismatchError: A needed column is missing or of a wrong type; all of them are
+            listed with what is there instead.
+        ConfigError: `columns` maps a column that the model does not have.
+    """
+    bindings, differences = compare(model, source, columns)
+    fatal = [difference for difference in differences if difference.kind.is_fatal]
+    if fatal:
+        raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    return bindings, differences
 
 
 def rows_binding(name: str, source: SourceColumn, wanted: InputColumn) -> Binding:

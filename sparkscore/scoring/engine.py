@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sparkscore.scoring.duplicates import KeyRule
 from sparkscore.scoring.facts import SourceTable
+from sparkscore.scoring.incremental import SinceLast
 from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan
 from sparkscore.scoring.table_write import TableWrite
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.target import HistoryEntry
 
 ScoresT_contra = TypeVar("ScoresT_contra", contravariant=True)
 SinkT_contra = TypeVar("SinkT_contra", contravariant=True)
@@ -27,6 +32,8 @@ class SourceSpec:
         where: SQL predicate over the source's columns.
         options: How CSV or JSON is written, by Spark's names; see `files.formats.parse_options`.
         schema: Columns of CSV or JSON files as Spark's DDL; None: as Spark infers them.
+        since: Only what is new since the last run; None: all rows.
+        key_rule: Which one of the rows of a key is read; None: all are.
     """
 
     uri: str
@@ -35,6 +42,8 @@ class SourceSpec:
     where: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     schema: str | None = None
+    since: SinceLast | None = None
+    key_rule: KeyRule | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,14 @@ class Sink(Protocol[ScoresT_contra]):
         Raises:
             RunKeyConflictError: The key was committed with other inputs.
         """
+        ...
+
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left, which were cut off right after it."""
+        ...
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there."""
         ...
 
     def check(self, write: TableWrite) -> None:
@@ -88,6 +105,11 @@ class OpenedSource(Protocol):
     @property
     def table(self) -> SourceTable:
         """Which table, version and columns these are."""
+        ...
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether new rows were asked for, and there are none."""
         ...
 
 

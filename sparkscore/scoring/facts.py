@@ -66,7 +66,8 @@ class SourceTable:
 
     `version` pins the rows: a Delta version, or a digest over the files of another format; empty
     for a DataFrame, whose rows nobody can pin. `table_id` tells a table from an earlier one that
-    lay at the same place.
+    lay at the same place. `since` is the version after which the rows are new, or `start`; empty
+    where all rows are read.
     """
 
     uri: str
@@ -75,6 +76,7 @@ class SourceTable:
     columns: tuple[SourceColumn, ...]
     table_id: str = ""
     where: str | None = None
+    since: str = ""
 
     def column(self, name: str) -> SourceColumn | None:
         """The column of exactly this name, or None."""

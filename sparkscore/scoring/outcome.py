@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels, added
@@ -22,6 +23,7 @@ class Commit:
     """The one commit of a run in the target's log.
 
     `n_rows` and `n_bytes` are what the log says was written; None where it does not say.
+    `n_deleted` are rows that it took away, since their source is gone.
     """
 
     uri: str
@@ -29,6 +31,70 @@ class Commit:
     run_id: str
     n_rows: int | None = None
     n_bytes: int | None = None
+    n_deleted: int = 0
+
+
+class ModelCounts(NamedTuple):
+    """What became of the rows that one model of several was given.
+
+    Attributes:
+        n_rows: All of them.
+        n_rejected: Those that it could not be given, or had no answer to.
+        n_failed: Those of batches in which a challenger failed.
+        predict_s: Seconds spent in the model.
+        convert_s: Seconds spent on its columns and its answers.
+        load_s: Seconds spent on loading it.
+        n_loads: Times that it was loaded.
+        failure: Why a challenger failed, the first time.
+    """
+
+    n_rows: int = 0
+    n_rejected: int = 0
+    n_failed: int = 0
+    predict_s: float = 0.0
+    convert_s: float = 0.0
+    load_s: float = 0.0
+    n_loads: int = 0
+    failure: str | None = None
+
+    @property
+    def n_scored(self) -> int:
+        """Rows with an answer."""
+        return self.n_rows - self.n_rejected - self.n_failed
+
+    def plus(self, other: ModelCounts) -> ModelCounts:
+        """Both together."""
+        return ModelCounts(
+            n_rows=self.n_rows + other.n_rows,
+            n_rejected=self.n_rejected + other.n_rejected,
+            n_failed=self.n_failed + other.n_failed,
+            predict_s=self.predict_s + other.predict_s,
+            convert_s=self.convert_s + other.convert_s,
+            load_s=self.load_s + other.load_s,
+            n_loads=self.n_loads + other.n_loads,
+            failure=self.failure or other.failure,
+        )
+
+    def as_metrics(self) -> dict[str, float]:
+        """The numbers by name; units are in the names."""
+        return {
+            "rows_scored": self.n_scored,
+            "rows_rejected": self.n_rejected,
+            "rows_failed": self.n_failed,
+            "seconds_predict": self.predict_s,
+            "seconds_convert": self.convert_s,
+            "seconds_load": self.load_s,
+            "loads": self.n_loads,
+        }
+
+
+def added_models(each: Iterable[Mapping[str, ModelCounts]]) -> dict[str, ModelCounts]:
+    """The counts of several batches as one, by model; what JSON made lists of is taken too."""
+    total: dict[str, ModelCounts] = {}
+    for models in each:
+        for label, counts in models.items():
+            total[label] = total.get(label, ModelCounts()).plus(ModelCounts(*counts))
+    return total
 
 
 @dataclass(frozen=True)
@@ -46,6 +112,7 @@ class BatchReport:
         n_batches: Batches that it tells of.
         n_not_finite: Predicted numbers that are NaN or infinite.
         unknown_levels: Rows with values that the model was not fitted on, by the model's column.
+        models: Of several models: what became of the rows of each, by its label.
     """
 
     worker: str
@@ -64,6 +131,7 @@ class BatchReport:
     n_batches: int = 1
     n_not_finite: int = 0
     unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
+    models: Mapping[str, ModelCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,8 +143,12 @@ class Outcome:
         n_scored: Rows with a prediction, all of them in the commit.
         n_rejected: Rows that could not be given to the model.
         n_skipped: Rows left out by rule.
+        n_beside: Rows of challengers in the commit, where each model has rows of its own.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
+        n_chunks_resumed: Chunks of the input that earlier attempts had finished.
+        n_rows_resumed: Rows that these have scored.
+        resumed_from: Run ids of the attempts that did.
     """
 
     status: OutcomeStatus
@@ -85,16 +157,22 @@ class Outcome:
     n_scored: int = 0
     n_rejected: int = 0
     n_skipped: int = 0
+    n_beside: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
     batches: Sequence[BatchReport] = ()
+    n_chunks_resumed: int = 0
+    n_rows_resumed: int = 0
+    resumed_from: tuple[str, ...] = ()
 
     def check_books(self) -> None:
-        """Compare what was read with what became of it and with the commit.
+        """Compare what was read with what became of it and with the commit, if it is this run's.
 
         Raises:
             BooksError: A row is unaccounted for.
         """
+        if self.status is OutcomeStatus.ALREADY_SCORED:  # Another attempt committed, and counted.
+            return
         found = self.n_scored + self.n_rejected + self.n_skipped
         if self.n_read != found:
             raise BooksError(
@@ -102,9 +180,10 @@ class Outcome:
                 f"rejected + {self.n_skipped} skipped are {found}; table {self.commit.uri!r} "
                 f"version {self.commit.version} holds what was written and needs a look"
             )
-        if self.commit.n_rows is not None and self.commit.n_rows != self.n_scored:
+        n_written = self.n_scored + self.n_beside
+        if self.commit.n_rows is not None and self.commit.n_rows != n_written:
             raise BooksError(
-                f"{self.n_scored} rows were scored, but version {self.commit.version} of "
+                f"{n_written} rows were scored, but version {self.commit.version} of "
                 f"{self.commit.uri!r} says that {self.commit.n_rows} were written"
             )
 
@@ -118,6 +197,11 @@ class Outcome:
         """Rows with values that the model was not fitted on, by the model's column."""
         return added(batch.unknown_levels for batch in self.batches)
 
+    @property
+    def models(self) -> Mapping[str, ModelCounts]:
+        """Of several models: what became of the rows of each, by its label."""
+        return added_models(batch.models for batch in self.batches)
+
     def as_metrics(self) -> dict[str, float]:
         """The run's metrics by name; units are in the names."""
         metrics: dict[str, float] = {
@@ -125,15 +209,20 @@ class Outcome:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_skipped": self.n_skipped,
+            "rows_resumed": self.n_rows_resumed,
+            "chunks_resumed": self.n_chunks_resumed,
             **{f"seconds_{phase}": value for phase, value in self.seconds.items()},
         }
+        if self.commit.n_deleted:
+            metrics["rows_deleted"] = self.commit.n_deleted
         if self.commit.n_bytes is not None:
             metrics["bytes_written"] = self.commit.n_bytes
         scoring_s = self.seconds.get("score_and_commit", 0.0)
         if scoring_s > 0:
-            metrics["rows_per_second"] = self.n_scored / scoring_s
+            n_scored_now = self.n_scored - self.n_rows_resumed
+            metrics["rows_per_second"] = n_scored_now / scoring_s
             if self.n_cores:
-                metrics["rows_per_second_per_core"] = self.n_scored / scoring_s / self.n_cores
+                metrics["rows_per_second_per_core"] = n_scored_now / scoring_s / self.n_cores
         if self.batches:
             metrics.update(_worker_metrics(self.batches))
             metrics["predictions_not_finite"] = self.n_not_finite

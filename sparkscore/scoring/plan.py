@@ -10,27 +10,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sparkscore.errors import (
-    ConfigError,
-    SignatureMismatchError,
-    listed,
-    nearest,
-    shown,
-)
+from sparkscore.errors import ConfigError, listed, nearest, shown
 from sparkscore.names import same_place
 from sparkscore.package.params import given_params, plain_params
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
     InvalidRows,
-    compare,
-    mismatch_text,
+    fitted,
 )
+from sparkscore.scoring.duplicates import Duplicates
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.panel import Panel
 
 RECORD_COLUMNS = pa.schema(
     [
@@ -42,6 +42,12 @@ RECORD_COLUMNS = pa.schema(
     ]
 )
 """What every score row says of its origin, after keys, kept columns and predictions."""
+
+
+def model_record(model: ModelFacts) -> dict[str, str | None]:
+    """What a score row says of its model."""
+    version = None if model.version is None else str(model.version)
+    return {"model_name": model.name, "model_version": version, "model_digest": model.digest}
 
 
 class WriteMode(StrEnum):
@@ -64,6 +70,10 @@ class ScoringRequest:
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
         params: What the model's predict is given beside rows, by name; not yet checked.
+        duplicates: What becomes of rows that share a key; None: as the mode has it.
+        order_by: With duplicates first or last: the column that orders the rows of a key.
+        checks: What scores have to be before they are published.
+        accept_checks: Whether those that fail are published.
     """
 
     job: str
@@ -77,6 +87,16 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
+    duplicates: Duplicates | None = None
+    order_by: str | None = None
+    checks: Checks = field(default_factory=Checks)
+    accept_checks: bool = False
+
+    @property
+    def refuses_duplicates(self) -> bool:
+        """Whether rows that share a key stop the job; a merge could keep only one of them."""
+        default = Duplicates.FAIL if self.mode is WriteMode.MERGE else Duplicates.KEEP
+        return (self.duplicates or default) is Duplicates.FAIL
 
 
 @dataclass(frozen=True)
@@ -88,11 +108,14 @@ class RunIdentity:
         run_key: The key as given, or derived from the inputs.
         fingerprint: What a second attempt must share: input, version, filter, model digest, mode,
             given params and function, and what decides which rows and columns are written.
+        txn_version: Which of the commits under this id it is; a job has one, a stream one a batch,
+            each with a higher number than those before.
     """
 
     app_id: str
     run_key: str
     fingerprint: Mapping[str, str]
+    txn_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,8 @@ class ScoringPlan:
     """Everything an engine and a sink need; made before any task starts.
 
     `params` are those that were asked for, each of its declared type; a model has defaults beside.
+    Of several models (`panel`), `model` is who answers for a row, and `bindings`, `differences` and
+    `predictions` are those of all.
     """
 
     model: ModelFacts
@@ -112,6 +137,7 @@ class ScoringPlan:
     predictions: pa.Schema
     params: Mapping[str, object]
     identity: RunIdentity
+    panel: Panel | None = None
 
     @property
     def may_reject(self) -> bool:
@@ -119,18 +145,44 @@ class ScoringPlan:
         return any(binding.may_reject for binding in self.bindings)
 
     @property
+    def answers(self) -> pa.Schema:
+        """What workers say of a row; of several models more than stands in one row of the table."""
+        return self.predictions if self.panel is None else self.panel.answers
+
+    @property
+    def model_column(self) -> pa.Schema:
+        """What tells a row's model from others, where each has rows of its own."""
+        is_long = self.panel is not None and self.panel.is_long
+        return pa.schema([pa.field("model", pa.string())] if is_long else [])
+
+    @property
+    def table_keys(self) -> tuple[str, ...]:
+        """Columns of the score table that are never null, and by which a merge matches rows."""
+        keys = self.request.keys
+        return (*keys, *self.model_column.names) if keys else ()
+
+    @property
     def score_columns(self) -> tuple[str, ...]:
         """Names of the score table's columns, in order."""
         return (
             *(column.name for column in self.carried),
             *(constant.column for constant in self.constants),
+            *self.model_column.names,
             *self.predictions.names,
             *RECORD_COLUMNS.names,
         )
 
 
-def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> ScoringPlan:
+def plan_scoring(
+    model: ModelFacts, source: SourceTable, request: ScoringRequest, panel: Panel | None = None
+) -> ScoringPlan:
     """A plan for scoring `source` with `model`.
+
+    Args:
+        model: Who answers for a row.
+        source: The table to read.
+        request: What was asked for.
+        panel: All models, where there are several; see `scoring.panel.plan_panel`.
 
     Raises:
         SignatureMismatchError: A needed column is missing or of a wrong type; all of them are
@@ -138,25 +190,19 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
         ConfigError: Keys, kept columns, mode and replace_where do not fit together or the source,
             or a param is not one that the model declares.
     """
-    bindings, differences = compare(model, source, request.columns)
-    fatal = [difference for difference in differences if difference.kind.is_fatal]
-    if fatal:
-        raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    if panel is None:
+        bindings, differences = fitted(model, source, request.columns)
+        predictions = model.predictions
+        params = given_params(model.signature.params, request.params)
+    else:
+        bindings, differences = panel.bindings, panel.differences
+        predictions, params = panel.predictions, panel.params
     _check_mode(request)
+    request.checks.check_columns(predictions)
     pinned = pinned_values(request.replace_where) if request.replace_where else ()
     carried = _carried(source, request, pinned)
     constants = tuple(value for value in pinned if _same_column(value, source) is None)
-    predictions = model.predictions
-    _check_unique(
-        [
-            *(column.name for column in carried),
-            *(value.column for value in constants),
-            *predictions.names,
-            *RECORD_COLUMNS.names,
-        ]
-    )
-    _check_partitions(request, carried, constants)
-    return ScoringPlan(
+    plan = ScoringPlan(
         model=model,
         source=source,
         request=request,
@@ -165,9 +211,13 @@ def plan_scoring(model: ModelFacts, source: SourceTable, request: ScoringRequest
         carried=carried,
         constants=constants,
         predictions=predictions,
-        params=given_params(model.signature.params, request.params),
-        identity=identify(model, source, request),
+        params=params,
+        identity=identify(model, source, request, panel),
+        panel=panel,
     )
+    _check_unique(plan.score_columns)
+    _check_partitions(plan)
+    return plan
 
 
 def score_schema(plan: ScoringPlan) -> pa.Schema:
@@ -180,16 +230,20 @@ def score_schema(plan: ScoringPlan) -> pa.Schema:
         "bigint": pa.int64(),
     }
     fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
-    return pa.schema([*fields, *plan.predictions, *RECORD_COLUMNS])
+    return pa.schema([*fields, *plan.model_column, *plan.predictions, *RECORD_COLUMNS])
 
 
-def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) -> RunIdentity:
+def identify(
+    model: ModelFacts, source: SourceTable, request: ScoringRequest, panel: Panel | None = None
+) -> RunIdentity:
     """The identity of a logical run: one application id per job, target and run key.
 
     Without a run key, one is derived from the inputs, so that the same command on the same input
-    version is the same run. Params that are not given are no part of it.
+    version is the same run; of what is new, from where it begins. Params that are not given are no
+    part of it.
     """
-    params = plain_params(given_params(model.signature.params, request.params))
+    given = given_params(model.signature.params, request.params) if panel is None else panel.params
+    params = plain_params(given)
     fingerprint = {
         "input": same_place(source.uri),
         "input_id": source.table_id,
@@ -207,7 +261,14 @@ def identify(model: ModelFacts, source: SourceTable, request: ScoringRequest) ->
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
-    run_key = request.run_key or f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    if panel is not None:
+        fingerprint["panel"] = panel.spec.fingerprint
+    if request.duplicates is not None:
+        fingerprint["duplicates"] = f"{request.duplicates} {request.order_by or ''}".strip()
+    if source.since:
+        fingerprint["since"] = source.since
+    derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
+    run_key = request.run_key or (range_key(source) if source.since else derived)
     app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
 
@@ -267,11 +328,13 @@ def _check_unique(names: Sequence[str]) -> None:
             )
 
 
-def _check_partitions(
-    request: ScoringRequest, carried: Sequence[SourceColumn], constants: Sequence[PinnedValue]
-) -> None:
-    possible = [*(column.name for column in carried), *(value.column for value in constants)]
-    for name in request.partition_by:
+def _check_partitions(plan: ScoringPlan) -> None:
+    possible = [
+        *(column.name for column in plan.carried),
+        *(value.column for value in plan.constants),
+        *plan.model_column.names,
+    ]
+    for name in plan.request.partition_by:
         if name not in possible:
             raise ConfigError(
                 f"partition column {name!r} is not written{nearest(name, possible)}; "

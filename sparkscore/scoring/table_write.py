@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from sparkscore.scoring.checks import (
+    Profile,
+    check_failed_error,
+    failed_checks,
+    last_profile,
+    profile_metadata,
+)
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan, WriteMode, score_schema
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.target import HistoryEntry
+
+
+class HasHistory(Protocol):
+    """A table that tells what was done to it."""
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """Its commits, the newest first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,15 +61,49 @@ def score_write(plan: ScoringPlan) -> TableWrite:
         mode=request.mode,
         replace_where=request.replace_where,
         partition_by=request.partition_by,
-        keys=request.keys,
+        keys=plan.table_keys,
         about=origin_facts(plan),
     )
+
+
+def checked_write(
+    plan: ScoringPlan, sink: HasHistory, profile: Profile, ways_out: str
+) -> TableWrite:
+    """How scores enter their table once they have passed the checks.
+
+    The commit tells what the next run is compared with, and which failed checks were accepted.
+
+    Args:
+        plan: The run.
+        sink: The table; its history is read where something is compared with the last run.
+        profile: The scores as a whole.
+        ways_out: What to do with scores that were held, for the error's message.
+
+    Raises:
+        CheckFailedError: They have not passed, and the job does not accept that.
+    """
+    write, request = score_write(plan), plan.request
+    if not request.checks.are_there:
+        return write
+    before = None
+    if request.checks.compares:
+        before = last_profile(sink.history(), request.job, plan.identity)
+    failed = failed_checks(request.checks, profile, before)
+    if failed and not request.accept_checks:
+        raise check_failed_error(failed, ways_out)
+    about = {**write.about, **profile_metadata(profile)}
+    if failed:
+        about["accepted_checks"] = failed
+    return replace(write, about=about)
 
 
 def origin_facts(plan: ScoringPlan) -> dict[str, object]:
     """Job and model, as the user metadata of a plan's commits name them."""
     model = plan.model
-    return {
+    facts: dict[str, object] = {
         "job": plan.request.job,
         "model": {"name": model.name, "version": model.version, "digest": model.digest},
     }
+    if plan.panel is not None:
+        facts["panel"] = plan.panel.commit_facts()
+    return facts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparkscore.errors import (
     RunKeyConflictError,
@@ -20,14 +20,11 @@ from sparkscore.errors import (
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity
+from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 from sparkscore.scoring.table_write import TableWrite
 
 N_TRIES = 5
 """Times that a commit is tried when others win."""
-TXN_VERSION = 1
-"""Each logical run has an application id of its own, so one version is enough."""
-SCORE_FILE = re.compile(r"part-\d{5,}-[0-9a-f]{32}-\w+-c\d{3,}\.zstd\.parquet")
-"""Names of files that the files engine writes before it commits them."""
 _METADATA_FORMAT = 1
 
 
@@ -41,28 +38,48 @@ class HistoryEntry:
     metrics: Mapping[str, str]
 
 
-def user_metadata(write: TableWrite, facts: RunFacts, attempt: str) -> str:
-    """What a commit says of the run that made it; found again by `app_id`."""
+def user_metadata(
+    write: TableWrite, facts: RunFacts, attempt: str, resumed_from: Sequence[str] = ()
+) -> str:
+    """What a commit says of the run that made it; found again by `app_id`.
+
+    Args:
+        write: The write.
+        facts: The attempt that commits.
+        attempt: Its name in files.
+        resumed_from: Run ids of earlier attempts, some of whose rows are in the commit.
+    """
     identity = write.identity
     metadata = {
         **write.about,
         "sparkscore": _METADATA_FORMAT,
         "app_id": identity.app_id,
+        "txn_version": identity.txn_version,
         "run_key": identity.run_key,
         "run_id": facts.run_id,
         "attempt": attempt,
         "inputs": dict(identity.fingerprint),
     }
+    if resumed_from:
+        metadata["resumed_from"] = list(resumed_from)
     return json.dumps(metadata, sort_keys=True)
 
 
-def app_id_of(metadata: str | None) -> str | None:
-    """The application id that a commit's user metadata names; None where it is not ours."""
+def metadata_of(text: str | None) -> Mapping[str, Any]:
+    """What a commit's user metadata says; empty where it is not ours."""
     try:
-        facts = json.loads(metadata or "null")
+        facts = json.loads(text or "null")
     except ValueError:
-        return None
-    return facts.get("app_id") if isinstance(facts, dict) else None
+        return {}
+    return facts if isinstance(facts, dict) and "sparkscore" in facts else {}
+
+
+def is_commit_of(identity: RunIdentity, metadata: str | None) -> bool:
+    """Whether a commit's user metadata says that this logical run made it."""
+    facts = metadata_of(metadata)
+    # Commits from before there were streams name no version.
+    is_version = facts.get("txn_version", 1) == identity.txn_version
+    return facts.get("app_id") == identity.app_id and is_version
 
 
 def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
@@ -70,6 +87,7 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
 
     Raises:
         RunKeyConflictError: It was made with other inputs.
+        TargetBusyError: It began where this run does, and went further, or less far.
     """
     metadata = json.loads(entry.user_metadata)
     differing = {
@@ -77,6 +95,8 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
         for name, value in identity.fingerprint.items()
         if metadata["inputs"].get(name, "") != value
     }
+    if differing and "since" in identity.fingerprint:
+        raise _overtaken(uri, entry.version)
     if differing:
         raise RunKeyConflictError(_conflict_text(identity, uri, entry.version, differing))
     numbers = entry.metrics
@@ -86,6 +106,7 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
         version=entry.version,
         run_id=str(metadata["run_id"]),
         n_rows=_rows_written(numbers, is_merge=entry.operation == "MERGE"),
+        n_deleted=int(numbers.get("numTargetRowsDeleted", 0)),
         n_bytes=None if n_bytes is None else int(n_bytes),
     )
 
@@ -104,6 +125,15 @@ def busy_error(uri: str) -> TargetBusyError:
     return TargetBusyError(
         f"other writers of {shown(uri)} won {N_TRIES} times in a row; nothing "
         "was written; run the same command again"
+    )
+
+
+def _overtaken(uri: str, version: int) -> TargetBusyError:
+    """Another run of the job scored what is new from the same version on, to another end."""
+    return TargetBusyError(
+        f"another run of this job was faster: it committed version {version} of {shown(uri)}, from "
+        "the same version of the source on; nothing was written; run the same command again for "
+        "what is new since"
     )
 
 
@@ -166,8 +196,8 @@ def check_local_path(path: Path) -> None:
 
 def _holds_other_files(folder: Path) -> bool:
     """Whether a folder has more in it than what a killed first attempt left behind."""
-    found = (path for path in folder.rglob("*") if not path.is_dir())
-    return any(SCORE_FILE.fullmatch(path.name) is None for path in found)
+    found = (path.name for path in folder.rglob("*") if not path.is_dir())
+    return not all(SCORE_FILE.fullmatch(name) or LEDGER_FILE.fullmatch(name) for name in found)
 
 
 def _rows_written(numbers: Mapping[str, str], *, is_merge: bool) -> int | None:

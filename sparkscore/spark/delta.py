@@ -31,13 +31,13 @@ from sparkscore.scoring.plan import RunIdentity, WriteMode
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.scoring.target import (
     N_TRIES,
-    TXN_VERSION,
     HistoryEntry,
     busy_error,
     check_columns,
     check_local_path,
     check_partitions,
     commit_of,
+    is_commit_of,
     skipped_error,
     user_metadata,
 )
@@ -58,6 +58,12 @@ if TYPE_CHECKING:
 
 _MERGE_CONF = "spark.databricks.delta.write.txn"
 _ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
+_GONE = "__sparkscore_gone"
+_CLAUSES = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+_CLAUSES_WITH_GONE = (
+    f"WHEN MATCHED AND s.{_GONE} THEN DELETE WHEN MATCHED THEN UPDATE SET * "
+    f"WHEN NOT MATCHED AND NOT s.{_GONE} THEN INSERT *"
+)
 _USER_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -94,16 +100,10 @@ class DeltaSink:
             # The log alone, without a Spark job for each of the three times that a run asks.
             with suppress(EngineUnfitError):
                 return FilesSink(self.uri).find(identity)
-        row = self._commit_row(identity.app_id)
+        row = self._commit_row(identity)
         if row is None:
             return None
-        entry = HistoryEntry(
-            version=int(row["version"]),
-            operation=str(row["operation"]),
-            user_metadata=str(row["userMetadata"]),
-            metrics=row["operationMetrics"] or {},
-        )
-        return commit_of(entry, identity, self.uri)
+        return commit_of(_entry(row), identity, self.uri)
 
     def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
@@ -126,6 +126,12 @@ class DeltaSink:
         self._check_columns(write)
         check_partitions(self.uri, list(detail["partitionColumns"]), write)
 
+    def clear(self, identity: RunIdentity) -> None:
+        """Remove what attempts at a committed run have left in files, if it can be told."""
+        with suppress(EngineUnfitError):
+            if not is_connect(self.spark):
+                files_sink(self.spark, self.uri).clear(identity)
+
     def as_files(self, write: TableWrite) -> FilesSink:
         """The same table for a job whose workers write its files themselves.
 
@@ -138,8 +144,32 @@ class DeltaSink:
         sink.refuse_unfit(write)
         return sink
 
-    def write(self, scores: DataFrame, write: TableWrite, facts: RunFacts) -> Commit:
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first; none where it is not there."""
+        if self._is_here:
+            with suppress(EngineUnfitError):
+                yield from FilesSink(self.uri).history()
+                return
+        if detail_of(self.spark, self.uri) is None:
+            return
+        found = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
+        for row in found.orderBy(sf.desc("version")).collect():
+            yield _entry(row)
+
+    def write(
+        self,
+        scores: DataFrame,
+        write: TableWrite,
+        facts: RunFacts,
+        gone: DataFrame | None = None,
+    ) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
+
+        Args:
+            scores: The rows of the score table.
+            write: How they enter it.
+            facts: Which run this is.
+            gone: Keys of rows that a merge takes away in the same commit; None: of none.
 
         Raises:
             RunKeyConflictError: The table skipped the commit, or another attempt with other
@@ -150,7 +180,7 @@ class DeltaSink:
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
                 try:
-                    self._write_once(scores, write, metadata)
+                    self._write_once(scores, write, metadata, gone)
                     break
                 except SPARK_FAILURES as exc:
                     if not is_conflict(exc):
@@ -168,13 +198,15 @@ class DeltaSink:
             raise skipped_error(identity, self.uri)
         return commit
 
-    def _write_once(self, scores: DataFrame, write: TableWrite, metadata: str) -> None:
+    def _write_once(
+        self, scores: DataFrame, write: TableWrite, metadata: str, gone: DataFrame | None
+    ) -> None:
         detail = detail_of(self.spark, self.uri)
         if detail is None and not is_path(self.uri):
             self._create(scores, write.partition_by)
             detail = detail_of(self.spark, self.uri)
         if write.mode is WriteMode.MERGE and detail is not None:
-            self._merge(scores, write, metadata)
+            self._merge(scores, write, metadata, gone)
             return
         if write.replace_where and detail is None:
             scores = _inside(scores, write.replace_where)
@@ -182,7 +214,7 @@ class DeltaSink:
             self._new_table(scores, write.partition_by if detail is None else ())
             .mode("overwrite" if write.mode is WriteMode.REPLACE else "append")
             .option("txnAppId", write.identity.app_id)
-            .option("txnVersion", TXN_VERSION)
+            .option("txnVersion", write.identity.txn_version)
             .option("userMetadata", metadata)
         )
         if write.replace_where and detail is not None:
@@ -203,14 +235,31 @@ class DeltaSink:
             writer = writer.option("delta.columnMapping.mode", "name")
         return writer
 
-    def _merge(self, scores: DataFrame, write: TableWrite, metadata: str) -> None:
+    def _merge(
+        self, scores: DataFrame, write: TableWrite, metadata: str, gone: DataFrame | None
+    ) -> None:
         view = f"sparkscore_{uuid.uuid4().hex}"
+        clauses = _CLAUSES
+        if gone is not None:
+            flagged = gone.withColumn(_GONE, sf.lit(True))
+            clauses = _CLAUSES_WITH_GONE
+            scores = scores.withColumn(_GONE, sf.lit(False))
+            scores = scores.unionByName(flagged, allowMissingColumns=True)
         scores.createOrReplaceTempView(view)
-        matches = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in write.keys)
+        # Of several models a row each, all of those of a key are gone.
+        of_model = set() if gone is None else set(write.keys).difference(gone.columns)
+        matches = " AND ".join(
+            f"(s.{_GONE} OR t.{quoted(k)} = s.{quoted(k)})"
+            if k in of_model
+            else f"t.{quoted(k)} = s.{quoted(k)}"
+            for k in write.keys
+        )
         conf = {
             f"{_MERGE_CONF}AppId": write.identity.app_id,
-            f"{_MERGE_CONF}Version": str(TXN_VERSION),
+            f"{_MERGE_CONF}Version": str(write.identity.txn_version),
             _USER_METADATA_CONF: metadata,
+            # The flag of those that are gone is no column of the target.
+            "spark.databricks.delta.schema.autoMerge.enabled": "false",
             # Scores are computed once, not once for finding matches and once for writing.
             "spark.databricks.delta.merge.materializeSource": "all",
         }
@@ -218,19 +267,20 @@ class DeltaSink:
             with session_conf(self.spark, conf):
                 self.spark.sql(
                     f"MERGE INTO {table_identifier(self.uri)} t USING {view} s ON {matches} "
-                    "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+                    + clauses
                 ).collect()
         finally:
             self.spark.catalog.dropTempView(view)
 
-    def _commit_row(self, app_id: str) -> Row | None:
+    def _commit_row(self, identity: RunIdentity) -> Row | None:
         if detail_of(self.spark, self.uri) is None:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(
-            sf.get_json_object("userMetadata", "$.app_id") == sf.lit(app_id)
+            sf.get_json_object("userMetadata", "$.app_id") == sf.lit(identity.app_id)
         ).collect()
-        return rows[0] if rows else None
+        found = (row for row in rows if is_commit_of(identity, row["userMetadata"]))
+        return next(found, None)
 
     def _check_columns(self, write: TableWrite) -> None:
         have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}
@@ -241,6 +291,15 @@ class DeltaSink:
         if is_path(self.uri):
             return self.spark.read.format("delta").load(self.uri)
         return self.spark.read.table(self.uri)
+
+
+def _entry(row: Row) -> HistoryEntry:
+    return HistoryEntry(
+        version=int(row["version"]),
+        operation=str(row["operation"]),
+        user_metadata=str(row["userMetadata"] or ""),
+        metrics=row["operationMetrics"] or {},
+    )
 
 
 def files_sink(spark: SparkSession, target: str) -> FilesSink:

@@ -8,11 +8,13 @@ other ones is found out before a row is scored.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JError
+from pyspark.sql import DataFrame
 
 from sparkscore.errors import EngineUnfitError, TargetError, shown
 from sparkscore.files.change import LostRaceError, TableChange
@@ -55,7 +57,7 @@ class JvmLogWriter:
             EngineUnfitError: It is such a one.
         """
         try:
-            self._operation(TableChange(0, "", "", (), (), is_replace=False))
+            self._operation(TableChange(0, "", 0, ""))
         except (Py4JError, TypeError, AttributeError) as exc:
             raise EngineUnfitError(
                 f"this release of Delta takes no files from here: {first_line(exc)}"
@@ -75,7 +77,7 @@ class JvmLogWriter:
             if transaction.readVersion() != change.version:
                 raise LostRaceError
             # What was asked for is guarded: Delta refuses the commit if the answer changes.
-            if transaction.txnVersion(change.app_id) >= 0:
+            if transaction.txnVersion(change.app_id) >= change.txn_version:
                 raise LostRaceError
             if change.is_replace:
                 transaction.readWholeTable()
@@ -125,6 +127,26 @@ class JvmLogWriter:
             metrics.put(name, metric)
         scala_map = self._jvm.org.apache.spark.api.python.PythonUtils.toScalaMap(metrics)
         transaction.registerSQLMetrics(self.spark._jsparkSession, scala_map)
+
+
+def appended_frame(spark: SparkSession, folder: str, lines: Iterable[str]) -> DataFrame:
+    """The rows of files that the log of a table once named, whether or not it still does.
+
+    Args:
+        spark: A classic session.
+        folder: The table's path or URI.
+        lines: What the log says of each file.
+    """
+    jvm: JavaObject = spark.sparkContext._jvm
+    delta = jvm.org.apache.spark.sql.delta
+    log = delta.DeltaLog.forTable(spark._jsparkSession, folder)
+    files = jvm.java.util.ArrayList()
+    for line in lines:
+        files.add(delta.actions.Action.fromJson(line))
+    adds = jvm.org.apache.spark.api.python.PythonUtils.toSeq(files)
+    snapshot = log.unsafeVolatileSnapshot()
+    frame = log.createDataFrame(snapshot, adds, False, jvm.scala.Option.empty())
+    return DataFrame(frame, spark)
 
 
 def write_checkpoint(spark: SparkSession, folder: str) -> int:

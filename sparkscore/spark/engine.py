@@ -15,26 +15,28 @@ from pyspark.sql.pandas.types import from_arrow_type
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
-from sparkscore.package.signing import with_signatures
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
-from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, WriteMode
+from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
+from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
+from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
+from sparkscore.spark.shipped_task import WorkerRules, shipped_task
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
-from sparkscore.spark.worker import ScoringTask
+from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from sparkscore.files.sink import FilesSink
+    from sparkscore.scoring.facts import ModelFacts
+    from sparkscore.scoring.panel import Panel
 
 _ANSWER = "__sparkscore_answer"
 _MAX_REPORTS_A_TASK = 16
@@ -61,6 +65,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        packed: The model's package where it was sent before; None: it is sent with each run.
     """
 
     spark: SparkSession
@@ -71,11 +76,25 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    packed: PackedPackage | None = None
 
     @property
     def application_id(self) -> str | None:
         """Spark's id of the application; None for a Connect session, which does not know it."""
         return None if is_connect(self.spark) else self.spark.sparkContext.applicationId
+
+    @property
+    def rules(self) -> WorkerRules:
+        """How this engine's workers load and ask models."""
+        return WorkerRules(
+            self.trust,
+            self.limits,
+            self.tree_runtime,
+            self.node_limits,
+            self.broadcast_max_bytes,
+            self.environment,
+            self.packed,
+        )
 
     def open(self, spec: SourceSpec) -> OpenedSource:
         """The source with its version pinned and its filter applied; no row is read.
@@ -83,13 +102,26 @@ class SparkEngine:
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
         """
-        return open_source(self.spark, spec)
+        if spec.since is None:
+            opened = open_source(self.spark, spec)
+        else:
+            opened = open_changes(self.spark, spec, spec.since)
+        return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
+
+    def ship(self, model: ModelFacts) -> PackedPackage:
+        """Send a model's package to the nodes, for `packed` of later runs."""
+        return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
-        """What would pass between the JVM and Python, and why so."""
+        """What would pass between the JVM and Python, and why so.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
         try:
             _, columns = self._by_python(plan, source, sink)
         except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             _, reason = _crossing(plan, source.frame, self.name)
             return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
         return Crossing(columns.reason, "Python writes the files, and no score crosses back")
@@ -109,25 +141,21 @@ class SparkEngine:
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
-        except EngineUnfitError:
+        except EngineUnfitError as exc:
+            refuse_checks(plan, self.name, exc.reason)
             sink.check(score_write(plan))
             run = partial(self._written_by_spark, plan, source, sink, facts)
         else:
             files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
-        packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
-        task = scoring_task(
-            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
-        )
-        if self.environment is not None:
-            task = replace(task, environment=ship_environment(self.spark, self.environment))
+        task = shipped_task(self.spark, plan, self.rules)
         if not is_connect(self.spark):
             ask_for_preload(self.spark, task)
         ship_s = time.perf_counter() - started
-        outcome = run(task)
+        outcome = source.accounted(run(task))
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
     def _by_python(
@@ -171,7 +199,7 @@ class SparkEngine:
         read, scored = Observation(), Observation()
         started = time.perf_counter()
         frame = scored_frame(plan, source.frame, task, facts, self.name, (read, scored))
-        commit = cancellable(self.spark, lambda: self._write(frame, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(frame, plan, source, sink, facts))
         ended = time.perf_counter()
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
@@ -184,11 +212,16 @@ class SparkEngine:
         )
 
     def _write(
-        self, frame: DataFrame, plan: ScoringPlan, sink: DeltaSink, facts: RunFacts
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
     ) -> Commit:
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, score_write(plan), facts)
+                return sink.write(frame, score_write(plan), facts, source.gone)
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
@@ -207,6 +240,25 @@ class SparkEngine:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
 
 
+def refuse_checks(plan: ScoringPlan, engine: str, reason: str) -> None:
+    """Refuse checks where Spark writes the score table, whose files nobody sees before the commit.
+
+    Args:
+        plan: The run.
+        engine: Who would score.
+        reason: Why Spark writes.
+
+    Raises:
+        EngineUnfitError: There are checks.
+    """
+    if plan.request.checks.are_there:
+        raise EngineUnfitError(
+            f"checks look at files before they are published, but Spark writes them: {reason}",
+            engine,
+            "take a target and a mode that Python writes, or leave the checks out",
+        )
+
+
 def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
     """Refuse doubled keys before they are scored.
 
@@ -222,37 +274,10 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         *values, n_rows = doubled[0]
         key = dict(zip(plan.request.keys, values, strict=True))
         raise KeyColumnError(
-            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so a merge could "
-            "keep only one of them; name further key columns (--key), or filter the source to one "
-            "row a key (--where)"
+            f"{n_rows} rows of {plan.source.uri!r} have the key {shown(key)}, so only one of them "
+            "could be found by it; name further key columns (--key), filter the source to one row "
+            "a key (--where), or say which one counts (--duplicates last --order-by COLUMN)"
         )
-
-
-def scoring_task(
-    plan: ScoringPlan,
-    packed: object,
-    trust: TrustPolicy,
-    limits: BatchLimits,
-    tree_runtime: TreeRuntime,
-    node_limits: NodeLimits,
-) -> ScoringTask:
-    """The part of a plan that travels to the workers."""
-    return ScoringTask(
-        digest=plan.model.digest,
-        packed=packed,  # type: ignore[arg-type]  # what `ship` gave
-        trust=with_signatures(trust, plan.model.folder),
-        batch=BatchTask(
-            model=plan.model.label,
-            bindings=plan.bindings,
-            predictions=plan.predictions,
-            on_invalid=plan.request.on_invalid,
-            params=plan.params,
-        ),
-        limits=limits,
-        tree_runtime=tree_runtime,
-        node_limits=node_limits,
-        predict=plan.model.predict,
-    )
 
 
 def scored_frame(
@@ -276,6 +301,8 @@ def scored_frame(
         sf.count_if(~answer("valid")).alias("n_rejected"),
         sf.collect_list(answer("report")).alias("reports"),
     )
+    if plan.panel is not None and plan.panel.is_long:
+        return _long_rows(plan, plan.panel, observed, facts, answer)
     valid = observed.where(answer("valid")) if plan.may_reject else observed
     return valid.select(*_score_columns(plan, facts, answer))
 
@@ -307,8 +334,48 @@ def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing
 def _score_columns(
     plan: ScoringPlan, facts: RunFacts, answer: Callable[[str], Column]
 ) -> list[Column]:
-    predictions = (answer(f"p{i}").alias(name) for i, name in enumerate(plan.predictions.names))
-    return [*carried_columns(plan), *predictions, *record_columns(plan, facts)]
+    told = {name: answer(f"p{i}").alias(name) for i, name in enumerate(plan.answers.names)}
+    predictions = (told[name] for name in plan.predictions.names)
+    record = (
+        told.get(name, column)  # Of a route, who answered is told row by row.
+        for name, column in zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True)
+    )
+    return [*carried_columns(plan), *predictions, *record]
+
+
+def _long_rows(
+    plan: ScoringPlan,
+    panel: Panel,
+    frame: DataFrame,
+    facts: RunFacts,
+    answer: Callable[[str], Column],
+) -> DataFrame:
+    """A row for each model that answers, of each row of `frame`."""
+    (model_column,) = plan.model_column.names
+    record = dict(zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True))
+    told = {name: answer(f"p{i}") for i, name in enumerate(panel.head_answers.names)}
+    each = [(answer("valid"), {model_column: sf.lit(panel.label), **record, **told})]
+    for place, one in enumerate(panel.challengers, start=len(told)):
+        own = answer(f"p{place}")
+        cells = {name: own[name] for name in plan.predictions.names}
+        texts = {name: sf.lit(v).cast("string") for name, v in model_record(one.model).items()}
+        cells |= {model_column: sf.lit(one.label), **record, **texts}
+        each.append((own.isNotNull(), cells))
+    carried = carried_columns(plan)
+    own_names = [model_column, *plan.predictions.names, *RECORD_COLUMNS.names]
+    # By number, since names may hold anything.
+    structs = [
+        sf.struct(valid.alias("valid"), *(cells[n].alias(f"c{i}") for i, n in enumerate(own_names)))
+        for valid, cells in each
+    ]
+    kept = [column.alias(f"k{i}") for i, column in enumerate(carried)]
+    rows = frame.select(*kept, sf.inline(sf.array(*structs))).where("valid")
+    n_kept = len(kept)
+    names = plan.score_columns
+    return rows.select(
+        *(sf.col(f"k{i}").alias(name) for i, name in enumerate(names[:n_kept])),
+        *(sf.col(f"c{i}").alias(name) for i, name in enumerate(names[n_kept:])),
+    )
 
 
 def carried_columns(plan: ScoringPlan) -> list[Column]:
@@ -325,11 +392,8 @@ def carried_columns(plan: ScoringPlan) -> list[Column]:
 
 def record_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
     """What each row of the score table says of its origin."""
-    version = None if plan.model.version is None else str(plan.model.version)
     record: dict[str, object] = {
-        "model_name": plan.model.name,
-        "model_version": version,
-        "model_digest": plan.model.digest,
+        **model_record(plan.model),
         "run_id": facts.run_id,
         "scored_at": facts.scored_at,
     }
@@ -353,6 +417,7 @@ class _Counts(TypedDict):
     n_read: int
     n_scored: int
     n_rejected: int
+    n_beside: int
     batches: tuple[BatchReport, ...]
 
 
@@ -366,18 +431,22 @@ def _counted(
     """
     reports = observed.get("reports")
     if isinstance(reports, list):
+        batches = tuple(BatchReport(**json.loads(report)) for report in reports)
         return _Counts(
             n_read=_count(observed["n_rows"]),
             n_scored=_count(observed["n_scored"]),
             n_rejected=_count(observed["n_rejected"]),
-            batches=tuple(BatchReport(**json.loads(report)) for report in reports),
+            n_beside=0 if plan.panel is None else plan.panel.n_beside(batches),
+            batches=batches,
         )
-    n_read, n_scored = source.frame.count(), commit.n_rows or 0
+    n_read, n_written = source.frame.count(), commit.n_rows or 0
+    n_scored = min(n_read, n_written)  # In the long form there are rows of other models too.
     rejects = plan.request.on_invalid is InvalidRows.REJECT
     return _Counts(
         n_read=n_read,
         n_scored=n_scored,
         n_rejected=n_read - n_scored if rejects else 0,
+        n_beside=n_written - n_scored,
         batches=(),
     )
 

@@ -20,6 +20,7 @@ from sparkscore.errors import (
     WorkerCrashError,
     shown,
 )
+from sparkscore.files.appended import vacuumed_error
 from sparkscore.spark.task_slot import NOTE_SIGN
 
 SPARK_FAILURES = (PySparkException, Py4JError)
@@ -104,12 +105,9 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    unreadable = _UNREADABLE.search(text)
-    if unreadable and not unreadable[1].endswith(".parquet"):
-        return SourceError(
-            f"data file {shown(unreadable[1])} cannot be read: {reason_of(exc)}; nothing was "
-            "written; restore or mend the file, or check --source-option and --source-schema"
-        )
+    unreadable = unreadable_source(exc)
+    if unreadable is not None:
+        return unreadable
     if _DUPLICATE_KEYS in text:
         return KeyColumnError(
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
@@ -126,6 +124,21 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             "command again: what was committed is found and not scored twice"
         )
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def unreadable_source(exc: BaseException) -> SourceError | None:
+    """The error for a file of the source that cannot be read, if that is what happened."""
+    found = _UNREADABLE.search(str(exc))
+    if found is None:
+        return None
+    if "/_change_data/" in found[1]:
+        return vacuumed_error(found[1])
+    if found[1].endswith(".parquet"):
+        return None
+    return SourceError(
+        f"data file {shown(found[1])} cannot be read: {reason_of(exc)}; nothing was "
+        "written; restore or mend the file, or check --source-option and --source-schema"
+    )
 
 
 def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import StoreUnavailableError
+from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
-from sparkscore.files.writing import new_attempt
-from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
-from sparkscore.scoring.table_write import score_write
+from sparkscore.files.writing import WrittenFile, new_attempt
+from sparkscore.scoring.checks import Profile, merged
+from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.panel import ROUTE_RECORD
+from sparkscore.scoring.plan import model_record
+from sparkscore.scoring.sketch import ColumnSketch
+from sparkscore.scoring.table_write import checked_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
-from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
+from sparkscore.spark.resuming import Resumption, cleaned
+from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,6 +51,8 @@ def score_files_job(
         replace_where=sink.predicate(score_write(plan)),
         attempt=new_attempt(),
         max_reports=max_reports,
+        models=_model_rows(plan),
+        sketched=plan.request.checks.columns,
     )
 
 
@@ -55,12 +63,13 @@ def scored_and_committed(
     plan: ScoringPlan,
     sink: FilesSink,
     facts: RunFacts,
+    resumed: Resumption | None = None,
 ) -> Outcome:
     """Run the tasks and commit their files, all in one transaction.
 
-    Files that are in no commit when it ends are removed, unless a store does not answer to the
-    commit; what an attempt writes that Spark still runs then is left to VACUUM, and no reader
-    sees it.
+    Files that are in no commit when it ends are removed, but for those that a next attempt may
+    go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
+    no reader sees it.
 
     Args:
         spark: The session whose tasks these are.
@@ -68,39 +77,43 @@ def scored_and_committed(
         job: What they share.
         plan: The run.
         sink: Where it writes.
-        facts: Which run this is.
+        facts: Which attempt this is.
+        resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
             a store did not answer.
     """
     started = time.perf_counter()
-    may_land = False
-    try:
+    earlier = () if resumed is None else tuple(resumed.results.values())
+    run_ids = () if resumed is None else resumed.run_ids
+    with cleaned(sink, plan.identity, job.attempt, resumed):
         try:
-            results = cancellable(spark, score)
-        except (*SPARK_FAILURES, ConnectionError) as exc:
-            what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(spark)) from exc
-        scored = time.perf_counter()
-        files = tuple(file for result in results for file in result.files)
-        try:
-            commit = sink.write(WrittenScores(files, job.attempt), score_write(plan), facts)
-        except StoreUnavailableError:
-            may_land = True  # A commit that was sent and not answered needs its files.
-            raise
-        ended = time.perf_counter()
-    finally:
-        if not may_land:
-            sink.clean(job.attempt)
+            results = [*earlier, *_scored(spark, score, plan, sink)]
+            scored = time.perf_counter()
+            files = tuple(file for result in results for file in result.files)
+            if resumed is not None:
+                resumed.ledger.check_claim()
+            written = WrittenScores(files, job.attempt, run_ids)
+            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            commit = sink.write(written, write, facts)
+        except SparkscoreError:
+            won = _won_by_another(sink, plan, facts)
+            if won is None:
+                raise
+            return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=won)
+    ended = time.perf_counter()
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]
+    n_beside = 0 if plan.panel is None else plan.panel.n_beside(reports)
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
         n_read=sum(report.n_rows for report in reports),
-        n_scored=sum(file.n_rows for file in files),
+        n_scored=sum(file.n_rows for file in files) - n_beside,
+        n_beside=n_beside,
         n_rejected=sum(report.n_rejected for report in reports),
         seconds={
             "score_and_commit": ended - started,
@@ -111,7 +124,56 @@ def scored_and_committed(
         },
         n_cores=spark.sparkContext.defaultParallelism,
         batches=reports,
+        n_chunks_resumed=len(earlier),
+        n_rows_resumed=sum(
+            report["n_rows"] - report["n_rejected"]
+            for result in earlier
+            for report in result.reports
+        ),
+        resumed_from=run_ids,
     )
+
+
+def _profile(results: Sequence[TaskResult]) -> Profile:
+    sketches = [
+        {name: ColumnSketch.from_facts(facts) for name, facts in result.sketches.items()}
+        for result in results
+    ]
+    n_rows = sum(file.n_rows for result in results for file in result.files)
+    return Profile(n_rows, merged(sketches))
+
+
+def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+    """Where files are that a check has held, and what can be done with them."""
+    clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
+    return (
+        f"Nothing was published. The scores lie in Parquet files in {sink.uri}, which no reader of "
+        f"the table sees: {listed(file.path for file in files)}; `{clean}` lists them, and removes "
+        "them with --remove. Mend the source or the model, or publish by the same command with "
+        "--accept-checks"
+    )
+
+
+def _scored(
+    spark: SparkSession,
+    score: Callable[[], Sequence[TaskResult]],
+    plan: ScoringPlan,
+    sink: FilesSink,
+) -> Sequence[TaskResult]:
+    try:
+        return cancellable(spark, score)
+    except (*SPARK_FAILURES, ConnectionError) as exc:
+        what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
+        raise translated(exc, what, is_ending=is_ending(spark)) from exc
+
+
+def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
+    """The commit of another attempt, which may have removed what this one was about to use."""
+    try:
+        commit = sink.find(plan.identity)
+    except SparkscoreError:
+        return None  # What has failed before says more.
+    return None if commit is None or commit.run_id == facts.run_id else commit
 
 
 def _constants(
@@ -125,11 +187,23 @@ def _constants(
         else:
             is_text = pinned.type == "string"
             constants[pinned.column] = pinned.value if is_text else int(pinned.value)
-    version = plan.model.version
-    return constants | {
-        "model_name": plan.model.name,
-        "model_version": None if version is None else str(version),
-        "model_digest": plan.model.digest,
-        "run_id": facts.run_id,
-        "scored_at": facts.scored_at,
-    }
+    told = {} if ROUTE_RECORD.names[0] in plan.answers.names else model_record(plan.model)
+    return constants | told | {"run_id": facts.run_id, "scored_at": facts.scored_at}
+
+
+def _model_rows(plan: ScoringPlan) -> tuple[ModelRows, ...]:
+    panel = plan.panel
+    if panel is None or not panel.is_long:
+        return (ModelRows(tuple(plan.answers.names)),)
+    head_columns = tuple(panel.head_answers.names)
+    (model_column,) = plan.model_column.names
+    head = ModelRows(head_columns, None, {model_column: panel.label})
+    beside = (
+        ModelRows(
+            tuple(one.model.predictions.names),
+            place,
+            {model_column: one.label, **model_record(one.model)},
+        )
+        for place, one in enumerate(panel.challengers, start=len(head_columns))
+    )
+    return (head, *beside)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 
 from sparkscore.environments.build import BuiltEnvironment
-from sparkscore.files.planning import plan_tasks
+from sparkscore.errors import EngineUnfitError
+from sparkscore.files.planning import MAX_TASK_BYTES, cut_tasks, fair_task_bytes
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
 from sparkscore.files.sink import FilesSink
@@ -21,20 +22,20 @@ from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.table_write import score_write
-from sparkscore.spark.engine import scoring_task
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed
 from sparkscore.spark.files_source import FilesSource, open_files
-from sparkscore.spark.files_worker import FilesJob, score_files
+from sparkscore.spark.files_worker import FilesJob, PlannedTask, score_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
-from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship, ship_environment
+from sparkscore.spark.resuming import resumption
+from sparkscore.spark.shipped_task import WorkerRules, shipped_task
+from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyspark.sql import SparkSession
 
-    from sparkscore.files.planning import FilePiece
     from sparkscore.spark.score_files import TaskResult
 
 _MAX_REPORTS = 20_000
@@ -53,6 +54,7 @@ class FilesEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
+        max_chunk_bytes: Most bytes of the source that a task reads, and a killed job reads again.
     """
 
     spark: SparkSession
@@ -62,6 +64,7 @@ class FilesEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
+    max_chunk_bytes: int = MAX_TASK_BYTES
 
     name: ClassVar[str] = "files"
 
@@ -70,6 +73,18 @@ class FilesEngine:
         """Spark's id of the application; None for a Connect session, which does not know it."""
         return None if is_connect(self.spark) else self.spark.sparkContext.applicationId
 
+    @property
+    def rules(self) -> WorkerRules:
+        """How this engine's workers load and ask models."""
+        return WorkerRules(
+            self.trust,
+            self.limits,
+            self.tree_runtime,
+            self.node_limits,
+            self.broadcast_max_bytes,
+            self.environment,
+        )
+
     def open(self, spec: SourceSpec) -> FilesSource:
         """The source with its version pinned and its filter understood; no data file is read.
 
@@ -77,6 +92,10 @@ class FilesEngine:
             SourceError: There is no such table or version.
             EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
         """
+        if spec.key_rule is not None:
+            raise EngineUnfitError(
+                f"--duplicates {spec.key_rule.rule} brings rows of a key together"
+            )
         return open_files(self.spark, spec)
 
     def crossing(self, plan: ScoringPlan, source: FilesSource, sink: FilesSink) -> Crossing:  # noqa: ARG002 - the seam
@@ -95,6 +114,8 @@ class FilesEngine:
         for name in _names_read(plan, source):
             source.column(name)
         sink.refuse_unfit(score_write(plan))
+        if plan.request.refuses_duplicates:
+            raise EngineUnfitError("--duplicates fail compares the keys of all rows")
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts
@@ -112,27 +133,26 @@ class FilesEngine:
         self.refuse_unfit(plan, source, sink)
         sink.check(score_write(plan))
         started = time.perf_counter()
-        packed = ship(self.spark, plan.model.folder, plan.model.digest, self.broadcast_max_bytes)
-        task = scoring_task(
-            plan, packed, self.trust, self.limits, self.tree_runtime, self.node_limits
-        )
-        if self.environment is not None:
-            task = replace(task, environment=ship_environment(self.spark, self.environment))
+        task = shipped_task(self.spark, plan, self.rules)
         ask_for_preload(self.spark, task)
-        tasks = plan_tasks(source.files, self._n_slots())
+        chunk_bytes = fair_task_bytes(source.files, self._n_slots(), self.max_chunk_bytes)
+        tasks = cut_tasks(source.files, chunk_bytes)
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
         writing = score_files_job(plan, sink, task, facts, max_reports)
-        job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes))
+        resumed = resumption(plan, writing, facts, partial(cut_tasks, source.files), chunk_bytes)
+        ledger = None if resumed is None else resumed.ledger
+        job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes), ledger)
+        left = list(enumerate(tasks)) if resumed is None else resumed.left
         ship_s = time.perf_counter() - started
         outcome = scored_and_committed(
-            self.spark, partial(self._score, job, tasks), writing, plan, sink, facts
+            self.spark, partial(self._score, job, left), writing, plan, sink, facts, resumed
         )
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
 
-    def _score(self, job: FilesJob, tasks: Sequence[tuple[FilePiece, ...]]) -> list[TaskResult]:
+    def _score(self, job: FilesJob, tasks: Sequence[PlannedTask]) -> list[TaskResult]:
         if not tasks:
             return []
-        planned = self.spark.sparkContext.parallelize(list(enumerate(tasks)), len(tasks))
+        planned = self.spark.sparkContext.parallelize(tasks, len(tasks))
         return planned.mapPartitions(partial(score_files, job)).collect()
 
     def _n_slots(self) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from sparkscore.errors import EngineUnfitError, SourceError, listed, shown
 from sparkscore.files.any_format import is_readable
+from sparkscore.files.appended import FEED, appended_files, logged_changes
 from sparkscore.files.facts import DataFile
 from sparkscore.files.filesystem import (
     Store,
@@ -25,13 +26,20 @@ from sparkscore.files.formats import (
     compression_of,
     parse_options,
 )
-from sparkscore.files.log import is_delta_table, read_snapshot
+from sparkscore.files.log import TableSnapshot, is_delta_table, read_snapshot
 from sparkscore.files.predicate import Predicate
 from sparkscore.files.schema import TableColumn
 from sparkscore.files.sql import parse_predicate
 from sparkscore.files.writing import PARTITION_TYPES, can_partition_by
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.scoring.incremental import (
+    START,
+    Deletes,
+    began_at,
+    check_has_versions,
+    check_mark,
+)
 from sparkscore.spark.other_formats import other_format
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import check_no_reading, is_path, located, open_source
@@ -62,6 +70,11 @@ class FilesSource:
     where: Predicate | None
     store: Store | None = None
     format: FileFormat = PARQUET
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether new rows were asked for, and there are none."""
+        return self.table.since not in ("", START) and not self.files
 
     def column(self, name: str) -> TableColumn:
         """The column of this name.
@@ -103,6 +116,7 @@ def open_files(spark: SparkSession, spec: SourceSpec) -> FilesSource:
             return replace(_delta_files(spark, spec, uri, root), store=store)
         if not isinstance(root, Path) and not (root.is_dir() or root.is_file()):
             raise SourceError(f"nothing is at source {shown(spec.uri)}; check --source")
+    check_has_versions(spec)
     if not isinstance(root, Path):
         raise EngineUnfitError(f"the source is no Delta table, and lies in {urlsplit(uri).scheme}")
     name = other_format(spec, uri)
@@ -120,9 +134,29 @@ def _delta_files(spark: SparkSession, spec: SourceSpec, uri: str, root: TablePat
         columns=tuple(column.column for column in snapshot.columns),
         table_id=snapshot.table_id,
         where=spec.where,
+        since=began_at(spec.since),
     )
     where = _predicate(spark, table)
-    return FilesSource(table, snapshot.files(where), snapshot.columns, snapshot.partition_by, where)
+    mark = None if spec.since is None else spec.since.mark
+    if spec.since is None or mark is None:
+        files = snapshot.files(where)
+    else:
+        check_mark(mark, table)
+        files = _new_files(snapshot, mark.version, spec.since.deletes, where)
+    return FilesSource(table, files, snapshot.columns, snapshot.partition_by, where)
+
+
+def _new_files(
+    snapshot: TableSnapshot, after: int, deletes: Deletes, where: Predicate | None
+) -> tuple[DataFile, ...]:
+    """The files of rows that are new since a version, which nothing but appends has brought."""
+    changes = logged_changes(snapshot.root, after, snapshot.version)
+    if snapshot.table.metadata().configuration.get(FEED) == "true":
+        reason = changes.refused(deletes)
+        if reason is not None:
+            raise EngineUnfitError(f"{reason}, and only Spark reads the source's change data feed")
+    changes.check(str(snapshot.root), deletes)
+    return appended_files(snapshot, changes, where)
 
 
 def _parquet_files(spark: SparkSession, spec: SourceSpec, root: Path) -> FilesSource:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from sparkscore.files.any_format import read_any_piece
+from sparkscore.files.ledger import Ledger
 from sparkscore.files.planning import FilePiece
 from sparkscore.files.prefetch import read_ahead
 from sparkscore.files.reading import TableReading
+from sparkscore.spark.resuming import chunk_id
 from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
 from sparkscore.spark.task_slot import task_slot
 
@@ -27,10 +29,15 @@ PlannedTask = tuple[int, tuple[FilePiece, ...]]
 
 @dataclass(frozen=True)
 class FilesJob:
-    """What all tasks of a run share; pickled into the job once."""
+    """What all tasks of a run share; pickled into the job once.
+
+    Attributes:
+        ledger: Where each task says what it has done; None: nowhere.
+    """
 
     writing: ScoreFilesJob
     reading: TableReading
+    ledger: Ledger | None = None
 
 
 def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskResult]:
@@ -44,6 +51,8 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
         for index, pieces in tasks:
             with _batches(job, pieces) as batches:
                 result = score_into_files(job.writing, index, _inputs(batches), slot)
+            if job.ledger is not None:
+                job.ledger.record(chunk_id(pieces), result.to_json())
             yield result
 
 

@@ -21,8 +21,7 @@ from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import (
     Binding,
     InvalidRows,
-    compare,
-    mismatch_text,
+    fitted,
     rows_binding,
 )
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
@@ -71,10 +70,7 @@ def with_predictions(
         UsageError: The pandas engine could change large nullable integers in this session.
     """
     source = described(frame)
-    bindings, differences = compare(model, source, columns)
-    fatal = [difference for difference in differences if difference.kind.is_fatal]
-    if fatal:
-        raise SignatureMismatchError(mismatch_text(model, source, fatal))
+    bindings, _ = fitted(model, source, columns)
     if engine == "pandas":
         read = [binding.source for binding in bindings if binding.source is not None]
         longs = [column.name for column in read if column.type == pa.int64()]

@@ -122,6 +122,11 @@ def loaded_model(
     return model, time.perf_counter() - started
 
 
+def loaded_digests() -> frozenset[str]:
+    """Of which packages this process has a model."""
+    return frozenset(digest for digest, *_ in _loaded)
+
+
 def _load(
     digest: str,
     trust: TrustPolicy,

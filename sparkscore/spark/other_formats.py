@@ -67,7 +67,7 @@ def read_other(spark: SparkSession, uri: str, spec: SourceSpec, name: str) -> Da
     options = spark_options(name, spec)
     if _has_plain_folders(uri):
         options["recursiveFileLookup"] = "true"
-    given = None if spec.schema is None else _parsed_schema(spec.schema)
+    given = None if spec.schema is None else parsed_schema(spec.schema)
     try:
         reader = spark.read.format(name).options(**options)
         if given is None:
@@ -128,7 +128,12 @@ def _has_plain_folders(uri: str) -> bool:
     return any("=" not in part for parts in folders for part in parts)
 
 
-def _parsed_schema(text: str) -> StructType:
+def parsed_schema(text: str) -> StructType:
+    """Columns as Spark SQL lists them.
+
+    Raises:
+        SourceError: The text is no such list.
+    """
     reason: object = "it is one type"
     try:
         schema = StructType.fromDDL(text)

@@ -13,7 +13,7 @@ from sparkscore.errors import InvalidRowsError, SignatureMismatchError, listed
 from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, WriteMode
+from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.table_write import score_write
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.engine import (
@@ -23,6 +23,7 @@ from sparkscore.spark.engine import (
     count_of,
     counted_by,
     record_columns,
+    refuse_checks,
 )
 from sparkscore.spark.pipeline_files import read_stages
 from sparkscore.spark.pipelines import (
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from sparkscore.spark.source import OpenedSource
 
 
+_WRITER = "it applies its own pipeline"
+
+
 @dataclass(frozen=True)
 class PipelineEngine(SparkEngine):
     """Scores in the JVM: no row crosses to Python, and no package to the workers."""
@@ -49,7 +53,12 @@ class PipelineEngine(SparkEngine):
     name: str = "spark"
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:  # noqa: ARG002 - the same for all
-        """Nothing does."""
+        """Nothing does.
+
+        Raises:
+            EngineUnfitError: See `refuse_checks`.
+        """
+        refuse_checks(plan, self.name, _WRITER)
         return Crossing("none: Spark applies its own pipeline", "none: Spark writes the files")
 
     def run(
@@ -64,8 +73,9 @@ class PipelineEngine(SparkEngine):
         done = sink.find(plan.identity)
         if done is not None:
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        refuse_checks(plan, self.name, _WRITER)
         sink.check(score_write(plan))
-        if plan.request.mode is WriteMode.MERGE:
+        if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         pipeline = self._load(plan)
@@ -73,13 +83,13 @@ class PipelineEngine(SparkEngine):
         read, scored = Observation(), Observation()
         frame = _scored_frame(plan, counted_by(read, source.frame), pipeline, facts)
         counted = counted_by(scored, frame)
-        commit = cancellable(self.spark, lambda: self._write(counted, plan, sink, facts))
+        commit = cancellable(self.spark, lambda: self._write(counted, plan, source, sink, facts))
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
         n_read, n_scored = count_of(read), count_of(scored)
         # Left out by a check of ours, or by a stage that is told to skip.
         rejects = plan.request.on_invalid is InvalidRows.REJECT
-        return Outcome(
+        outcome = Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
             n_read=n_read,
@@ -91,6 +101,7 @@ class PipelineEngine(SparkEngine):
             },
             n_cores=self._n_cores(),
         )
+        return source.accounted(outcome)
 
     def _load(self, plan: ScoringPlan) -> PipelineModel:
         if plan.params:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from time import perf_counter
@@ -20,8 +20,10 @@ from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
+from sparkscore.scoring.outcome import added_models
+from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.spark.task_slot import TaskSlot
-from sparkscore.spark.worker import ScoringTask, score_rows
+from sparkscore.spark.worker import ScoringTask
 
 Inputs = tuple[pa.RecordBatch, pa.RecordBatch]
 """Rows as columns for the score table (in its types), and the same rows as the model's columns."""
@@ -43,6 +45,21 @@ _ADDED = (
 
 
 @dataclass(frozen=True)
+class ModelRows:
+    """How the answers to a batch become rows of the score table; several such: each has its own.
+
+    Attributes:
+        columns: What the answers' fields are called in the table, the first fields in order.
+        answer: Place of the field that holds these answers; None: they are the answers themselves.
+        constants: Column to value, beside those of all rows.
+    """
+
+    columns: tuple[str, ...]
+    answer: int | None = None
+    constants: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ScoreFilesJob:
     """What all tasks of a run share; pickled into the job once.
 
@@ -53,6 +70,8 @@ class ScoreFilesJob:
         replace_where: What each written row has to satisfy; None: nothing.
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
+        models: Whose answers become rows.
+        sketched: Columns whose values checks look at.
     """
 
     scoring: ScoringTask
@@ -63,6 +82,8 @@ class ScoreFilesJob:
     replace_where: Predicate | None
     attempt: str
     max_reports: int
+    models: tuple[ModelRows, ...]
+    sketched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,7 @@ class TaskResult:
         read_s: Seconds spent on getting the batches.
         write_s: Seconds spent on the rows of the score table, their encoding and their files.
         task_s: Seconds of the whole task.
+        sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
     files: tuple[WrittenFile, ...]
@@ -81,6 +103,7 @@ class TaskResult:
     read_s: float
     write_s: float
     task_s: float
+    sketches: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as text, for a column of Spark."""
@@ -137,12 +160,17 @@ def score_into_files(
     writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
+    sketches = {name: ColumnSketch() for name in job.sketched}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
-                scores, report = score_rows(job.scoring, model_batch, slot)
+                slot.advance(model_batch.num_rows)
+                scored, report = job.scoring.score(model_batch, slot)
                 with writing:
-                    writer.write(_score_rows(job, carried, scores))
+                    for rows in _score_rows(job, carried, scored.predictions):
+                        writer.write(rows)
+                        for name, sketch in sketches.items():
+                            sketch.add(rows.column(name))
                 reports.append(report)
             with writing:
                 files = writer.finish()
@@ -150,7 +178,9 @@ def score_into_files(
         writer.abort()
         raise
     kept = tuple(thinned(reports, job.max_reports))
-    return TaskResult(tuple(files), kept, reading.seconds, writing.seconds, task.seconds)
+    seconds = (reading.seconds, writing.seconds, task.seconds)
+    told = {name: sketch.to_facts() for name, sketch in sketches.items()}
+    return TaskResult(tuple(files), kept, *seconds, told)
 
 
 def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
@@ -164,16 +194,27 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
     for start in range(0, len(reports), size):
         group = reports[start : start + size]
         merged = group[-1] | {name: sum(report[name] for report in group) for name in _ADDED}
-        levels = added(report["unknown_levels"] for report in group)
-        yield merged | {"n_batches": len(group), "unknown_levels": levels}
+        yield merged | {
+            "n_batches": len(group),
+            "unknown_levels": added(report["unknown_levels"] for report in group),
+            "models": added_models(report.get("models", {}) for report in group),
+        }
 
 
 def _score_rows(
-    job: ScoreFilesJob, carried: pa.RecordBatch, scores: pa.StructArray
-) -> pa.RecordBatch:
+    job: ScoreFilesJob, carried: pa.RecordBatch, answers: pa.StructArray
+) -> Iterator[pa.RecordBatch]:
     """The rows of the score table for a batch and its predictions; rejected rows are left out."""
+    for model in job.models:
+        scores = answers if model.answer is None else answers.field(model.answer)
+        yield _rows_of_model(job, model, carried, scores)
+
+
+def _rows_of_model(
+    job: ScoreFilesJob, model: ModelRows, carried: pa.RecordBatch, scores: pa.StructArray
+) -> pa.RecordBatch:
     columns = {name: carried.column(name) for name in job.carried}
-    columns |= dict(zip([f.name for f in scores.type], scores.flatten(), strict=True))
+    columns |= dict(zip(model.columns, scores.flatten(), strict=False))
     batch = pa.RecordBatch.from_pydict(columns)
     if scores.null_count:
         batch = batch.filter(scores.is_valid())
@@ -186,7 +227,7 @@ def _score_rows(
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns |= {
         name: _repeated(value, job.layout.schema.field(name).type, batch.num_rows)
-        for name, value in job.constants.items()
+        for name, value in {**job.constants, **model.constants}.items()
     }
     names = job.layout.schema.names
     rows = pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)

@@ -17,6 +17,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from sparkscore.errors import SourceError, shown
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.spark.other_formats import (
     OTHER_FORMATS,
     other_format,
@@ -26,7 +27,7 @@ from sparkscore.spark.other_formats import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import DataFrame, Observation, Row, SparkSession
     from pyspark.sql.types import DataType, StructType
 
 
@@ -35,10 +36,26 @@ _ANY_KIND = "Delta table or folder of Parquet, CSV, JSON or ORC files"
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """A lazy DataFrame of exactly the rows that `table` names."""
+    """A lazy DataFrame of exactly the rows that `table` names.
+
+    Attributes:
+        gone: Keys of rows that were there before, where their scores shall go.
+        nothing_new: Whether new rows were asked for, and there are none.
+        given: Counts the rows before all but one of each key were left out; None: none were.
+    """
 
     frame: DataFrame
     table: SourceTable
+    gone: DataFrame | None = None
+    nothing_new: bool = False
+    given: Observation | None = None
+
+    def accounted(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run over these rows, with those on the books that were left out."""
+        if self.given is None or outcome.status is not OutcomeStatus.SUCCEEDED:
+            return outcome
+        n_given = int(self.given.get["n_rows"])
+        return replace(outcome, n_read=n_given, n_skipped=n_given - outcome.n_read)
 
 
 def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
@@ -47,7 +64,7 @@ def open_source(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     Raises:
         SourceError: There is no such table or version, or the filter does not fit its columns.
     """
-    with _source_errors(spec):
+    with source_errors(spec):
         uri = located(spark, spec.uri)
         is_files = spec.format in ("parquet", *OTHER_FORMATS)
         detail = None if is_files else detail_of(spark, uri)
@@ -212,7 +229,8 @@ def _arrow_type(data_type: DataType) -> pa.DataType | None:
 
 
 @contextmanager
-def _source_errors(spec: SourceSpec) -> Iterator[None]:
+def source_errors(spec: SourceSpec) -> Iterator[None]:
+    """What Spark says of a source, as an error of ours."""
     try:
         yield
     except PySparkException as exc:

@@ -38,21 +38,25 @@ class TaskSlot:
     threads: TaskThreads
     partition: int = 0
     _notes: int | None = None
-    _n_rows: int = 0
+    _rows: tuple[int, int] = (0, 0)
+
+    def advance(self, n_rows: int) -> None:
+        """Say that the task goes on with its next rows, whichever models score them."""
+        _, end = self._rows
+        self._rows = (end, end + n_rows)
 
     @contextmanager
-    def watching(self, model: str, n_rows: int, deadline_s: int) -> Iterator[None]:
+    def watching(self, model: str, deadline_s: int) -> Iterator[None]:
         """End this process if a block that scores rows takes too long, and note what it does.
 
         A thread of Python could not: native code need not let it run.
 
         Args:
             model: How messages call the model.
-            n_rows: Rows that the block scores.
             deadline_s: Seconds that it may take.
         """
-        last = self._n_rows + n_rows - 1
-        note = f"{model}, rows {self._n_rows} to {last} of partition {self.partition}"
+        first, end = self._rows
+        note = f"{model}, rows {first} to {end - 1} of partition {self.partition}"
         if self._notes is not None:
             os.write(self._notes, f"{NOTE_SIGN}{note}\n".encode())
         notes = 2 if self._notes is None else self._notes
@@ -63,7 +67,6 @@ class TaskSlot:
             faulthandler.cancel_dump_traceback_later()
             if self._notes is not None:
                 os.ftruncate(self._notes, 0)
-        self._n_rows += n_rows
 
 
 @contextmanager

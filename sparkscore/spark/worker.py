@@ -20,8 +20,15 @@ import pyarrow as pa
 
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
-from sparkscore.scoring.batch import BatchLimits, BatchTask, joined, score_batch, slices
-from sparkscore.spark.node_cache import NodeLimits, loaded_model
+from sparkscore.scoring.batch import (
+    BatchLimits,
+    BatchTask,
+    ScoredBatch,
+    joined,
+    score_batch,
+    slices,
+)
+from sparkscore.spark.node_cache import LoadedModel, NodeLimits, loaded_model
 from sparkscore.spark.task_slot import TaskSlot, task_slot
 
 
@@ -81,6 +88,14 @@ class ScoringTask:
             [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string())]
         )
 
+    def score(self, batch: pa.RecordBatch, slot: TaskSlot) -> tuple[ScoredBatch, dict[str, object]]:
+        """Predictions for the next rows of a Spark task, at least one, and the report on them.
+
+        Returns:
+            The scored batch; the report by the names of `scoring.outcome.BatchReport`.
+        """
+        return score_rows(self, batch, slot)
+
 
 def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.StructArray]:
     """Score the batches of one Spark task, each answered by as many rows as it has.
@@ -99,14 +114,13 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
 
 def score_rows(
     task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot
-) -> tuple[pa.StructArray, dict[str, object]]:
-    """Predictions for a batch of at least one row, and the report on it.
+) -> tuple[ScoredBatch, dict[str, object]]:
+    """Predictions of one model for a batch of at least one row, and the report on it.
 
     Returns:
-        n_rows x the declared columns, null where a row was rejected; the report by the names of
-        `scoring.outcome.BatchReport`.
+        The scored batch; the report by the names of `scoring.outcome.BatchReport`.
     """
-    with slot.watching(task.batch.model, batch.num_rows, task.limits.deadline_s):
+    with slot.watching(task.batch.model, task.limits.deadline_s):
         model, load_s = loaded_model(
             task.digest,
             task.trust,
@@ -124,7 +138,26 @@ def score_rows(
         )
     if scored.max_bytes is not None:
         model.max_bytes = scored.max_bytes
-    report: dict[str, object] = {
+    return scored, batch_report(batch, scored, slot, model, load_s)
+
+
+def batch_report(
+    batch: pa.RecordBatch,
+    scored: ScoredBatch,
+    slot: TaskSlot,
+    model: LoadedModel | None = None,
+    load_s: float = 0.0,
+) -> dict[str, object]:
+    """What is told of a batch, by the names of `scoring.outcome.BatchReport`.
+
+    Args:
+        batch: What was read.
+        scored: What became of it.
+        slot: Where that was.
+        model: Who scored it; None: there is no model for these rows.
+        load_s: Seconds that loading it took just now.
+    """
+    return {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
         "ended_ms": time.time_ns() // 1_000_000,
         "n_rows": batch.num_rows,
@@ -133,23 +166,26 @@ def score_rows(
         "convert_s": scored.convert_s,
         "predict_s": scored.predict_s,
         "load_s": load_s,
-        "n_loads": model.n_loads,
-        "runtime": model.predictor.runtime.name,
+        "n_loads": 0 if model is None else model.n_loads,
+        "runtime": "none" if model is None else model.predictor.runtime.name,
         "n_threads": slot.threads.n_in_force,
         "n_splits": scored.n_splits,
         "n_not_finite": scored.n_not_finite,
         "unknown_levels": dict(scored.unknown_levels),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    return scored.predictions, report
 
 
 def _answer(task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
-    scores, report = score_rows(task, batch, slot)
+    slot.advance(batch.num_rows)
+    scored, report = task.score(batch, slot)
+    scores = scored.predictions
+    # Not flattened: what stands beside an answer is there even if the answer is not.
+    fields = [scores.field(i) for i in range(scores.type.num_fields)]
     return pa.StructArray.from_arrays(
-        [*scores.flatten(), scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
+        [*fields, scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
         fields=list(task.answer_type),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from sparkscore.files.writing import ScoreWriter, WrittenFile, file_prefix, new_
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType, Signature
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.incremental import Mark, last_mark
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import (
     RECORD_COLUMNS,
@@ -31,6 +33,7 @@ from sparkscore.scoring.plan import (
     plan_scoring,
 )
 from sparkscore.scoring.table_write import TableWrite, score_write
+from sparkscore.scoring.target import HistoryEntry
 
 _SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _MODEL = ModelFacts(
@@ -64,12 +67,14 @@ class Attempt:
     rows: tuple[tuple[int, int, float], ...]
     model: ModelFacts = _MODEL
     source_version: str = "7"
+    txn_version: int = 1
 
     @property
     def plan(self) -> ScoringPlan:
         """The attempt as an engine would plan it."""
         source = SourceTable("/data/flights", "delta", self.source_version, _COLUMNS)
-        return plan_scoring(self.model, source, self.request)
+        plan = plan_scoring(self.model, source, self.request)
+        return replace(plan, identity=replace(plan.identity, txn_version=self.txn_version))
 
     @property
     def table_write(self) -> TableWrite:
@@ -101,7 +106,7 @@ class Attempt:
 
 
 class SinkContract:
-    """Subclass with the four methods below; every test has an empty `tmp_path`."""
+    """Subclass with the six methods below; every test has an empty `tmp_path`."""
 
     def write(self, attempt: Attempt) -> Commit:
         """Write the attempt's scores to its target; may be called from several threads."""
@@ -109,6 +114,10 @@ class SinkContract:
 
     def find(self, attempt: Attempt) -> Commit | None:
         """What the sink finds of the attempt's logical run."""
+        raise NotImplementedError
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        """What the sink tells of the commits of the attempt's target."""
         raise NotImplementedError
 
     def check(self, attempt: Attempt) -> None:
@@ -150,9 +159,51 @@ class SinkContract:
         assert self.find(one) == commit
         assert self.read(target).sort_by("id").equals(one.scores)
 
+    def test_history_tells_the_runs_that_a_job_has_committed_newest_first(
+        self, target: Path
+    ) -> None:
+        first = attempt(target, (1, 1, 0.5))
+        assert self.history(first) == []
+        self.write(first)
+        second = attempt(target, (2, 1, 1.5), run_key="next", run_id="second")
+        commit = self.write(second)
+        told = self.history(first)
+        assert told[0].version == commit.version
+        runs = [json.loads(entry.user_metadata) for entry in told if entry.user_metadata]
+        assert [run["run_id"] for run in runs] == ["second", "first"]
+        job = first.request.job
+        assert last_mark(told, job, "target") == Mark("", int(first.source_version), "")
+        assert last_mark(told, "another", "target") is None
+
     def test_another_run_is_not_found_in_a_table_of_others(self, target: Path) -> None:
         self.write(attempt(target, (1, 1, 0.5)))
         assert self.find(attempt(target, (1, 1, 0.5), run_key="other")) is None
+
+    def test_batches_of_a_stream_are_commits_under_one_id(self, target: Path) -> None:
+        batches = [
+            replace(
+                attempt(target, (n, 1, n / 2), run_id=f"run-{n}"),
+                source_version=f"{n}",
+                txn_version=n,
+            )
+            for n in range(3)
+        ]
+        assert self.find(batches[0]) is None
+        commits = [self.write(batch) for batch in batches]
+        assert [commit.run_id for commit in commits] == ["run-0", "run-1", "run-2"]
+        assert [self.find(batch) for batch in batches] == commits
+        assert self.write(replace(batches[1], run_id="again")) == commits[1]
+        with pytest.raises(RunKeyConflictError):
+            self.find(replace(batches[1], source_version="9"))
+        assert self._scores(target) == {0: 0.0, 1: 0.5, 2: 1.0}
+
+    def test_batch_that_a_later_one_has_passed_is_refused(self, target: Path) -> None:
+        late = replace(attempt(target, (1, 1, 0.5)), txn_version=4)
+        self.write(replace(late, run_id="ahead", txn_version=5))
+        assert self.find(late) is None
+        with pytest.raises(RunKeyConflictError, match="skipped the commit"):
+            self.write(late)
+        assert self.n_commits(target) == 1
 
     def test_same_run_again_writes_nothing_and_gets_the_first_commit(self, target: Path) -> None:
         first = self.write(attempt(target, (1, 1, 0.5)))
@@ -335,7 +386,7 @@ def write_files(attempt: Attempt, sink: FilesSink) -> Commit:
     try:
         return sink.write(WrittenScores(files, name), attempt.table_write, attempt.facts)
     finally:
-        sink.clean(name)
+        sink.clean(attempt.plan.identity, {name})
 
 
 def written_files(attempt: Attempt, sink: FilesSink, name: str) -> tuple[WrittenFile, ...]:

@@ -14,13 +14,21 @@ import deltalake
 import pyarrow as pa
 import pytest
 
-from sparkscore.errors import SparkscoreError
+from sparkscore.errors import SparkscoreError, StagedFilesGoneError
 from sparkscore.files.filesystem import StorePath
+from sparkscore.files.ledger import Ledger, are_there
 from sparkscore.files.leftovers import leftovers, remove_leftovers
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.table_write import TableWrite
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
+from sparkscore.scoring.target import HistoryEntry
+from sparkscore.testing.sink_contract import (
+    Attempt,
+    SinkContract,
+    attempt,
+    write_files,
+    written_files,
+)
 
 _KILLED = """
 import os, signal, sys
@@ -123,6 +131,9 @@ class StoreSinkContract(SinkContract):
         one = self._in_store(attempt)
         return sink_of(one, self.above).find(one.plan.identity)
 
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(sink_of(self._in_store(attempt), self.above).history())
+
     def check(self, attempt: Attempt) -> None:
         one = self._in_store(attempt)
         sink_of(one, self.above).check(one.table_write)
@@ -176,6 +187,33 @@ class StoreSinkContract(SinkContract):
         assert ids(root) == [0, 1, 2, 3, 4]
         assert names(root) == committed(root)
 
+    def test_chunks_of_a_killed_attempt_are_found_by_the_next_and_go_after_the_commit(
+        self, store_folder: StorePath
+    ) -> None:
+        root = store_folder / "scores"
+        one = at(root, (1, 1, 0.5))
+        sink, identity = sink_of(one, root), one.plan.identity
+        first = Ledger(root, identity.app_id, "1" * 32, "first", "inputs")
+        assert first.claim(2).records == ()
+        (file,) = written_files(one, sink, first.attempt)
+        for _ in range(2):  # As a task and its speculative twin do.
+            first.record("c" * 32, "result")
+        second = replace(first, attempt="2" * 32, run_id="second")
+        earlier = second.claim(2)
+        assert [record.result for record in earlier.records] == ["result", "result"]
+        assert are_there(root, [file])
+        assert not are_there(root, [replace(file, n_bytes=1)])
+        assert not first.discard()
+        assert {left.run for left in leftovers(root)} == {identity.app_id}
+        second.check_claim()
+        sink.write(WrittenScores((file,), second.attempt), one.table_write, one.facts)
+        sink.clean(identity, {second.attempt, *earlier.attempts})
+        second.remove(earlier.attempts)
+        assert leftovers(root) == []
+        assert ids(root) == [1]
+        with pytest.raises(StagedFilesGoneError):
+            first.check_claim()
+
     def test_writer_that_is_killed_leaves_nothing_in_the_table_and_is_cleaned_up(
         self, store_folder: StorePath
     ) -> None:
@@ -192,8 +230,8 @@ class StoreSinkContract(SinkContract):
         found = leftovers(root)
         assert "part-00000" in {left.path.name[:10] for left in found}
         assert ids(root) == [1]
-        remove_leftovers(found)
-        remove_leftovers(found)  # What is gone already is no error.
+        remove_leftovers(root, found)
+        remove_leftovers(root, found)  # What is gone already is no error.
         assert names(root) == before
 
     def _in_store(self, one: Attempt) -> Attempt:

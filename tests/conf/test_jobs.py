@@ -138,8 +138,8 @@ def test_an_unknown_key_in_the_file_is_refused_with_its_line(path: Path) -> None
 
 
 def test_a_missing_key_is_refused() -> None:
-    assert "job key 'model' is missing; give it in the file or by a flag" in refusal(None, {})
-    flags: dict[str, object] = {"model": "m", "source.version": 1, "target.uri": "t"}
+    assert "job key 'source' is missing; give it in the file or by a flag" in refusal(None, {})
+    flags: dict[str, object] = {"source.version": 1, "target.uri": "t"}
     assert "job key 'source.uri' is missing" in refusal(None, flags)
 
 

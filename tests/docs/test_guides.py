@@ -20,6 +20,7 @@ from sparkscore.cli import root
 from sparkscore.conf import JobSettings, Settings
 from sparkscore.errors import SparkscoreError
 from sparkscore.job_result import JobResult
+from sparkscore.next_steps import NEXT_STEPS
 from sparkscore.workspace import choose
 
 ROOT = Path(sparkscore.__file__).parents[1]
@@ -94,6 +95,11 @@ def test_the_errors_guide_lists_every_code_with_its_exit_code() -> None:
     ]
     known = {(kind.code, kind.exit_code) for kind in error_classes(SparkscoreError)}
     assert sorted(documented) == sorted(known)
+
+
+def test_every_error_of_a_job_names_the_step_that_its_guide_does() -> None:
+    documented = {code.strip("`"): step for code, _, step in rows("errors.md", "# E")}
+    assert documented == NEXT_STEPS
 
 
 def test_the_tree_drawn_in_errors_py_names_every_class_and_code() -> None:

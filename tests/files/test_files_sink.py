@@ -10,12 +10,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkscore.errors import EngineUnfitError, RunKeyConflictError, TargetUnwritableError
+from sparkscore.files.change import LostRaceError, TableChange
+from sparkscore.files.ledger import Ledger
 from sparkscore.files.log import read_snapshot
-from sparkscore.files.sink import FilesSink
+from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import ScoreWriter, file_prefix
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
-from sparkscore.testing.sink_contract import Attempt, SinkContract, attempt, write_files
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
+from sparkscore.scoring.target import HistoryEntry
+from sparkscore.testing.sink_contract import (
+    Attempt,
+    SinkContract,
+    attempt,
+    write_files,
+    written_files,
+)
+
+FIRST, SUCCESSOR = "1" * 32, "2" * 32
 
 
 def write(one: Attempt) -> Commit:
@@ -37,6 +49,9 @@ class TestFilesSink(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return FilesSink(attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(FilesSink(attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         FilesSink(attempt.request.target).check(attempt.table_write)
@@ -78,7 +93,7 @@ def test_attempt_that_fails_on_a_new_target_leaves_no_folder(target: Path) -> No
     writer.write(one.scores.to_batches()[0])
     writer.finish()
     assert data_files(target)
-    sink.clean("lost")
+    sink.clean(one.plan.identity, {"lost"})
     assert not target.exists()
 
 
@@ -240,3 +255,91 @@ def test_run_is_found_after_the_table_has_forgotten_its_id(target: Path) -> None
     assert FilesSink(str(target)).find(one.plan.identity) == commit
     other = attempt(target, (1, 1, 0.5), run_key="other").plan.identity
     assert FilesSink(str(target)).find(other) is None
+
+
+def staged(one: Attempt, name: str) -> WrittenScores:
+    """The files of an attempt that has not committed yet."""
+    return WrittenScores(written_files(one, FilesSink(one.request.target), name), name)
+
+
+def test_woken_attempt_writes_nothing_and_takes_no_file_of_its_successor(target: Path) -> None:
+    """The successor commits what the first had finished, and files of its own."""
+    first = attempt(target, (1, 1, 0.5), run_id="first")
+    successor = attempt(target, (2, 1, 1.5), run_id="successor")
+    sink, identity = FilesSink(str(target)), first.plan.identity
+    before, after = staged(first, FIRST), staged(successor, SUCCESSOR)
+    both = WrittenScores((*before.files, *after.files), SUCCESSOR, ("first",))
+    commit = sink.write(both, successor.table_write, successor.facts)
+    sink.clean(identity, {FIRST, SUCCESSOR})
+    late = staged(attempt(target, (3, 1, 2.5)), FIRST)
+    assert sink.write(late, first.table_write, first.facts) == commit
+    sink.clean(identity, {FIRST})
+    assert deltalake.DeltaTable(target).version() == 0
+    assert data_files(target) == committed(target) == {file.path for file in both.files}
+    (entry,) = deltalake.DeltaTable(target).history()
+    assert json.loads(entry["userMetadata"])["resumed_from"] == ["first"]
+
+
+def test_what_was_left_right_after_the_commit_goes_when_the_run_is_asked_for_again(
+    target: Path,
+) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    sink, identity = FilesSink(str(target)), one.plan.identity
+    sink.clear(identity)
+    assert not target.exists()
+    ledger = Ledger(target, identity.app_id, FIRST, "first", "inputs")
+    ledger.claim(1)
+    ledger.record("c" * 32, "result")
+    scores = staged(one, FIRST)
+    sink.write(scores, one.table_write, one.facts)
+    twice = target / f"part-00001-{FIRST}-0-c000.zstd.parquet"
+    twice.write_bytes(b"of a try that Spark did not take")
+    sink.clear(identity)
+    assert data_files(target) == committed(target) == {file.path for file in scores.files}
+    assert not (target / LEDGER_FOLDER).exists()
+
+
+def test_woken_attempt_keeps_files_that_only_an_earlier_version_has(target: Path) -> None:
+    one = attempt(target, (1, 1, 0.5))
+    scores = staged(one, FIRST)
+    sink = FilesSink(str(target))
+    sink.write(scores, one.table_write, one.facts)
+    deltalake.DeltaTable(target).delete()
+    assert committed(target) == set()
+    sink.clean(one.plan.identity, {FIRST})
+    assert deltalake.DeltaTable(target, version=0).to_pyarrow_table().num_rows == 1
+
+
+def test_commit_whose_answer_is_lost_is_found_and_not_made_again(target: Path) -> None:
+    """Another library commits, says that it lost a race, and it had landed."""
+    write(attempt(target, (0, 0, 0.0), run_key="before"))
+    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["domainMetadata"]}
+    log = target / "_delta_log"
+    (log / f"{1:020}.json").write_text(json.dumps({"protocol": protocol}) + "\n")
+    writer = UnansweredLog(log)
+    one = attempt(target, (1, 1, 0.5), run_id="unanswered")
+    sink = FilesSink(str(target), log_writer=writer)
+    commit = sink.write(staged(one, FIRST), one.table_write, one.facts)
+    assert (commit.run_id, commit.version, writer.n_calls) == ("unanswered", 2, 1)
+    assert deltalake.DeltaTable(target).to_pyarrow_table().num_rows == 2
+
+
+class UnansweredLog:
+    """Commits, and says that another commit was faster."""
+
+    features = frozenset({"domainMetadata"})
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.n_calls = 0
+
+    def refuse_unfit(self) -> None:
+        """It works everywhere."""
+
+    def commit(self, folder: str, change: TableChange) -> None:  # noqa: ARG002 - the seam
+        self.n_calls += 1
+        info = {"operation": "WRITE", "userMetadata": change.user_metadata}
+        lines = [{"commitInfo": info}, *change.actions()]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self.log / f"{change.version + 1:020}.json").write_text(text)
+        raise LostRaceError

@@ -50,7 +50,7 @@ def test_draft_of_a_commit_that_lost_its_race_is_a_leftover(hdfs_folder: StorePa
         put(draft, b"{}")
     found = leftovers(root)
     assert {left.path for left in found} == {ours, of_spark}
-    remove_leftovers(found)
+    remove_leftovers(root, found)
     assert [path.name for path in log.rglob("*")] == [f"{0:020}.json"]
 
 

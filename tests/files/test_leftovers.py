@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import deltalake
@@ -17,7 +18,9 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparkscore.cli import main
 from sparkscore.errors import TargetError
-from sparkscore.files.leftovers import leftovers
+from sparkscore.files.ledger import Ledger
+from sparkscore.files.leftovers import leftovers, remove_leftovers
+from sparkscore.scoring.staged_names import LEDGER_FOLDER
 
 ROWS = pa.table({"x": [0.5, 1.5]})
 
@@ -110,6 +113,62 @@ def test_command_lists_and_removes_what_is_old_enough(
     assert deltalake.DeltaTable(table).to_pyarrow_table().equals(before)
     assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 0
     assert not young.exists()
+
+
+FIRST, SECOND = "1" * 32, "2" * 32
+
+
+def staged(table: Path, attempt: str, age_h: float) -> Ledger:
+    """A run that an attempt began, and of which it has finished one chunk."""
+    ledger = Ledger(table, "sparkscore-" + "a" * 40, attempt, "run", "inputs")
+    ledger.claim(1)
+    ledger.record("c" * 32, "{}")
+    file = score_file(table, age_h)
+    file.rename(file.with_name(file.name.replace(file.name.split("-")[2], attempt)))
+    moment = time.time() - age_h * 3600
+    assert isinstance(ledger.folder, Path)
+    for path in ledger.folder.iterdir():
+        os.utime(path, (moment, moment))
+    return ledger
+
+
+def test_finished_chunks_are_as_old_as_the_last_sign_of_life_of_their_run(table: Path) -> None:
+    ledger = staged(table, FIRST, age_h=30)
+    found = leftovers(table)
+    assert [round(left.age_s / 3600) for left in found] == [30] * 3
+    assert {left.run for left in found} == {ledger.app_id}
+    ledger.record("d" * 32, "{}")
+    assert [round(left.age_s / 3600) for left in leftovers(table)] == [0] * 4
+
+
+def test_removed_chunks_leave_no_ledger_and_nothing_to_go_on_with(table: Path) -> None:
+    ledger = staged(table, FIRST, age_h=30)
+    found = leftovers(table)
+    assert set(remove_leftovers(table, found)) == set(found)
+    assert leftovers(table) == []
+    assert not (table / LEDGER_FOLDER).exists()
+    assert replace(ledger, attempt=SECOND).claim(1).records == ()
+
+
+def test_chunks_of_a_run_that_is_tried_again_meanwhile_are_not_removed(table: Path) -> None:
+    ledger = staged(table, FIRST, age_h=30)
+    found = leftovers(table)
+    records = replace(ledger, attempt=SECOND).claim(1).records
+    assert len(records) == 1
+    assert remove_leftovers(table, found) == []
+    assert all(left.path.is_file() for left in found)
+
+
+def test_chunks_of_a_run_that_is_committed_meanwhile_are_not_removed(table: Path) -> None:
+    ledger = staged(table, FIRST, age_h=30)
+    found = leftovers(table)
+    (file,) = (left.path for left in found if left.path.name.endswith(".parquet"))
+    add = {"path": file.name, "partitionValues": {}, "size": 1, "modificationTime": 0}
+    line = json.dumps({"add": {**add, "dataChange": True}})
+    (table / "_delta_log" / f"{9:020}.json").write_text(line + "\n")
+    ledger.remove()
+    remove_leftovers(table, found)
+    assert file.is_file()
 
 
 def test_log_that_cannot_be_read_is_named_and_nothing_is_removed(

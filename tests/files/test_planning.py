@@ -64,3 +64,9 @@ def test_no_task_is_larger_than_what_may_be_lost() -> None:
 def test_tasks_are_about_equal(n_slots: int) -> None:
     sizes = [n_bytes(task) for task in plan_tasks(files(*range(MIB, 90 * MIB, MIB)), n_slots)]
     assert max(sizes) < 1.2 * sum(sizes) / len(sizes)
+
+
+def test_no_task_is_much_larger_than_asked_for() -> None:
+    sizes = [n_bytes(task) for task in plan_tasks(files(60 * MIB), 2, max_bytes=MIB)]
+    assert len(sizes) == 60
+    assert max(sizes) <= MIB + 1

@@ -199,8 +199,8 @@ def test_what_a_killed_job_left_is_listed_and_removed(root: StorePath) -> None:
     assert {left.path.name for left in found} == {probe.name, *(f.path[6:] for f in lost)}
     assert all(0 <= left.age_s < time.time() for left in found)
     assert write_files(at(root, (9, 1, 0.5), run_key="next"), sink).version == 1
-    remove_leftovers(found)
-    remove_leftovers(found)  # What is gone already is no error.
+    remove_leftovers(root, found)
+    remove_leftovers(root, found)  # What is gone already is no error.
     assert leftovers(root) == []
     assert before | {"of-somebody-else.parquet"} < names(root)
     assert table(root).to_pyarrow_table().num_rows == 3

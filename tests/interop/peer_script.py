@@ -374,7 +374,139 @@ def beside(folder: Path) -> None:
     assert isinstance(sys.modules["mlflow"].__version__, str), "MLflow's own names must stay"
 
 
+def keep(folder: Path) -> None:
+    """Stores of MLflow's own, a folder and a database, and what its client reads from them."""
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    for name, uri in (
+        ("folder", (folder / "mlruns").as_uri()),
+        ("database", f"sqlite:///{folder / 'mlflow.db'}"),
+    ):
+        os.chdir(folder)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = mlflow.MlflowClient()
+        client.search_experiments()  # A folder gets its first experiment so.
+        fill_store(client, (folder / f"files-of-{name}").as_uri())
+        told = {"experiments": told_experiments(client), "models": told_models(client)}
+        (folder / f"{name}.json").write_text(json.dumps(told), "utf-8")
+
+
+def fill_store(client: mlflow.MlflowClient, place: str) -> None:
+    """Records of each kind, with values that are easily lost."""
+    experiment = client.create_experiment("churn/a b", place, tags={"team": "blue", "x/y": "z"})
+    tags = {"k/with slash": "v", "lines": "a\nb\n", "empty": ""}
+    run = client.create_run(experiment, run_name="first", tags=tags).info.run_id
+    for step, value in enumerate([float("nan"), float("inf"), float("-inf"), 5e-324, 0.1 + 0.2]):
+        client.log_metric(run, "loss", value, timestamp=5, step=step)
+    for _ in range(2):
+        client.log_metric(run, "loss", 1.5, timestamp=9, step=2**63 - 1)
+    client.log_metric(run, "deep/loss", 2.0, timestamp=0, step=0)
+    for key, text in (("p", "\u00fcn\u00ef\ncode"), ("a/b", "1"), ("e", "")):
+        client.log_param(run, key, text)
+    dataset = mlflow.entities.Dataset("d", "abc", "local", '{"u":1}', '{"s":1}', '{"p":2}')
+    context = mlflow.entities.InputTag("mlflow.data.context", "train")
+    client.log_inputs(run, [mlflow.entities.DatasetInput(dataset, [context])])
+    client.log_text(run, "hello", "notes/a b.txt")
+    client.set_terminated(run, "FAILED", 10**12)
+    client.delete_run(client.create_run(experiment, run_name="gone").info.run_id)
+    dropped = client.create_experiment("dropped")
+    client.create_run(dropped, run_name="with it")
+    client.delete_experiment(dropped)
+    mlflow.set_experiment("churn/a b")
+    with mlflow.start_run(run_name="model"):
+        rows = np.arange(8.0).reshape(4, 2)
+        info = mlflow.sklearn.log_model(
+            LinearRegression().fit(rows, rows[:, 0]),
+            **{"name" if IS_THIRD else "artifact_path": "model"},
+            pip_requirements=NAMED,
+            registered_model_name="Life",
+        )
+        if IS_THIRD:
+            mlflow.log_metric("acc", 0.5, step=1, model_id=info.model_id)
+    for _ in range(2):
+        mlflow.register_model(info.model_uri, "Life")
+    client.delete_model_version("Life", "2")
+    client.set_registered_model_alias("Life", "champion", "1")
+    client.set_model_version_tag("Life", "1", "checked", "yes")
+    client.update_model_version("Life", "1", description="the first")
+    client.transition_model_version_stage("Life", "1", "Production")
+    client.update_registered_model("Life", "of life")
+    client.set_registered_model_tag("Life", "a", "b")
+
+
+def told_experiments(client: mlflow.MlflowClient) -> dict[str, object]:
+    """All experiments and runs, as MLflow reads them."""
+    found = client.search_experiments(view_type=3)
+    return {
+        it.experiment_id: {
+            "name": it.name,
+            "stage": it.lifecycle_stage,
+            "created": it.creation_time,
+            "tags": it.tags,
+            "runs": {
+                run.info.run_id: told_run(client, run)
+                for run in client.search_runs([it.experiment_id], run_view_type=3)
+            },
+        }
+        for it in found
+    }
+
+
+def told_run(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, object]:
+    """One run with its histories."""
+    info = run.info
+    return {
+        "name": info.run_name,
+        "user": info.user_id,
+        "status": info.status,
+        "times": [info.start_time, info.end_time],
+        "stage": info.lifecycle_stage,
+        "params": run.data.params,
+        "tags": run.data.tags,
+        "points": {
+            key: sorted(
+                {
+                    (p.step, p.timestamp, repr(p.value))
+                    for p in client.get_metric_history(info.run_id, key)
+                }
+            )
+            for key in run.data.metrics
+        },
+        "datasets": [
+            [*(getattr(it.dataset, key) for key in ("name", "digest", "source_type", "source")),
+             it.dataset.schema, it.dataset.profile, {tag.key: tag.value for tag in it.tags}]
+            for it in run.inputs.dataset_inputs
+        ],
+        "outputs": [it.model_id for it in run.outputs.model_outputs] if IS_THIRD else [],
+        "files": [it.path for it in client.list_artifacts(info.run_id)]
+        if info.lifecycle_stage == "active"
+        else [],
+    }  # fmt: skip
+
+
+def told_models(client: mlflow.MlflowClient) -> dict[str, object]:
+    """All registered models."""
+    return {
+        it.name: {
+            "description": it.description,
+            "times": [it.creation_timestamp, it.last_updated_timestamp],
+            "tags": it.tags,
+            "aliases": {key: int(number) for key, number in it.aliases.items()},
+            "versions": {
+                str(v.version): [
+                    v.creation_timestamp, v.last_updated_timestamp, v.description or "",
+                    v.current_stage, v.status, v.run_id, v.tags,
+                ]
+                for v in client.search_model_versions(f"name = '{it.name}'")
+            },
+        }
+        for it in client.search_registered_models()
+    }  # fmt: skip
+
+
 COMMANDS = {
+    "keep": keep,
     "write": write,
     "read": read,
     "train": train,

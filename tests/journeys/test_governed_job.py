@@ -124,8 +124,9 @@ def test_what_a_worker_cannot_hold_is_one_message_and_no_commit(
     save_hungry(world.folder / "hungry", bytes_a_row, bytes_loaded)
     answer = answer_of(world, MEMORY, batch("./hungry"))
     assert answer.exit_code == 4
-    message = answer.stderr.strip().splitlines()[-1]
+    message, step = answer.stderr.strip().splitlines()[-2:]
     assert message.startswith("error [MODEL_TOO_LARGE]: ")
+    assert step.startswith("next: ")
     assert says in message
     assert "Unable to allocate" in message
     assert world.commits("scores") == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkscore.errors import RunKeyConflictError, TargetBusyError, UsageError
+from sparkscore.errors import RunKeyConflictError, SparkscoreError, TargetBusyError, UsageError
 from sparkscore.job_result import JobResult, error_facts
 
 RESULT = JobResult(
@@ -72,8 +72,16 @@ def test_error_of_ours_tells_its_code_and_whether_to_try_again() -> None:
         "class": "TargetBusyError",
         "message": "busy",
         "retryable": True,
+        "next_step": "Other writers won each try; run again, or spread the jobs over time.",
     }
     assert error_facts(RunKeyConflictError("no"))["retryable"] is False
+
+
+def test_error_of_a_plug_in_is_shown_with_a_step_too() -> None:
+    class OddError(SparkscoreError):
+        code = "ODD"
+
+    assert error_facts(OddError("odd"))["next_step"] == "Report it with the output of `--debug`."
 
 
 def test_error_of_others_is_internal() -> None:

@@ -37,6 +37,16 @@ def test_balanced_books_pass() -> None:
     OUTCOME.check_books()
 
 
+def test_speed_counts_no_rows_of_earlier_attempts() -> None:
+    resumed = replace(OUTCOME, n_rows_resumed=5, n_chunks_resumed=2)
+    assert resumed.as_metrics()["rows_per_second"] == 1.0
+    assert resumed.as_metrics()["rows_resumed"] == 5
+
+
+def test_books_of_another_attempts_commit_are_not_this_ones() -> None:
+    Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=COMMIT).check_books()
+
+
 def test_row_that_is_unaccounted_for_is_an_error_with_all_numbers() -> None:
     with pytest.raises(BooksError, match=r"11 rows were read, but 7 scored \+ 2 rejected \+ 1"):
         replace(OUTCOME, n_read=11).check_books()
@@ -57,6 +67,8 @@ def test_metrics_name_rows_seconds_and_speed() -> None:
         "rows_scored": 7,
         "rows_rejected": 2,
         "rows_skipped": 1,
+        "rows_resumed": 0,
+        "chunks_resumed": 0,
         "seconds_score_and_commit": 2.0,
         "bytes_written": 700,
         "rows_per_second": 3.5,

@@ -12,7 +12,11 @@ import pytest
 from tests.server.conftest import ServerProcess, serving
 
 Life = dict[str, dict[str, object]]
-_PYTHONS = {"3.17": "SPARKSCORE_MLFLOW_PYTHON", "2.22": "SPARKSCORE_MLFLOW2_PYTHON"}
+_PYTHONS = {
+    "3.17": "SPARKSCORE_MLFLOW_PYTHON",
+    "3.12": "SPARKSCORE_MLFLOW312_PYTHON",
+    "2.22": "SPARKSCORE_MLFLOW2_PYTHON",
+}
 # The first must be there; others are asked where they are.
 RELEASES = [
     release for release, name in _PYTHONS.items() if release == "3.17" or name in os.environ

@@ -18,6 +18,7 @@ from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.delta_log import JvmLogWriter
 from sparkscore.spark.files_engine import FilesEngine
@@ -68,6 +69,9 @@ class TestSinkByJvm(SinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return self.sink(attempt).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(self.sink(attempt).history())
 
     def check(self, attempt: Attempt) -> None:
         self.sink(attempt).check(attempt.table_write)
@@ -233,7 +237,7 @@ def test_commit_that_the_table_refuses_is_one_error(spark: SparkSession, cluster
     commit = write_files(attempt(clustered, (1, 1, 0.5)), files_sink(spark, str(clustered)))
     (file,) = clustered.glob("*.parquet")
     gone = RemovedFile(file.name, file.name, file.stat().st_size, {})
-    change = TableChange(commit.version, "app", "{}", removed=(gone,), is_replace=True)
+    change = TableChange(commit.version, "app", 1, "{}", removed=(gone,), is_replace=True)
     with pytest.raises(TargetError, match="nothing was written") as caught:
         JvmLogWriter(spark).commit(str(clustered), change)
     assert len(str(caught.value).splitlines()) == 1
@@ -268,7 +272,7 @@ def test_rival_between_look_and_commit_defeats_a_replace_and_no_append(
         tell(writer, transaction, change)
 
     monkeypatch.setattr(JvmLogWriter, "_tell_metrics", told_late)
-    change = TableChange(version, "app", "{}", is_replace=is_replace)
+    change = TableChange(version, "app", 1, "{}", is_replace=is_replace)
     if is_replace:
         with pytest.raises(LostRaceError):
             JvmLogWriter(spark).commit(str(clustered), change)

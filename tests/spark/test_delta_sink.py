@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from sparkscore.errors import (
     TargetSchemaError,
     TargetUnwritableError,
 )
+from sparkscore.scoring.incremental import last_mark
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.target import HistoryEntry
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.testing.sink_contract import Attempt, MergingSinkContract, attempt
 
@@ -45,6 +48,9 @@ class TestDeltaSink(MergingSinkContract):
 
     def find(self, attempt: Attempt) -> Commit | None:
         return DeltaSink(self.spark, attempt.request.target).find(attempt.plan.identity)
+
+    def history(self, attempt: Attempt) -> list[HistoryEntry]:
+        return list(DeltaSink(self.spark, attempt.request.target).history())
 
     def check(self, attempt: Attempt) -> None:
         sink = DeltaSink(self.spark, attempt.request.target)
@@ -82,6 +88,20 @@ def test_merge_commit_names_its_run_too(spark: SparkSession, target: Path) -> No
     newest = deltalake.DeltaTable(target).history()[0]
     assert newest["operation"] == "MERGE"
     assert json.loads(newest["userMetadata"])["run_id"] == "merged"
+
+
+def test_a_merge_takes_away_the_keys_that_are_gone(spark: SparkSession, target: Path) -> None:
+    write(spark, attempt(target, (1, 1, 0.5), (1, 2, 1.5), (2, 1, 2.5), (3, 1, 3.5)))
+    one = attempt(target, (3, 1, 4.5), (4, 1, 5.5), mode=WriteMode.MERGE, run_key="m")
+    # As where each of several models has a row a key: the second column tells whose it is.
+    by_both = replace(one.table_write, keys=("id", "day"))
+    gone = spark.createDataFrame([(1,), (9,)], "id BIGINT")
+    scores = spark.createDataFrame(one.scores)
+    commit = DeltaSink(spark, str(target)).write(scores, by_both, one.facts, gone)
+    assert (commit.n_rows, commit.n_deleted) == (2, 2)
+    table = deltalake.DeltaTable(target).to_pyarrow_table().sort_by("id")
+    assert table["id"].to_pylist() == [2, 3, 4]
+    assert table["prediction"].to_pylist() == [2.5, 4.5, 5.5]
 
 
 @pytest.mark.parametrize("mode", [WriteMode.APPEND, WriteMode.MERGE])
@@ -132,6 +152,9 @@ def test_new_table_of_the_catalog_is_made_with_its_partitions(spark: SparkSessio
         detail = spark.sql(f"DESCRIBE DETAIL {name}").collect()[0]
         assert detail["partitionColumns"] == ["day"]
         assert spark.table(name).count() == 1
+        versions = [entry.version for entry in DeltaSink(spark, name).history()]
+        assert versions == [commit.version, 0]
+        assert last_mark(DeltaSink(spark, name).history(), one.request.job, name) is not None
     finally:
         spark.sql(f"DROP TABLE IF EXISTS {name}")
 

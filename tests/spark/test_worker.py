@@ -66,14 +66,14 @@ def test_later_batches_are_no_larger_than_memory_has_shown_to_suffice(
     task = task_of(packaged(BatchSize(max_rows=2), tmp_path / "model", inputs=X), BatchLimits())
     n_splits = [score_rows(task, BATCH, slot)[1]["n_splits"] for _ in range(3)]
     assert n_splits == [3, 0, 0]
-    scores, _ = score_rows(task, BATCH, slot)
-    assert scores.field("prediction").to_pylist() == [2.0] * 8
+    scored, _ = score_rows(task, BATCH, slot)
+    assert scored.predictions.field("prediction").to_pylist() == [2.0] * 8
 
 
 def test_library_that_a_model_brings_in_is_held_to_the_cores_of_the_task(
     tmp_path: Path, slot: TaskSlot
 ) -> None:
     task = task_of(packaged(Greedy(), tmp_path / "model", inputs=X), BatchLimits())
-    scores, report = score_rows(task, BATCH, slot)
-    assert scores.field("prediction").to_pylist() == [1.0] * 8
+    scored, report = score_rows(task, BATCH, slot)
+    assert scored.predictions.field("prediction").to_pylist() == [1.0] * 8
     assert report["n_threads"] == 1

@@ -11,6 +11,7 @@ from sparkscore.errors import ConfigError, shown
 from sparkscore.stores.base import Clock, system_clock
 from sparkscore.stores.sql import schema
 from sparkscore.stores.sql.accounts import SqlAccountStore
+from sparkscore.stores.sql.copies import SqlCopyStore
 from sparkscore.stores.sql.database import Backend, Database
 from sparkscore.stores.sql.experiments import default_experiment
 from sparkscore.stores.sql.logged_models import SqlLoggedModelStore
@@ -23,6 +24,7 @@ from sparkscore.stores.sql.webhooks import SqlWebhookStore
 
 __all__ = [
     "SqlAccountStore",
+    "SqlCopyStore",
     "SqlLoggedModelStore",
     "SqlModelStore",
     "SqlPurgeStore",
@@ -44,6 +46,7 @@ class SqlStores:
     logged_models: SqlLoggedModelStore
     accounts: SqlAccountStore
     webhooks: SqlWebhookStore
+    copies: SqlCopyStore
     purges: SqlPurgeStore
     _database: Database
 
@@ -95,6 +98,7 @@ def open_sql(
         SqlLoggedModelStore(database, clock),
         SqlAccountStore(database, clock),
         SqlWebhookStore(database),
+        SqlCopyStore(database, clock),
         SqlPurgeStore(database),
         database,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Double, String, Text
+from sqlalchemy import BigInteger, Double, Integer, String, Text
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 
@@ -29,3 +29,8 @@ def text(max_chars: int) -> TypeEngine[str]:
 def long_text() -> TypeEngine[str]:
     """`text` of any length."""
     return Text().with_variant(Text(collation="C"), "postgresql")
+
+
+def wide_id() -> TypeEngine[int]:
+    """A whole number of 64 bits that a database may count up by itself; MLflow's ids need them."""
+    return BigInteger().with_variant(Integer(), "sqlite")

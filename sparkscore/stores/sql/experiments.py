@@ -21,7 +21,7 @@ from sparkscore.stores.sql.searching import in_stage, search_rows
 from sparkscore.stores.sql.statements import delete_pair, in_slices, put_pairs
 from sparkscore.stores.sql.tables import experiment_tags, experiments, logged_models, runs
 
-_EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,8}")
+_EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def default_experiment(artifact_root: str, clock: Clock) -> Callable[[Connection], None]:

@@ -30,13 +30,13 @@ def insert_points(connection: Connection, run_id: str, points: Sequence[Metric])
         return
     of_models = [point for point in points if point.model_id]
     _check_models(connection, {point.model_id for point in of_models})
-    rows = [{"run_id": run_id, "model_id": it.model_id, **_columns(it)} for it in points]
+    rows = [{"run_id": run_id, "model_id": it.model_id, **point_columns(it)} for it in points]
     add_rows(connection, metric_points, rows)
     latest = rules.latest_points(points).values()
-    rows = [{"run_id": run_id, "model_id": it.model_id, **_columns(it)} for it in latest]
+    rows = [{"run_id": run_id, "model_id": it.model_id, **point_columns(it)} for it in latest]
     put_latest_points(connection, rows)
     if of_models:
-        rows = [{"model_id": it.model_id, **_columns(it)} for it in of_models]
+        rows = [{"model_id": it.model_id, **point_columns(it)} for it in of_models]
         add_rows(connection, logged_model_metrics, rows)
 
 
@@ -90,14 +90,8 @@ def points_of_models(
     return points
 
 
-def _check_models(connection: Connection, model_ids: set[str]) -> None:
-    query = select(logged_models.c.model_id)
-    rows = in_slices(connection, query, logged_models.c.model_id, sorted(model_ids))
-    for unknown in sorted(model_ids - {row.model_id for row in rows}):
-        raise rules.no_logged_model(unknown)
-
-
-def _columns(point: Metric) -> dict[str, object]:
+def point_columns(point: Metric) -> dict[str, object]:
+    """The columns of a point in any table of points, but for who it is of."""
     step, timestamp_ms, is_number, value, name, digest = rules.point_key(point)
     return {
         "key": point.key,
@@ -108,6 +102,13 @@ def _columns(point: Metric) -> dict[str, object]:
         "dataset_name": name,
         "dataset_digest": digest,
     }
+
+
+def _check_models(connection: Connection, model_ids: set[str]) -> None:
+    query = select(logged_models.c.model_id)
+    rows = in_slices(connection, query, logged_models.c.model_id, sorted(model_ids))
+    for unknown in sorted(model_ids - {row.model_id for row in rows}):
+        raise rules.no_logged_model(unknown)
 
 
 def _metric(row: Row[Any], model_id: str) -> Metric:

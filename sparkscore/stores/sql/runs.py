@@ -63,7 +63,7 @@ class SqlRunStore(SqlExperiments):
                 lifecycle_stage=LifecycleStage.ACTIVE,
                 tags=dict(tags or {}),
             )
-            connection.execute(insert(runs), _columns(run))
+            connection.execute(insert(runs), run_columns(run))
             put_pairs(connection, run_tags, {"run_id": run_id}, tags)
             return run
 
@@ -283,7 +283,8 @@ def whole_runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
     ]
 
 
-def _columns(run: Run) -> dict[str, object]:
+def run_columns(run: Run) -> dict[str, object]:
+    """The columns of an active or deleted run in the table of runs."""
     return {
         "run_id": run.run_id,
         "experiment_id": int(run.experiment_id),

@@ -12,7 +12,7 @@ from sparkscore.errors import StoreSchemaError, listed, shown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0005"
+HEAD = "0006"
 VERSION_TABLE = "sparkscore_schema"
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
     func,
 )
 
-from sparkscore.stores.sql.column_types import exact_double, long_text, text
+from sparkscore.stores.sql.column_types import exact_double, long_text, text, wide_id
 
 N_INDEXED_CHARS = 250
 """How much of a value PostgreSQL's indices hold, whose entries must stay below 2.7 kB."""
@@ -47,9 +47,9 @@ def _version_key() -> ForeignKeyConstraint:
     )
 
 
-def _experiment_id() -> Column[int]:
+def _experiment_id(*, primary_key: bool = False) -> Column[int]:
     key = ForeignKey("experiments.experiment_id", ondelete="CASCADE")
-    return Column("experiment_id", Integer, key, nullable=False)
+    return Column("experiment_id", wide_id(), key, primary_key=primary_key, nullable=False)
 
 
 def _logged_model_id() -> Column[str]:
@@ -81,7 +81,7 @@ def _value_indices(table: Table, owner: str) -> None:
 experiments = Table(
     "experiments",
     metadata,
-    Column("experiment_id", Integer, primary_key=True, autoincrement=True),
+    Column("experiment_id", wide_id(), primary_key=True, autoincrement=True),
     Column("name", text(500), nullable=False, unique=True),
     Column("artifact_location", long_text(), nullable=False),
     Column("lifecycle_stage", text(20), nullable=False),
@@ -93,12 +93,7 @@ experiments = Table(
 experiment_tags = Table(
     "experiment_tags",
     metadata,
-    Column(
-        "experiment_id",
-        Integer,
-        ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _experiment_id(primary_key=True),
     Column("key", text(250), primary_key=True),
     Column("value", long_text(), nullable=False),
 )

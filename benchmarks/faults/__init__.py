@@ -1,0 +1,1 @@
+"""Faults, injected from outside into real jobs; `python -m benchmarks.faults --help`."""

@@ -1,0 +1,136 @@
+"""The checkpoint of a stream: what Spark keeps there, and beside it whose it is.
+
+Spark numbers batches from the folder alone. So a checkpoint that was deleted, copied, restored
+from a backup or taken from another stream would have batches skipped or scored twice in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sparkscore.errors import CheckpointError, shown
+from sparkscore.files.filesystem import TablePath
+from sparkscore.files.small_files import write_whole
+from sparkscore.scoring.streams import BatchModel, StreamFacts
+
+_OURS = "sparkscore"
+_FACTS = "stream.json"
+_N_KEPT = 200
+"""Batches whose model is remembered; Spark itself keeps 100 that could be tried again."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The folder that a streaming query keeps its progress in."""
+
+    root: TablePath
+
+    @property
+    def place(self) -> str:
+        """Where it lies, whatever links lead there."""
+        return str(self.root.resolve() if isinstance(self.root, Path) else self.root)
+
+    def facts(self) -> StreamFacts | None:
+        """The stream that it belongs to; None: it says nothing.
+
+        Raises:
+            CheckpointError: What it says cannot be read.
+        """
+        path = self.root / _OURS / _FACTS
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return StreamFacts.from_json(path.read_text(encoding="utf-8"))
+
+    def keep_facts(self, facts: StreamFacts) -> None:
+        """Remember the stream.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_FACTS, facts.to_json())
+
+    def newest_offsets(self) -> int | None:
+        """The last batch whose rows Spark has decided on; None: there is none.
+
+        Raises:
+            CheckpointError: Its file is empty or cut off: Spark would begin anew, or stop.
+        """
+        return self._newest("offsets")
+
+    def newest_commit(self) -> int | None:
+        """The last batch that Spark knows as done; None: there is none.
+
+        Raises:
+            CheckpointError: Its file is empty or cut off.
+        """
+        return self._newest("commits")
+
+    def model_of(self, batch: int) -> BatchModel | None:
+        """The model that the batch was begun with; None: it was not begun.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / f"batch-{batch}.json"
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return BatchModel(**json.loads(path.read_text(encoding="utf-8")))
+
+    def keep_model(self, batch: int, model: BatchModel) -> None:
+        """Remember, before the batch is scored, which model scores it; old batches are forgotten.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(f"batch-{batch}.json", json.dumps(asdict(model)))
+        (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Find out before a row is read whether the folder takes files.
+
+        Raises:
+            CheckpointError: It does not.
+        """
+        probe = self.root / _OURS / "probe.json"
+        self._write(probe.name, "{}")
+        probe.unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            write_whole(self.root / _OURS / name, text)
+        except OSError as exc:
+            raise CheckpointError(
+                f"checkpoint {shown(str(self.root))} cannot be written: {exc}; give this user the "
+                "right to write there, make room, or name another folder with --checkpoint"
+            ) from exc
+
+    def _newest(self, folder: str) -> int | None:
+        names = (path.name for path in (self.root / folder).glob("*"))
+        numbers = [int(name) for name in names if name.isdecimal()]
+        if not numbers:
+            return None
+        path = self.root / folder / str(max(numbers))
+        with self._readable(path):
+            version, *lines = path.read_text(encoding="utf-8").splitlines()
+            if not version.startswith("v") or not lines:
+                raise ValueError("it is cut off")
+            json.loads(lines[0])
+        return max(numbers)
+
+    @contextmanager
+    def _readable(self, path: TablePath) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, TypeError) as exc:
+            raise CheckpointError(
+                f"checkpoint {shown(str(self.root))} is damaged: {str(path)!r} cannot be read "
+                f"({exc}), so that nobody knows which rows were scored. Put the file back from a "
+                "backup; or start over with --start-over and a new --checkpoint, which reads the "
+                "source from its beginning"
+            ) from exc

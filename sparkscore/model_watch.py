@@ -1,0 +1,160 @@
+"""Which model the next batch of a stream is scored with: an alias is watched while batches run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+
+from sparkscore.direct import load_model
+from sparkscore.errors import TemporaryError
+from sparkscore.names import AliasRef, LatestRef, parse_model_uri
+from sparkscore.package import open_package
+from sparkscore.package.environment import read_example
+from sparkscore.scoring.facts import input_columns
+from sparkscore.scoring.streams import BatchModel
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from sparkscore.scoring.facts import InputColumn
+    from sparkscore.scoring.plan import ScoringPlan
+    from sparkscore.spark.worker import PackedPackage
+    from sparkscore.workspace import Workspace
+
+_END_S = 5.0
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A model that batches can be scored with: planned, tried, and sent to the nodes."""
+
+    plan: ScoringPlan
+    packed: PackedPackage
+
+    @property
+    def batch_model(self) -> BatchModel:
+        """How a batch remembers it."""
+        return BatchModel(self.plan.model.uri, self.plan.model.digest)
+
+
+class ModelWatch:
+    """Looks, in a thread of its own, whether a URI has come to mean another version.
+
+    A version that is new is planned, loaded and tried here, on the input example that it brings,
+    while batches go on with the one before; so a swap costs a batch nothing. One that does not fit
+    is told of once, and the one before stays.
+
+    Args:
+        workspace: Where the registry is.
+        uri: What the stream was asked to score with.
+        first: The model that it means now.
+        serve: Plans a pinned URI for the stream's source and target, and sends it to the nodes.
+        every_s: Seconds between two looks.
+        announce: Told in one line of each swap, and of each version that is refused.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        uri: str,
+        first: ServingModel,
+        serve: Callable[[str], ServingModel],
+        every_s: float,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._workspace = workspace
+        self._ref = parse_model_uri(uri)
+        self._serve = serve
+        self._every_s = every_s
+        self._announce = announce
+        self._current = first
+        self._refused = ""
+        self._is_away = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="sparkscore-models", daemon=True)
+
+    @property
+    def current(self) -> ServingModel:
+        """The newest model that may be used."""
+        return self._current
+
+    def of(self, model: BatchModel) -> ServingModel:
+        """The model that a batch was begun with before.
+
+        Raises:
+            SparkscoreError: It is gone, or cannot be used any more.
+        """
+        if self._current.batch_model == model:
+            return self._current
+        return self._serve(model.uri)
+
+    def __enter__(self) -> Self:
+        if isinstance(self._ref, AliasRef | LatestRef):  # Others mean one package for ever.
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(_END_S)
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._look_once()
+                self._is_away = False
+            except TemporaryError as exc:
+                if not self._is_away:
+                    self._announce(f"the registry is away, so the model stays: {exc}")
+                self._is_away = True
+            except Exception as exc:  # noqa: BLE001 - a thread's edge: it must look again
+                self._announce(f"the model stays: {exc}")
+
+    def _look_once(self) -> None:
+        assert isinstance(self._ref, AliasRef | LatestRef)
+        version = self._workspace.registry.current(self._ref)
+        if version.digest in (self._current.plan.model.digest, self._refused):
+            return
+        uri = f"models:/{version.name}/{version.version}"
+        try:
+            fresh = self._serve(uri)
+            try_model(self._workspace, fresh.plan)
+        except TemporaryError:
+            raise
+        except Exception:
+            self._refused = version.digest
+            raise
+        self._current = fresh
+        self._announce(f"from the next batch on, {fresh.plan.model.label} scores")
+
+
+def try_model(workspace: Workspace, plan: ScoringPlan) -> None:
+    """Load a plan's model here, and ask it on the input example that it brings, if any.
+
+    Raises:
+        SparkscoreError: It cannot be loaded, or refuses its own example.
+    """
+    loaded = load_model(plan.model.uri, predict=plan.model.predict, workspace=workspace)
+    example = read_example(open_package(plan.model.folder))
+    if example is not None and all(map(_is_plain, input_columns(plan.model).values())):
+        loaded.predict(example, plan.params)
+
+
+def _is_plain(column: InputColumn) -> bool:
+    """Whether values in JSON are those that the model is given; times and bytes are texts there."""
+    types, kind = pa.types, column.type
+    return bool(
+        types.is_floating(kind)
+        or types.is_integer(kind)
+        or types.is_boolean(kind)
+        or types.is_string(kind)
+    )

@@ -1,0 +1,88 @@
+"""What makes a stream the same stream after a restart, and a batch the same batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Self
+
+from sparkscore.names import same_place
+from sparkscore.scoring.plan import ScoringPlan
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """A stream, as its checkpoint remembers it.
+
+    Attributes:
+        stream_id: Made once, with the checkpoint; commits of the stream are found by it.
+        place: Where the checkpoint was when it was made: a copy lies elsewhere.
+        asked: What must not change while the checkpoint is used: job, source, target, filter,
+            keys and mode, by name.
+    """
+
+    stream_id: str
+    place: str
+    asked: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """The facts as text."""
+        return json.dumps(asdict(self), sort_keys=True, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The facts that `to_json` wrote.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as exc:
+            raise ValueError(str(exc)) from exc
+
+
+@dataclass(frozen=True)
+class BatchModel:
+    """Which model a batch is scored with, however often it is tried.
+
+    Attributes:
+        uri: With its version, and no alias: `models:/pump/7`, or a folder.
+        digest: Of its package.
+    """
+
+    uri: str
+    digest: str
+
+
+def asked_of(plan: ScoringPlan) -> dict[str, str]:
+    """What a checkpoint may be used for, of a plan; models come and go."""
+    request = plan.request
+    return {
+        "job": request.job,
+        "source": same_place(plan.source.uri),
+        "target": same_place(request.target),
+        "where": plan.source.where or "",
+        "keys": ", ".join(request.keys),
+        "mode": request.mode.value,
+    }
+
+
+def stream_app_id(stream_id: str, target: str) -> str:
+    """The Delta application id under which all batches of a stream are committed to a target."""
+    text = json.dumps(["stream", stream_id, same_place(target)])
+    return "sparkscore-" + hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def plan_of_batch(plan: ScoringPlan, stream_id: str, batch: int) -> ScoringPlan:
+    """The plan of a stream for one of its batches, counted from 0."""
+    identity = replace(
+        plan.identity,
+        app_id=stream_app_id(stream_id, plan.request.target),
+        run_key=f"stream-{stream_id[:8]}-{batch}",
+        fingerprint={**plan.identity.fingerprint, "stream": stream_id, "batch": str(batch)},
+        txn_version=batch,
+    )
+    return replace(plan, identity=identity)

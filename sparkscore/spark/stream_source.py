@@ -1,0 +1,124 @@
+"""Opening what a stream reads: rows added to a Delta table, or files that come to a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as sf
+
+from sparkscore.errors import SourceError, listed, shown
+from sparkscore.scoring.engine import SourceSpec
+from sparkscore.scoring.facts import SourceTable
+from sparkscore.spark.failures import SPARK_FAILURES, reason_of
+from sparkscore.spark.other_formats import OTHER_FORMATS, parsed_schema, spark_options
+from sparkscore.spark.source import (
+    OpenedSource,
+    columns_of,
+    detail_of,
+    is_path,
+    located,
+    open_source,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_CHANGES = "readChangeFeed"
+_KINDS_OF_NEW_ROWS = ("insert", "update_postimage")
+_PACE = frozenset({"maxFilesPerTrigger", "maxBytesPerTrigger"})
+_DELTA_OPTIONS = _PACE | {
+    "startingVersion",
+    "startingTimestamp",
+    "skipChangeCommits",
+    "withEventTimeOrder",
+    _CHANGES,
+}
+_FILE_OPTIONS = _PACE | {
+    "latestFirst",
+    "maxFileAge",
+    "fileNameOnly",
+    "cleanSource",
+    "sourceArchiveDir",
+}
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Those of a source that are for the stream, and those that say how its text is written."""
+
+    streaming: dict[str, str]
+    spec: SourceSpec
+
+
+def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
+    """The rows that come to a source, with its filter applied; none is read yet.
+
+    Args:
+        spark: A classic session.
+        spec: A Delta table, or a folder of Parquet, CSV, JSON or ORC. Options of the stream, such
+            as maxFilesPerTrigger, skipChangeCommits or readChangeFeed, stand among its options.
+
+    Raises:
+        SourceError: There is no such source, an option is unknown, or its columns are not known.
+    """
+    if spec.version is not None:
+        raise SourceError(
+            f"source {shown(spec.uri)} is read as a stream, which has no version "
+            f"({spec.version}); a Delta table's stream begins at --source-option startingVersion=N"
+        )
+    uri = located(spark, spec.uri)
+    detail = None if spec.format in ("parquet", *OTHER_FORMATS) else detail_of(spark, uri)
+    try:
+        if detail is not None and detail["format"] == "delta":
+            frame = _delta(spark, uri, spec)
+            table_id, name = str(detail["id"]), "delta"
+        else:
+            frame, name = _files(spark, uri, spec)
+            table_id = ""
+        if spec.where is not None:
+            frame = frame.where(sf.expr(spec.where))
+        columns = columns_of(frame.schema)
+    except SPARK_FAILURES as exc:
+        raise SourceError(
+            f"source {shown(spec.uri)} cannot be read as a stream with filter "
+            f"{shown(spec.where)}: {reason_of(exc)}; check --source, --source-option and --where"
+        ) from exc
+    table = SourceTable(uri, name, "", columns, table_id, spec.where)
+    return OpenedSource(frame, table)
+
+
+def _delta(spark: SparkSession, uri: str, spec: SourceSpec) -> DataFrame:
+    options = _parted(spec, _DELTA_OPTIONS)
+    if options.spec.options or spec.schema is not None:
+        raise SourceError(
+            f"source {shown(spec.uri)} is Delta, whose stream takes no schema and of options "
+            f"only {listed(sorted(_DELTA_OPTIONS))}"
+        )
+    reader = spark.readStream.format("delta").options(**options.streaming)
+    frame = reader.load(uri) if is_path(uri) else reader.table(uri)
+    if options.streaming.get(_CHANGES, "").lower() != "true":
+        return frame
+    # What was deleted, and what a row was before, is nothing to score.
+    new = frame.where(sf.col("_change_type").isin(*_KINDS_OF_NEW_ROWS))
+    return new.drop("_change_type", "_commit_version", "_commit_timestamp")
+
+
+def _files(spark: SparkSession, uri: str, spec: SourceSpec) -> tuple[DataFrame, str]:
+    options = _parted(spec, _FILE_OPTIONS)
+    name = spec.format
+    if spec.schema is not None and name in ("parquet", *OTHER_FORMATS):
+        schema = parsed_schema(spec.schema)  # Files that are still to come: nothing to ask.
+    else:
+        now = open_source(spark, options.spec)
+        name, schema = now.table.format, now.frame.schema
+    reader = spark.readStream.format(name).schema(schema).options(**options.streaming)
+    if name in OTHER_FORMATS:
+        reader = reader.options(**spark_options(name, options.spec))
+    return reader.load(uri), name
+
+
+def _parted(spec: SourceSpec, streaming: frozenset[str]) -> _Options:
+    mine = {name: value for name, value in spec.options.items() if name in streaming}
+    rest = {name: value for name, value in spec.options.items() if name not in streaming}
+    return _Options(mine, replace(spec, options=rest, where=None))

@@ -1,0 +1,356 @@
+"""The streaming job: the same plan, worker and table as in batch, one commit a micro-batch."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
+from sparkscore.files.checkpoint import Checkpoint
+from sparkscore.files.stream_admission import admitted
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
+from sparkscore.job_models import the_model
+from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
+from sparkscore.job_result import JobResult
+from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.package import open_package
+from sparkscore.provenance import environment, run_origin
+from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
+from sparkscore.scoring.streams import plan_of_batch
+from sparkscore.scoring.table_write import score_write
+from sparkscore.stream_record import StreamPages, StreamRecord
+from sparkscore.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from sparkscore.conf import JobSettings
+    from sparkscore.scoring.streams import StreamFacts
+    from sparkscore.spark.delta import DeltaSink
+    from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.source import OpenedSource
+    from sparkscore.tracking import ActiveRun
+
+_WHY_ARROW = "Spark feeds the model of a stream"
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A stream whose parts are open, and whose first model is planned."""
+
+    workspace: Workspace
+    job: JobSettings
+    engine: SparkEngine
+    source: OpenedSource
+    sink: DeltaSink
+    first: ServingModel
+    checkpoint: Checkpoint
+    facts: StreamFacts
+
+    def served(self, uri: str) -> ServingModel:
+        """A model planned for this stream, and sent to the nodes.
+
+        Raises:
+            SparkscoreError: It cannot score this source into this table.
+        """
+        plan = _planned(self.workspace, self.job, uri, self.source, self.sink)
+        _check_same_table(self.first.plan, plan)
+        return ServingModel(plan, self.engine.ship(plan.model))
+
+
+def run_stream_job(
+    workspace: Workspace,
+    job: JobSettings,
+    announce: Announce,
+    *,
+    start_over: bool = False,
+    has_moved: bool = False,
+) -> JobResult:
+    """Score the rows that come to a source, each once, until the trigger or a signal ends it.
+
+    Args:
+        workspace: What the settings name.
+        job: The job with all flags applied; `job.stream` says the rest.
+        announce: Told each step in one line.
+        start_over: See `stream_admission.admitted`.
+        has_moved: See `stream_admission.admitted`.
+
+    Returns:
+        A result with status `succeeded`, or `skipped` where no row had come.
+
+    Raises:
+        SparkscoreError: Batches before the one that failed are committed, and it is not.
+    """
+    from sparkscore.spark.stream import parse_trigger, run_stream
+
+    started = dt.datetime.now(dt.UTC)
+    trigger = parse_trigger(job.stream.trigger)
+    workspace.outbox.replay()
+    stream = _opened(workspace, job, announce, start_over=start_over, has_moved=has_moved)
+    with _started_run(stream) as run:
+        record = StreamRecord(run, job.name, job.stream.health_file)
+        pages = _pages(record, job, announce)
+        watch = ModelWatch(
+            workspace, the_model(job), stream.first, stream.served, job.stream.watch_s, announce
+        )
+        announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
+        # A service that is told to end has done its work; a night that is cut off has not.
+        ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
+        try:
+            with watch, ends_well:
+                run_stream(
+                    stream.source.frame,
+                    _BatchScorer(stream, watch, record, run.run_id),
+                    trigger=trigger,
+                    checkpoint=str(stream.checkpoint.root),
+                    name=job.name,
+                    on_progress=record.progress,
+                    what=f"scoring {stream.source.table.uri!r} into {stream.sink.uri!r}",
+                )
+        finally:
+            run.log_metrics(record.totals.as_metrics() | record.totals.latest)
+            if pages is not None:
+                pages.close()
+    workspace.outbox.replay()
+    return _result(stream, record, run, started)
+
+
+@dataclass(frozen=True)
+class _BatchScorer:
+    """Scores one micro-batch after the other, each with one model, and commits it."""
+
+    stream: _Stream
+    watch: ModelWatch
+    record: StreamRecord
+    run_id: str
+
+    def __call__(self, frame: DataFrame, number: int) -> None:
+        """Score a batch, or find that it was committed before."""
+        stream = self.stream
+        model = self._model_of(number)
+        plan = plan_of_batch(model.plan, stream.facts.stream_id, number)
+        done = stream.sink.find(plan.identity)
+        if done is not None:
+            outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+        else:
+            outcome = self._scored(frame, plan, model)
+            outcome.check_books()
+        is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
+        self.record.batch(number, outcome, plan.model.digest, is_replay=is_replay)
+
+    def _model_of(self, number: int) -> ServingModel:
+        """The model that the batch was begun with, however long ago; else the newest."""
+        checkpoint = self.stream.checkpoint
+        known = checkpoint.model_of(number)
+        if known is not None:
+            return self.watch.of(known)
+        model = self.watch.current
+        checkpoint.keep_model(number, model.batch_model)
+        return model
+
+    def _scored(self, frame: DataFrame, plan: ScoringPlan, model: ServingModel) -> Outcome:
+        from sparkscore.spark.source import OpenedSource
+        from sparkscore.spark.stream import EventTimes
+
+        stream = self.stream
+        column = stream.job.stream.event_time
+        times = None if column is None else EventTimes(frame, column)
+        source = OpenedSource(frame if times is None else times.frame, stream.source.table)
+        # Spark runs each batch in a session of its own, with settings of its own.
+        session = frame.sparkSession
+        engine = replace(stream.engine, spark=session, packed=model.packed)
+        facts = RunFacts(run_id=self.run_id, scored_at=dt.datetime.now(dt.UTC))
+        outcome = engine.run(plan, source, replace(stream.sink, spark=session), facts)
+        if times is not None:
+            self.record.latency(times.ages(time.time()))
+        return outcome
+
+
+def _opened(
+    workspace: Workspace,
+    job: JobSettings,
+    announce: Announce,
+    *,
+    start_over: bool,
+    has_moved: bool,
+) -> _Stream:
+    _refuse_unfit(workspace, job)
+    announce("Opening Spark")
+    from sparkscore.spark.delta import files_sink
+    from sparkscore.spark.stream_source import open_stream
+
+    engine = workspace.spark_engine("arrow")
+    workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
+    source = open_stream(workspace.spark, source_spec(job))
+    sink = workspace.delta_sink(job.target.uri)
+    announce(f"Resolving {the_model(job)}")
+    plan = _planned(workspace, job, the_model(job), source, sink)
+    check_environment(workspace, [plan.model], announce)
+    _check_event_time(job, source)
+    try_model(workspace, plan)
+    assert job.stream.checkpoint is not None
+    root = workspace.table_path(job.stream.checkpoint)
+    checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
+    facts = admitted(
+        checkpoint,
+        plan,
+        files_sink(workspace.spark, job.target.uri),
+        start_over=start_over,
+        has_moved=has_moved,
+    )
+    first = ServingModel(plan, engine.ship(plan.model))
+    return _Stream(workspace, job, engine, source, sink, first, checkpoint, facts)
+
+
+def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
+    """Refuse what a stream cannot do, before Spark is opened.
+
+    Raises:
+        ConfigError: The job has no checkpoint, or asks for what only a batch has.
+        EngineUnfitError: It asks for another engine.
+        UsageError: The session would be a Connect one.
+    """
+    the_model(job)
+    if job.stream.checkpoint is None:
+        raise ConfigError(
+            "a stream keeps its progress in a folder, and the job names none; give one of its own "
+            "with --checkpoint, or as stream.checkpoint in the job's file"
+        )
+    if job.mode == "replace":
+        raise ConfigError(
+            "mode 'replace' would have each batch of a stream replace the one before; take "
+            "--mode append, or merge by key"
+        )
+    batch_only = {
+        "since_last": job.since_last,
+        "duplicates": job.duplicates is not None,
+        "checks": job.checks != type(job.checks)(),
+    }
+    asked = [name for name, is_asked in batch_only.items() if is_asked]
+    if asked:
+        raise ConfigError(
+            f"{listed(asked)} go with a batch job, which knows all rows of its run; leave them "
+            "out: a stream scores each row once, as it comes"
+        )
+    if job.engine not in (None, "auto", "arrow"):
+        raise EngineUnfitError(_WHY_ARROW, job.engine, "take --engine auto")
+    if job.env_manager != "local":
+        raise EngineUnfitError(_WHY_ARROW, "arrow", "take --env-manager local")
+    if workspace.settings.spark.remote is not None:
+        raise UsageError(
+            "a Connect server would run the batches of a stream in a process of its own; run the "
+            "stream in a classic session (spark.master)"
+        )
+
+
+def _planned(
+    workspace: Workspace, job: JobSettings, uri: str, source: OpenedSource, sink: DeltaSink
+) -> ScoringPlan:
+    model = workspace.model(uri, job.predict)
+    if flavor_of(open_package(model.folder)) == SPARK:
+        raise EngineUnfitError("a stream scores in Python workers, and the model is Spark ML's")
+    plan = plan_scoring(model, source.table, scoring_request(workspace, job, None, sink.uri))
+    sink.check(score_write(plan))
+    return plan
+
+
+def _check_same_table(first: ScoringPlan, fresh: ScoringPlan) -> None:
+    """Refuse a version whose scores have other columns than those before it.
+
+    Raises:
+        ConfigError: They have.
+    """
+    before, now = score_schema(first), score_schema(fresh)
+    if before != now:
+        differing = sorted({str(f) for f in before} ^ {str(f) for f in now})
+        raise ConfigError(
+            f"{fresh.model.label} answers with other columns than {first.model.label}: "
+            f"{listed(differing)}; score it into a table of its own"
+        )
+
+
+def _check_event_time(job: JobSettings, source: OpenedSource) -> None:
+    name = job.stream.event_time
+    column = None if name is None else source.table.column(name)
+    if name is not None and (column is None or column.type_name != "timestamp"):
+        raise ConfigError(
+            f"event time {name!r} is no timestamp of {source.table.uri!r}; name a column of that "
+            "type with --event-time, or leave it out"
+        )
+
+
+def _started_run(stream: _Stream) -> ActiveRun:
+    workspace, job = stream.workspace, stream.job
+    run = workspace.tracking.start_run(
+        job.name,
+        job.experiment or workspace.settings.tracking.experiment,
+        experiment_id=None if job.experiment else workspace.settings.tracking.experiment_id,
+        origin=run_origin(),
+        tags={
+            "sparkscore.job": job.name,
+            "sparkscore.stream_id": stream.facts.stream_id,
+            "sparkscore.spark_application_id": stream.engine.application_id or "",
+        },
+    )
+    plan = stream.first.plan
+    run.log_params(
+        {
+            "model_uri": the_model(job),
+            "model_version": str(plan.model.version or ""),
+            "model_digest": plan.model.digest,
+            "source": plan.source.uri,
+            "where": plan.source.where or "",
+            "target": stream.sink.uri,
+            "mode": plan.request.mode.value,
+            "trigger": job.stream.trigger,
+            "checkpoint": str(stream.checkpoint.root),
+        }
+    )
+    run.log_json(environment(), "environment.json")
+    return run
+
+
+def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:
+    if job.stream.metrics_port is None:
+        return None
+    pages = StreamPages(record, job.stream.metrics_port)
+    announce(f"Telling /metrics and /healthz at port {pages.port}")
+    return pages
+
+
+def _result(
+    stream: _Stream, record: StreamRecord, run: ActiveRun, started: dt.datetime
+) -> JobResult:
+    totals, table = record.totals, stream.source.table
+    has_scored = totals.n_batches > 0
+    message = (
+        f"scored {totals.n_scored} rows in {totals.n_batches} batches, the last at table version "
+        f"{totals.table_version}"
+        if has_scored
+        else "no row had come"
+    )
+    return JobResult(
+        status="succeeded" if has_scored else "skipped",
+        code=0,
+        message=message,
+        job=stream.job.name,
+        started=started.isoformat(),
+        ended=dt.datetime.now(dt.UTC).isoformat(),
+        run_id=run.run_id,
+        model=stream.first.plan.model.as_facts(),
+        input={"uri": table.uri, "rows": totals.n_read},
+        output={
+            "uri": stream.sink.uri,
+            "version": totals.table_version,
+            "rows": totals.n_scored,
+            "rejected": totals.n_rejected,
+        },
+        metrics=totals.as_metrics() | totals.latest,
+    )

@@ -1,0 +1,267 @@
+"""What a stream tells of itself: metric series of its run, pages for Prometheus, a health file."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.files.small_files import write_whole
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.outcome import Outcome
+    from sparkscore.tracking import ActiveRun
+
+_FIRST_INTERVAL_S = 10.0
+_POINTS_BEFORE_DOUBLING = 360
+"""An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
+
+
+@dataclass
+class Pace:
+    """How often a series gets a point: seldom enough that a stream of months has but thousands.
+
+    Attributes:
+        clock: Seconds that never go back.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _interval_s: float = _FIRST_INTERVAL_S
+    _n_points: int = 0
+    _last: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether a point may be kept now; then it counts as kept."""
+        now = self.clock()
+        if self._last is not None and now - self._last < self._interval_s:
+            return False
+        self._last = now
+        self._n_points += 1
+        if self._n_points % _POINTS_BEFORE_DOUBLING == 0:
+            self._interval_s *= 2
+        return True
+
+
+@dataclass
+class StreamTotals:
+    """What a stream has done since its process began, and how its last batch went.
+
+    Attributes:
+        n_batches: Batches that were committed, or found committed.
+        n_replayed: Those of them that an earlier attempt had committed.
+        latest: Measures of the last batch; units are in the names.
+    """
+
+    n_batches: int = 0
+    n_replayed: int = 0
+    n_read: int = 0
+    n_scored: int = 0
+    n_rejected: int = 0
+    batch: int = -1
+    table_version: int = -1
+    model_digest: str = ""
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def add(self, number: int, outcome: Outcome, model_digest: str) -> None:
+        """Count a batch that is in the table."""
+        self.n_batches += 1
+        self.n_read += outcome.n_read
+        self.n_scored += outcome.n_scored
+        self.n_rejected += outcome.n_rejected
+        self.batch, self.table_version = number, outcome.commit.version
+        self.model_digest = model_digest
+
+    def as_metrics(self) -> dict[str, float]:
+        """The totals by name."""
+        return {
+            "batches": self.n_batches,
+            "batches_replayed": self.n_replayed,
+            "rows_read": self.n_read,
+            "rows_scored": self.n_scored,
+            "rows_rejected": self.n_rejected,
+        }
+
+
+class StreamRecord:
+    """Keeps a stream's totals, and tells them to its run, to a health file and to a page.
+
+    A tracking store that is away costs the stream nothing: points are sent in the background.
+
+    Args:
+        run: The stream's run.
+        job: The job's name, a label of the page.
+        health_file: Written anew after each batch; None: none is.
+
+    Raises:
+        UsageError: The health file cannot be written.
+    """
+
+    def __init__(self, run: ActiveRun, job: str, health_file: Path | None) -> None:
+        self.totals = StreamTotals()
+        self._run = run
+        self._job = job
+        self._health_file = health_file
+        self._pace = Pace()
+        self._told_at = time.time()
+        self._lock = threading.Lock()
+        try:
+            self._write_health()
+        except OSError as exc:
+            raise UsageError(
+                f"the health file {str(health_file)!r} cannot be written: {exc.strerror}; name "
+                "another with --health-file"
+            ) from exc
+
+    def batch(self, number: int, outcome: Outcome, model_digest: str, *, is_replay: bool) -> None:
+        """Take note of a batch that is in the table."""
+        with self._lock:
+            self.totals.add(number, outcome, model_digest)
+            self.totals.n_replayed += is_replay
+            self.totals.latest.update(
+                {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
+            )
+
+    def latency(self, seconds: Mapping[str, float]) -> None:
+        """Take note of how old the rows of the last batch were when they were committed."""
+        with self._lock:
+            self.totals.latest.update(
+                {f"latency_{name}_seconds": value for name, value in seconds.items()}
+            )
+
+    def progress(self, progress: Mapping[str, Any]) -> None:
+        """Take note of what Spark says after a batch, and tell it on."""
+        with self._lock:
+            self._told_at = time.time()
+            self.totals.latest.update(_measures(progress))
+            point = self.totals.latest | self.totals.as_metrics()
+            step = int(progress["batchId"])
+        with suppress(OSError):  # A file that grows old is what its reader looks for.
+            self._write_health()
+        if self._pace.is_due():
+            self._run.log_metrics(point, step=step, synchronous=False)
+
+    def health(self) -> dict[str, object]:
+        """State of the stream, as the health file and `/healthz` have it."""
+        totals = self.totals
+        return {
+            "job": self._job,
+            "run_id": self._run.run_id,
+            "batch": totals.batch,
+            "table_version": totals.table_version,
+            "model_digest": totals.model_digest,
+            "told_at": self._told_at,
+            **totals.as_metrics(),
+        }
+
+    def page(self) -> str:
+        """The measures in Prometheus' text format."""
+        with self._lock:
+            totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
+        label = f"{{job={json.dumps(self._job)}}}"
+        lines = [
+            f"# TYPE sparkscore_stream_{name}_total counter\n"
+            f"sparkscore_stream_{name}_total{label} {value}"
+            for name, value in totals.items()
+        ]
+        lines += [
+            f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
+            for name, value in sorted(latest.items())
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _write_health(self) -> None:
+        if self._health_file is not None:
+            write_whole(self._health_file, json.dumps(self.health()) + "\n")
+
+
+class StreamPages:
+    """`/metrics` and `/healthz` of a stream, on loopback unless told otherwise.
+
+    Args:
+        record: What they show.
+        port: 0: any that is free.
+        host: The address to listen at.
+
+    Raises:
+        PortTakenError: The port is in use.
+    """
+
+    def __init__(self, record: StreamRecord, port: int, host: str = "127.0.0.1") -> None:
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler_of(record))
+        except OSError as exc:
+            raise PortTakenError(
+                f"port {port} of {host} cannot be listened at: {exc.strerror}; free it, or give "
+                "another with --metrics-port"
+            ) from exc
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(record.page(), "text/plain; version=0.0.4")
+            elif self.path == "/healthz":
+                self._answer(json.dumps(record.health()), "application/json")
+            else:
+                self.send_error(404)
+
+        def _answer(self, text: str, kind: str) -> None:
+            content = text.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
+            """Say nothing: probes come each second."""
+
+    return Handler
+
+
+def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
+    """What Spark says of a batch, by names with units."""
+    found = {
+        "rows_per_second_in": float(progress.get("inputRowsPerSecond") or 0.0),
+        "rows_per_second_out": float(progress.get("processedRowsPerSecond") or 0.0),
+    }
+    durations = progress.get("durationMs") or {}
+    found |= {f"batch_{name}_seconds": float(ms) / 1000 for name, ms in durations.items()}
+    for operator in progress.get("stateOperators") or ():
+        late = float(operator.get("numRowsDroppedByWatermark") or 0)
+        found["rows_late"] = found.get("rows_late", 0.0) + late
+        size = float(operator.get("memoryUsedBytes") or 0)
+        found["state_bytes"] = found.get("state_bytes", 0.0) + size
+    for source in progress.get("sources") or ():
+        for name, value in (source.get("metrics") or {}).items():
+            if name in _BACKLOG:
+                found[_BACKLOG[name]] = found.get(_BACKLOG[name], 0.0) + float(value)
+    return found
+
+
+_BACKLOG = {
+    "numBytesOutstanding": "backlog_bytes",
+    "numFilesOutstanding": "backlog_files",
+    "avgOffsetsBehindLatest": "backlog_offsets",
+}
+"""What sources of Spark call that which waits."""

@@ -1,0 +1,180 @@
+"""A stream's model follows its alias, and only to versions that can take its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from sparkscore import Workspace, infer_signature, save_model
+from sparkscore.errors import PredictionError, SignatureMismatchError, StoreUnavailableError
+from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.names import parse_alias, parse_model_name
+from sparkscore.registry import Registry
+from sparkscore.scoring.facts import SourceColumn, SourceTable
+from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
+from sparkscore.scoring.streams import BatchModel
+
+_WAIT_S = 20
+_URI = "models:/pump@champion"
+
+
+@dataclass
+class World:
+    """A registry with models that double x, some of which refuse to, and a watch's plans."""
+
+    folder: Path
+    workspace: Workspace
+    said: list[str] = field(default_factory=list)
+    served: list[str] = field(default_factory=list)
+
+    def register(self, column: str = "x", *, is_picky: bool = False) -> str:
+        """A version under the alias; its digest."""
+        flag = self.folder / "picky"
+
+        class Line:  # Local, so that it is pickled by value.
+            def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
+                if is_picky and flag.exists():
+                    raise ValueError("no row is good enough")
+                return model_input[column].to_numpy() * 2
+
+        flag.unlink(missing_ok=True)
+        package = self.folder / f"package-{time.monotonic_ns()}"
+        example = pd.DataFrame({column: [0.5, 1.5]})
+        outputs = pd.DataFrame({"prediction": [1.0, 3.0]})
+        signature = infer_signature(example, outputs)
+        save_model(
+            Line(), package, flavor="python_function", signature=signature, input_example=example
+        )
+        flag.touch()
+        name, alias = parse_model_name("pump"), parse_alias("champion")
+        return self.workspace.registry.register(package, name, alias=alias).digest
+
+    def plan(self, uri: str) -> ScoringPlan:
+        """A plan over a table whose only column is x."""
+        model = self.workspace.model(uri)
+        columns = (SourceColumn("x", pa.float64(), "double"),)
+        return plan_scoring(
+            model, SourceTable("/rows", "delta", "", columns), ScoringRequest("job", "/scores")
+        )
+
+    def serve(self, uri: str) -> ServingModel:
+        """A model as the watch is given it."""
+        self.served.append(uri)
+        return ServingModel(self.plan(uri), packed=None)  # type: ignore[arg-type]  # no Spark here
+
+    def watch(self, uri: str = _URI) -> ModelWatch:
+        """A watch that looks often."""
+        first = self.serve(uri)
+        return ModelWatch(self.workspace, uri, first, self.serve, 0.05, self.said.append)
+
+    def await_that(self, is_so: Callable[[], bool]) -> None:
+        """Wait for the watch's thread."""
+        deadline = time.monotonic() + _WAIT_S
+        while not is_so():
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    overrides = {
+        "tracking.uri": f"sqlite:///{tmp_path}/store.db",
+        "artifacts.uri": str(tmp_path / "artifacts"),
+        "cache.folder": str(tmp_path / "cache"),
+        "trust.allow_code": True,
+    }
+    return World(tmp_path, Workspace.open(overrides=overrides))
+
+
+def test_new_version_takes_over_and_moving_the_alias_back_is_the_rollback(world: World) -> None:
+    first = world.register()
+    with world.watch() as watch:
+        assert watch.current.batch_model == BatchModel("models:/pump/1", first)
+        second = world.register()
+        world.await_that(lambda: watch.current.batch_model.digest == second)
+        assert world.said == ["from the next batch on, 'pump' version 2 scores"]
+        world.workspace.registry.set_alias(parse_model_name("pump"), parse_alias("champion"), 1)
+        world.await_that(lambda: watch.current.batch_model.digest == first)
+
+
+def test_version_that_reads_other_columns_is_refused_once(world: World) -> None:
+    first = world.register()
+    with world.watch() as watch:
+        world.register("z")
+        world.await_that(lambda: bool(world.said))
+        n_served = len(world.served)
+        time.sleep(0.3)  # Several looks: that nothing happens in them is what is tested.
+        assert len(world.served) == n_served
+        assert watch.current.batch_model.digest == first
+    assert len(world.said) == 1
+    assert "the model stays" in world.said[0]
+
+
+def test_version_that_fails_its_own_example_is_refused(world: World) -> None:
+    first = world.register()
+    with world.watch() as watch:
+        world.register(is_picky=True)
+        world.await_that(lambda: bool(world.said))
+        assert "no row is good enough" in world.said[0]
+        assert watch.current.batch_model.digest == first
+        last = world.register()
+        world.await_that(lambda: watch.current.batch_model.digest == last)
+
+
+def test_model_is_tried_before_a_stream_begins(world: World) -> None:
+    world.register(is_picky=True)
+    with pytest.raises(PredictionError, match="no row is good enough"):
+        try_model(world.workspace, world.plan(_URI))
+
+
+def test_store_that_is_away_is_told_of_once_and_looked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.register()
+
+    def away(*_: object) -> object:
+        raise StoreUnavailableError("nobody answers")
+
+    with world.watch() as watch:
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "current", away)
+            world.await_that(lambda: bool(world.said))
+            time.sleep(0.3)  # Several looks, of which only the first is told.
+        assert len(world.said) == 1
+        second = world.register()
+        world.await_that(lambda: watch.current.batch_model.digest == second)
+
+
+def test_batch_of_before_gets_the_model_of_before(world: World) -> None:
+    first = world.register()
+    world.register()
+    watch = world.watch()
+    n_served = len(world.served)
+    assert watch.of(watch.current.batch_model) is watch.current
+    assert len(world.served) == n_served
+    before = watch.of(BatchModel("models:/pump/1", first))
+    assert before.plan.model.digest == first
+
+
+def test_uri_of_one_version_is_not_watched(world: World) -> None:
+    first = world.register()
+    with world.watch("models:/pump/1") as watch:
+        world.register()
+        time.sleep(0.3)  # Nothing looks, so nothing can be waited for.
+        assert watch.current.batch_model.digest == first
+
+
+def test_of_a_version_that_does_not_fit_is_an_error(world: World) -> None:
+    first = world.register()
+    world.register("z")
+    world.workspace.registry.set_alias(parse_model_name("pump"), parse_alias("champion"), 1)
+    watch = world.watch()
+    assert watch.current.batch_model.digest == first
+    with pytest.raises(SignatureMismatchError):
+        watch.of(BatchModel("models:/pump/2", "other"))

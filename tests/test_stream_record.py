@@ -1,0 +1,96 @@
+"""What a stream tells of itself stays small, and is there for whoever asks."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkscore import Workspace
+from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.names import RunId
+from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
+from sparkscore.stream_record import Pace, StreamPages, StreamRecord
+from sparkscore.tracking import ActiveRun
+
+OUTCOME = Outcome(
+    OutcomeStatus.SUCCEEDED,
+    Commit("/data/scores", 7, "run", 3),
+    n_read=4,
+    n_scored=3,
+    n_rejected=1,
+    seconds={"commit": 0.25},
+)
+PROGRESS = {
+    "batchId": 5,
+    "inputRowsPerSecond": 10.0,
+    "processedRowsPerSecond": 20.0,
+    "durationMs": {"addBatch": 1500},
+    "stateOperators": [{"numRowsDroppedByWatermark": 2, "memoryUsedBytes": 100}],
+    "sources": [{"metrics": {"numFilesOutstanding": "3", "other": "x"}}],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActiveRun]:
+    monkeypatch.chdir(tmp_path)
+    with Workspace.open().tracking.start_run("stream") as run:
+        yield run
+
+
+def test_a_year_of_seconds_has_a_few_thousand_points() -> None:
+    seconds = range(0, 366 * 24 * 3600, 5)
+    pace = Pace(clock=iter(seconds).__next__)
+    n_points = sum(pace.is_due() for _ in seconds)
+    assert 4000 < n_points < 7000
+
+
+def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
+    health = tmp_path / "health.json"
+    record = StreamRecord(run, "telemetry", health)
+    assert json.loads(health.read_text())["batch"] == -1
+    record.batch(5, OUTCOME, "digest", is_replay=False)
+    record.latency({"p50": 1.5})
+    record.progress(PROGRESS)
+    told = json.loads(health.read_text())
+    assert (told["batch"], told["table_version"], told["rows_scored"]) == (5, 7, 3)
+    assert told["model_digest"] == "digest"
+    run.end()
+    found = Workspace.open().runs.get_run(RunId(run.run_id)).metrics
+    metrics = {name: metric.value for name, metric in found.items() if metric.step == 5}
+    assert metrics["rows_late"] == 2
+    assert metrics["backlog_files"] == 3
+    assert metrics["batch_addBatch_seconds"] == 1.5
+    assert metrics["latency_p50_seconds"] == 1.5
+    assert metrics["seconds_commit"] == 0.25
+
+
+def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
+    record = StreamRecord(run, 'tele"metry', None)
+    pages = StreamPages(record, 0)
+    try:
+        record.batch(5, OUTCOME, "digest", is_replay=True)
+        record.progress(PROGRESS)
+        url = f"http://127.0.0.1:{pages.port}"
+        page = urllib.request.urlopen(f"{url}/metrics").read().decode()
+        assert 'sparkscore_stream_batches_replayed_total{job="tele\\"metry"} 1' in page.splitlines()
+        assert "# TYPE sparkscore_stream_backlog_files gauge" in page.splitlines()
+        assert json.loads(urllib.request.urlopen(f"{url}/healthz").read())["batch"] == 5
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{url}/other")
+        with pytest.raises(PortTakenError, match="--metrics-port"):
+            StreamPages(record, pages.port)
+    finally:
+        pages.close()
+
+
+def test_health_file_that_cannot_be_written_is_told_at_the_start(
+    run: ActiveRun, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--health-file"):
+        StreamRecord(run, "telemetry", tmp_path / "file" / "health.json")
