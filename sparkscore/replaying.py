@@ -109,6 +109,7 @@ def replay_run(
     announce(f"Opening the rejected rows of run {run_id} in {uri}")
     where = f"run_id = '{run_id}'"
     rejects = workspace.spark_engine(_ENGINE).open(SourceSpec(uri, "delta", where=where))
+    uri = rejects.table.uri  # However it was written.
     job = _recipe(rejects, run_id)
     sink = workspace.delta_sink(job["target"])
     _check_scores(workspace, job, run_id)
