@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparkscore.errors import PredictionError, WorkerCrashError
+from sparkscore.errors import CheckFailedError, PredictionError, WorkerCrashError
 from sparkscore.files.ledger import Ledger
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.sink import FilesSink
+from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
@@ -75,9 +76,10 @@ class Bench:
         table = self.engine.open(SourceSpec(str(self.source))).table
         return plan_scoring(self.model, table, request(self.target))
 
-    def score(self, run_id: str) -> Outcome:
+    def score(self, run_id: str, checks: Checks | None = None, *, accepts: bool = False) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        plan = plan_scoring(self.model, source.table, request(self.target))
+        asked = replace(request(self.target), checks=checks or Checks(), accept_checks=accepts)
+        plan = plan_scoring(self.model, source.table, asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
 
@@ -112,6 +114,20 @@ class Bench:
 @pytest.fixture
 def bench(spark: SparkSession, source: Path, tmp_path: Path) -> Bench:
     return Bench(spark, source, tmp_path, "die")
+
+
+def test_held_scores_are_published_without_being_scored_again(bench: Bench) -> None:
+    checks = Checks(max_value={"prediction": 0.1}, max_drift={"prediction": 0.2})
+    with pytest.raises(CheckFailedError, match="max_value"):
+        bench.score("first", checks)
+    assert not (bench.target / "_delta_log").exists()
+    outcome = bench.score("second", checks, accepts=True)
+    assert outcome.n_chunks_resumed == N_CHUNKS
+    assert bench.n_rows_scored() == N_ROWS
+    bench.check_table()
+    (entry,) = deltalake.DeltaTable(bench.target).history()
+    told = json.loads(entry["userMetadata"])["profile"]
+    assert told["rows"] == told["columns"]["prediction"]["rows"] == N_ROWS
 
 
 def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) -> None:
