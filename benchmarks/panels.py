@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -24,7 +25,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable
+import pyarrow.parquet as pq
 from lightgbm import LGBMRegressor
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
@@ -94,7 +95,7 @@ def _timed(
     numbers = count()
 
     def job(model: Workload, beside: Sequence[Workload] = ()) -> float:
-        name = f"run-{next(numbers)}"
+        name = f"{scan.name}-{next(numbers)}"
         described = {
             "name": "panels",
             "model": str(model.package),
@@ -111,7 +112,7 @@ def _timed(
     packages = [str(model.package) for model in models]
     shares = [(packages, str(champion.source), i, n_cores) for i in range(n_cores)]
     seconds: dict[str, list[float]] = {}
-    with ProcessPoolExecutor(n_cores, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(n_cores, get_context("spawn"), _one_thread) as pool:
 
         def calls() -> float:
             # Each process is asked once: the pool hands an item to whoever is free.
@@ -141,7 +142,7 @@ def _called(share: tuple[list[str], str, int, int]) -> float:
     packages, source, place, n_shares = share
     if not _models:
         _models.extend(load_predictor(open_package(Path(one)), TRUST) for one in packages)
-        rows = DeltaTable(source).to_pyarrow_table().drop_columns(["id"])
+        rows = pq.read_table(source).drop_columns(["id"])
         size = rows.num_rows // n_shares
         own = rows.slice(place * size, size).combine_chunks()
         _batches.extend(own.to_batches(max_chunksize=10_000))

@@ -9,6 +9,7 @@ import time
 from benchmarks.faults.trials import Ended, repeated
 from benchmarks.faults.world import World, expect, expect_exit
 
+_N_SLOTS = 2
 _ORDER_S = 30
 """What orchestrators wait between SIGTERM and SIGKILL."""
 
@@ -35,7 +36,9 @@ def killed_while_scoring(world: World, target: str, rng: random.Random) -> Ended
     result, seconds = repeated(world, target)
     if world.commits(target) == 1 and result["status"] == "succeeded":
         resumed = result["output"]["chunks_resumed"]
-        expect(resumed == n_finished, f"{n_finished} chunks were finished, {resumed} were used")
+        # A worker may finish its chunk before it sees that the JVM is gone.
+        is_all = n_finished <= resumed <= n_finished + _N_SLOTS
+        expect(is_all, f"{n_finished} chunks were finished, {resumed} were used")
     expect(world.staged(target) == [], f"left beside the table: {world.staged(target)}")
     return Ended(recovery_s=seconds)
 
@@ -54,7 +57,7 @@ def killed_after_its_commit(world: World, target: str, rng: random.Random) -> En
 
 
 def killed_again_and_again(world: World, target: str, rng: random.Random) -> Ended:
-    """F01 five times in a row on one run."""
+    """F01x5: kill -9 at any moment, five times in a row."""
     for _ in range(5):
         world.start(*world.batch(target)).kill_after(rng.uniform(0, world.job_s))
     _, seconds = repeated(world, target)

@@ -12,8 +12,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.faults.trials import Ended
 from benchmarks.faults.world import N_ROWS, World, expect, expect_exit
-from sparkscore.errors import ModelError, TemporaryError
+from sparkscore.errors import DataError, ModelError, TemporaryError
 
+_N_AGAIN = 1000
 _CHANGES = ("dropped", "renamed", "text", "narrowed", "more", "other order")
 
 
@@ -102,25 +103,31 @@ def package_damaged(world: World, target: str, rng: random.Random) -> Ended:
 
 
 def doubled_rows(world: World, target: str, rng: random.Random) -> Ended:
-    """F24: a file of the source comes twice: an append keeps what it is given, and counts it."""
+    """F24: rows of the source come twice, and the rule that was declared decides about them."""
+    rule = rng.choice(["keep", "fail", "first"])
     version = DeltaTable(world.folder / "rows").version()
-    rows = DeltaTable(world.folder / "rows").to_pyarrow_table()
-    start = rng.randrange(N_ROWS - 1000)
-    again = rows.sort_by("id").slice(start, 1000)
+    rows = DeltaTable(world.folder / "rows").to_pyarrow_table().sort_by("id")
+    again = rows.slice(rng.randrange(N_ROWS - _N_AGAIN), _N_AGAIN)
     write_deltalake(world.folder / "rows", again, mode="append")
     doubled = f"{target}-doubled"
+    order = ("--order-by", "part") if rule == "first" else ()
     try:
-        answer = world.run(*world.batch(doubled))
+        answer = world.run(*world.batch(doubled, "--duplicates", rule, *order))
     finally:
         DeltaTable(world.folder / "rows").restore(version)
-    expect_exit(answer, 0)
-    n_rows = answer.result["output"]["rows"]
-    expect(n_rows == N_ROWS + 1000, f"{n_rows} rows were scored of {N_ROWS + 1000}")
+    if rule == "fail":
+        expect_exit(answer, DataError.exit_code, rule)
+        expect(world.commits(doubled) == 0, "something was committed")
+        return Ended(n_commits=0)
+    expect_exit(answer, 0, rule)
+    skipped = answer.result["metrics"]["rows_skipped"]
+    expect(skipped == (_N_AGAIN if rule == "first" else 0), f"{rule}: {skipped} rows were skipped")
     ids = DeltaTable(world.folder / doubled).to_pyarrow_table(columns=["id"])["id"].to_numpy()
-    found = np.bincount(ids, minlength=N_ROWS)
     want = np.ones(N_ROWS, int)
-    want[again["id"].to_numpy()] = 2
-    expect(np.array_equal(found, want), "other rows are there twice than came twice")
+    if rule == "keep":
+        want[again["id"].to_numpy()] = 2
+    found = np.bincount(ids, minlength=N_ROWS)
+    expect(np.array_equal(found, want), f"{rule}: other rows are there than the rule leaves")
     return Ended(n_commits=0)
 
 

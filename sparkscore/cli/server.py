@@ -88,6 +88,12 @@ class _Opening:
     help="Whether files of new experiments go through the server.",
 )
 @click.option(
+    "--artifacts-only",
+    is_flag=True,
+    envvar="MLFLOW_ARTIFACTS_ONLY",
+    help="Answer for files alone, beside a server for records.",
+)
+@click.option(
     "--static-prefix", default="", envvar="MLFLOW_STATIC_PREFIX", help="Such as /tracking."
 )
 @click.option(
@@ -142,6 +148,7 @@ def command(
     artifacts_destination: str | None,
     default_artifact_root: str | None,
     serve_artifacts: bool,
+    artifacts_only: bool,
     static_prefix: str,
     allowed_hosts: str,
     cors_allowed_origins: str,
@@ -162,6 +169,7 @@ def command(
         allowed_hosts=(*_words(allowed_hosts), *any_one),
         allowed_origins=(*_words(cors_allowed_origins), *any_one),
         expose_metrics=expose_prometheus,
+        artifacts_only=artifacts_only,
         serves_artifacts=serve_artifacts and default_artifact_root is None,
         lenient_sources=os.environ.get("SPARKSCORE_MODEL_SOURCE_CHECK") == "lenient",
         source_pattern=os.environ.get("MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX", ""),

@@ -32,9 +32,9 @@ async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> N
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_json(send: Send, body: bytes) -> None:
+async def send_json(send: Send, body: bytes, headers: Headers = ()) -> None:
     """Send the answer of a call that was made."""
-    await send_body(send, 200, _JSON, body)
+    await send_body(send, 200, (*_JSON, *headers), body)
 
 
 async def send_fault(send: Send, fault: Fault, headers: Headers = ()) -> None:

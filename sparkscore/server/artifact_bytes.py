@@ -26,6 +26,7 @@ from sparkscore.server.calls import Call, Guard, RefusedError, Served
 from sparkscore.server.dispatch import Match
 from sparkscore.server.immutable import check_writable
 from sparkscore.server.model_sources import source_place
+from sparkscore.server.multipart import PART_ROUTE, PartArrival, part_place
 from sparkscore.server.open_files import open_artifact
 from sparkscore.server.verbs_models import parse_version
 from sparkscore.stores.base import ArtifactStore, StreamedArtifactStore
@@ -77,6 +78,7 @@ PLACES: Mapping[str, Place] = {
     "get_version_artifact": version_path,
     "get_logged_model_artifact": logged_model_path,
     "upload_run_artifact": run_path,
+    PART_ROUTE: part_place,
 }
 """How each route of bytes says where its file lies."""
 
@@ -116,14 +118,16 @@ class ByteRoutes:
             await to_thread.run_sync(file.close)
 
     async def _upload(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
-        arrival: list[Arrival] = []
+        arrival: list[Arrival | PartArrival] = []
 
         def begin() -> bytes:
             call = read_call(match, scope, b"")
             with watched(call, self._guards):
                 place = self._place(call)
                 check_writable(self._served, place)
-                arrival.append(Arrival(self._served.artifacts, place, call))
+                kind = PartArrival if match.route.name == PART_ROUTE else Arrival
+                with _disk(place):
+                    arrival.append(kind(self._served.artifacts, place, call))
             return b""
 
         begun = await to_thread.run_sync(told, begin, match.route)
@@ -140,11 +144,13 @@ class ByteRoutes:
         finally:
             await to_thread.run_sync(arrival[0].discard)
         if isinstance(answered, bytes):
-            await send_json(send, answered)
+            await send_json(send, answered, arrival[0].headers)
         elif answered is not None:
             await _refuse(send, answered)
 
-    async def _receive(self, arrival: Arrival, match: Match, receive: Receive) -> Told | None:
+    async def _receive(
+        self, arrival: Arrival | PartArrival, match: Match, receive: Receive
+    ) -> Told | None:
         """Fill the file; None where the client left before the end."""
         limit = self._limit(match)
         held, n_bytes, more = bytearray(), 0, True
@@ -161,7 +167,7 @@ class ByteRoutes:
             if len(held) >= _CHUNK_BYTES or not more:
                 n_bytes += len(held)
                 written = await to_thread.run_sync(
-                    told, lambda chunk=bytes(held): arrival.write(chunk), match.route
+                    told, lambda chunk=bytes(held): self._write(arrival, chunk), match.route
                 )
                 if not isinstance(written, bytes):
                     if more:
@@ -170,8 +176,13 @@ class ByteRoutes:
                 held.clear()
         return b""
 
-    def _finish(self, arrival: Arrival) -> bytes:
-        arrival.store()
+    def _write(self, arrival: Arrival | PartArrival, chunk: bytes) -> bytes:
+        with _disk(arrival.path):
+            return arrival.write(chunk)
+
+    def _finish(self, arrival: Arrival | PartArrival) -> bytes:
+        with _disk(arrival.path):
+            arrival.store()
         return done(arrival.call, self._guards, {})
 
     def _limit(self, match: Match) -> int | None:
@@ -188,31 +199,29 @@ class Arrival:
 
     def __init__(self, store: ArtifactStore, path: ArtifactPath, call: Call) -> None:
         self.call = call
+        self.path = path
+        self.headers: tuple[tuple[str, str], ...] = ()
         self._store = store
-        self._path = path
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        with _disk(path):
-            if isinstance(store, StreamedArtifactStore):
-                self._staged = store.staging_path()
-            else:
-                self._folder = tempfile.TemporaryDirectory(prefix="sparkscore-upload-")
-                self._staged = Path(self._folder.name) / "file"
-            self._file = self._staged.open("xb")
+        if isinstance(store, StreamedArtifactStore):
+            self._staged = store.staging_path()
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="sparkscore-upload-")
+            self._staged = Path(self._folder.name) / "file"
+        self._file = self._staged.open("xb")
 
     def write(self, chunk: bytes) -> bytes:
         """Add a piece."""
-        with _disk(self._path):
-            self._file.write(chunk)
+        self._file.write(chunk)
         return b""
 
     def store(self) -> None:
         """Put the whole file in its place."""
-        with _disk(self._path):
-            self._file.close()
+        self._file.close()
         if isinstance(self._store, StreamedArtifactStore):
-            self._store.take(self._staged, self._path)
+            self._store.take(self._staged, self.path)
         else:
-            self._store.put(self._staged, self._path)
+            self._store.put(self._staged, self.path)
 
     def discard(self) -> None:
         """Remove what is left; nothing happens where the file was put in its place."""

@@ -184,6 +184,7 @@ DECISIONS: Mapping[str, Decision] = {
     **_all(_run_or_logged_model, Role.LOG, "get_presigned_upload_url"),
     **_all(partial(_path, "path"), Role.READ, "list_stored_artifacts", "get_stored_artifact"),
     **_all(partial(_path, "path"), Role.LOG, "put_stored_artifact", "delete_stored_artifact"),
+    **_all(partial(_path, "path"), Role.LOG, "put_artifact_part"),
     **_all(partial(_path, "folder"), Role.READ, "get_presigned_url"),
     **_all(
         partial(_path, "folder"),

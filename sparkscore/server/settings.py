@@ -20,6 +20,7 @@ class ServerSettings:
         allowed_origins: Pages of which other origins may write; none are needed by clients.
         expose_metrics: Answer `/metrics`, which tells how much is done, to all who may connect.
         serves_artifacts: Tell clients that all files in the served store go through the server.
+        artifacts_only: Answer for files alone, and refuse what is about records.
         lenient_sources: Take a model version's source that the request's run or logged model does
             not hold, as MLflow 3.12 did.
         source_pattern: A regular expression that every version's source must match; empty: any.
@@ -33,6 +34,7 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ()
     expose_metrics: bool = False
     serves_artifacts: bool = True
+    artifacts_only: bool = False
     lenient_sources: bool = False
     source_pattern: str = ""
     max_upload_bytes: int | None = None

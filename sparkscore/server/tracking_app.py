@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import sparkscore
 from sparkscore.errors import SparkscoreError
 from sparkscore.server import (
+    multipart,
     verbs_artifacts,
     verbs_experiments,
     verbs_logged_models,
@@ -30,7 +31,9 @@ from sparkscore.server.api import Api, path_below
 from sparkscore.server.artifact_bytes import ByteRoutes
 from sparkscore.server.calls import Guard, Served, Verb
 from sparkscore.server.counters import RequestCounters
+from sparkscore.server.files_only import FilesOnly
 from sparkscore.server.lifespan import WithLifespan
+from sparkscore.server.multipart import MultipartLinks
 from sparkscore.server.origins import HostAndOriginCheck
 from sparkscore.server.pages import STYLE, Pages
 from sparkscore.server.settings import PROTOCOL_VERSION
@@ -56,6 +59,7 @@ def all_verbs() -> Mapping[str, Verb]:
         verbs_runs,
         verbs_metrics,
         verbs_artifacts,
+        multipart,
         verbs_logged_models,
         verbs_models,
         verbs_registration,
@@ -78,7 +82,9 @@ def tracking_app(
     """
     settings = served.settings
     routes = all_routes()
-    guards = (*guards, WebhookEvents(served.webhooks))
+    if settings.artifacts_only:
+        guards = (FilesOnly(), *guards)
+    guards = (*guards, WebhookEvents(served.webhooks), MultipartLinks(settings.static_prefix))
     api = Api(served, all_verbs(), routes.values(), ByteRoutes(served, guards), guards)
     app: ASGIApp = _Trunk(api, _pages_app(served), settings.static_prefix)
     for put_before in reversed(middleware):
@@ -148,18 +154,20 @@ def _pages_app(served: Served) -> Starlette:
     def of_experiment(request: Request) -> str:
         return pages.experiment(request.path_params["experiment_id"], token(request))
 
-    routes = [
+    about_files = [
         PageRoute("/health", health),
         PageRoute("/version", version),
         PageRoute("/openapi.json", document_answer),
         PageRoute("/style.css", style),
-        PageRoute("/", page(lambda request: pages.home(token(request)))),
         PageRoute("/docs", page(lambda _: pages.docs(all_routes().values()))),
+    ]
+    about_records = [
+        PageRoute("/", page(lambda request: pages.home(token(request)))),
         PageRoute("/experiments/{experiment_id}", page(of_experiment)),
         PageRoute("/runs/{run_id}", page(lambda r: pages.run(r.path_params["run_id"]))),
         PageRoute("/models/{name}", page(lambda r: pages.model(r.path_params["name"]))),
     ]
-    return Starlette(routes=routes)
+    return Starlette(routes=about_files + ([] if settings.artifacts_only else about_records))
 
 
 def _policy(script: str) -> str:

@@ -11,11 +11,6 @@ from sparkscore.wire.reading import Given
 from sparkscore.wire.records_to_json import Json, file_to_json, page_to_json
 from sparkscore.wire.statuses import Fault
 
-# Clients look for these very words, and then send a large file in one piece.
-_NO_MULTIPART = (
-    "Multipart upload is not supported for the current artifact repository: send the file in one "
-    "piece, which is streamed to its place whatever its size"
-)
 _NO_LINKS = (
     "Presigned URLs are not supported by this server: ask it for the file itself, which is "
     "streamed whatever its size"
@@ -65,11 +60,6 @@ def get_server_info(served: Served, given: Given) -> Json:  # noqa: ARG001 - a v
     }
 
 
-def refuse_multipart(served: Served, given: Given) -> Json:  # noqa: ARG001 - a verb's signature
-    """Tell a client to send the file in one piece."""
-    raise RefusedError(Fault("NOT_IMPLEMENTED", _NO_MULTIPART))
-
-
 def refuse_link(served: Served, given: Given) -> Json:  # noqa: ARG001 - a verb's signature
     """Tell a client to ask for the file itself."""
     raise RefusedError(Fault("NOT_IMPLEMENTED", _NO_LINKS))
@@ -88,9 +78,6 @@ VERBS: dict[str, Verb] = {
     "list_stored_artifacts": list_stored_artifacts,
     "delete_stored_artifact": delete_stored_artifact,
     "get_server_info": get_server_info,
-    "start_multipart_upload": refuse_multipart,
-    "complete_multipart_upload": refuse_multipart,
-    "abort_multipart_upload": refuse_multipart,
     "get_presigned_url": refuse_link,
     "get_presigned_upload_url": refuse_link,
     "get_presigned_download_url": refuse_link,

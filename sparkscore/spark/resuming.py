@@ -197,6 +197,7 @@ def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:
         str(layout.schema),
         layout.partition_by,
         sorted(layout.mapped.items()),
+        job.sketched,
         None if job.scoring.environment is None else job.scoring.environment.key,
         job.sketched,
     ]

@@ -7,10 +7,26 @@ from sparkscore.wire.routes_runs import RUN_ID
 from sparkscore.wire.shapes import Shape, each, flag, int64, one, text
 from sparkscore.wire.shapes_of_records import FILE, NOTHING
 
+_MAX_PARTS = 10_000
 _TOKEN, _NEXT = text("page_token"), text("next_page_token")
 
 _UPLOAD = Shape(
-    "MultipartUpload", (text("folder"), text("path", required=True), int64("num_parts", low=1))
+    "MultipartUpload",
+    (
+        text("folder"),
+        text("path", required=True),
+        int64("num_parts", low=1, high=_MAX_PARTS),
+    ),
+)
+_PART_PLACE = Shape("PlaceOfPart", (text("url"), int64("part_number")))
+_STARTED = Shape("MultipartUploadAnswer", (text("upload_id"), each("credentials", _PART_PLACE)))
+_PART = Shape(
+    "PutArtifactPart",
+    (
+        text("path", required=True),
+        text("upload_id", required=True),
+        int64("part_number", low=1, high=_MAX_PARTS, required=True),
+    ),
 )
 _PARTS = Shape("UploadedPart", (int64("part_number"), text("etag"), text("url")))
 _FINISH = Shape(
@@ -55,7 +71,7 @@ ARTIFACTS = (
         "POST",
         "/mpu/create/{folder:path}",
         _UPLOAD,
-        NOTHING,
+        _STARTED,
         base=Base.ARTIFACTS,
     ),
     Route(
@@ -92,6 +108,15 @@ _BYTES = Shape("Bytes")
 _PATH = Shape("StoredFile", (text("path", required=True),))
 
 FILES = (
+    Route(
+        "put_artifact_part",
+        "PUT",
+        "/mpu/part/{path:path}",
+        _PART,
+        NOTHING,
+        base=Base.ARTIFACTS,
+        is_raw=True,
+    ),
     Route(
         "put_stored_artifact",
         "PUT",

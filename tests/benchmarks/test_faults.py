@@ -56,4 +56,4 @@ def test_fault_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) 
 def test_each_fault_says_in_one_line_what_it_does() -> None:
     assert FAULTS["F01"] is drivers.killed_at_random
     for name, fault in FAULTS.items():
-        assert (fault.__doc__ or "").startswith(f"{name[:3]}")
+        assert (fault.__doc__ or "").startswith(f"{name}: ")

@@ -55,7 +55,7 @@ NEEDED = {
         set_tag delete_tag log_model log_inputs log_outputs upload_run_artifact log_metric
         log_batch finish_logged_model delete_logged_model set_logged_model_tags
         delete_logged_model_tag log_logged_model_params get_presigned_upload_url
-        put_stored_artifact delete_stored_artifact start_multipart_upload
+        put_stored_artifact put_artifact_part delete_stored_artifact start_multipart_upload
         complete_multipart_upload abort_multipart_upload""",
     "experiment admin": """delete_experiment restore_experiment update_experiment
         set_experiment_tag delete_experiment_tag purge_experiment purge_run

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from sparkscore.names import ModelName, RunId
+from sparkscore.names import ExperimentName, ModelName, RunId
 from sparkscore.package.manifest import compute_seal
+from sparkscore.records import VersionStatus
 from sparkscore.server.calls import Served
 from sparkscore.server.settings import ServerSettings
 from sparkscore.server.tracking_app import tracking_app
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import open_memory
 from sparkscore.stores.object_files import ObjectArtifactStore
-from tests.server.conftest import Client, client_of, served_in
+from tests.server.conftest import Client, Json, client_of, served_in
 
 STORED = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -132,22 +134,10 @@ def test_a_file_over_the_limit_is_refused_and_not_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x"]
 
 
-def test_multipart_and_presigned_are_refused_in_the_words_that_clients_look_for(
-    client: Client,
-) -> None:
-    body = {"path": "x", "num_parts": 2}
-    for step, more in (
-        ("create", {}),
-        ("complete", {"upload_id": "u"}),
-        ("abort", {"upload_id": "u"}),
-    ):
-        url = f"/api/2.0/mlflow-artifacts/mpu/{step}/1/r/artifacts"
-        answer = client.call("POST", url, body | more)
-        assert answer.status_code == 501
-        told = "Multipart upload is not supported for the current artifact repository"
-        assert answer.json()["message"].startswith(told)
+def test_links_are_declined_and_the_way_is_told(client: Client) -> None:
     link = client.call("GET", "/api/2.0/mlflow-artifacts/presigned/1/x")
     assert link.status_code == 501
+    assert "ask it for the file itself" in link.json()["message"]
 
 
 def new_run(client: Client, location: str | None = None) -> str:
@@ -270,3 +260,122 @@ def test_files_of_a_database_from_before_the_server_are_told_at_the_server(tmp_p
     elsewhere = replace(served, settings=ServerSettings(serves_artifacts=False))
     found = client_of(tracking_app(elsewhere)).done("GET", "runs/get", run_id="r")["run"]["info"]
     assert found["artifact_uri"].startswith("file:")
+
+
+PARTS = "/api/2.0/mlflow-artifacts/mpu"
+
+
+def begun(client: Client, n_parts: int, folder: str = "1/a%20b") -> Json:
+    """An upload as clients of MLflow begin it, naming their own file."""
+    body = {"path": "/home/ann/big.bin", "num_parts": n_parts}
+    return client.done("POST", f"{PARTS}/create/{folder}", body)
+
+
+def sent_parts(client: Client, upload: Json, contents: Sequence[bytes]) -> list[Json]:
+    parts = []
+    for credential, content in zip(upload["credentials"], contents, strict=True):
+        answer = client.http.put(credential["url"], content=content, headers=credential["headers"])
+        assert answer.status_code == 200, answer.text
+        number = credential["part_number"]
+        parts.append({"part_number": number, "etag": answer.headers["ETag"], "url": None})
+    return parts
+
+
+def completed(client: Client, upload: Json, parts: Sequence[Json]) -> httpx.Response:
+    body = {"path": "/home/ann/big.bin", "upload_id": upload["upload_id"], "parts": parts}
+    return client.call("POST", f"{PARTS}/complete/1/a%20b", body)
+
+
+@pytest.mark.parametrize("kind", ["folder", "objects"])
+def test_parts_become_one_file_that_is_seen_when_it_is_whole(
+    served: Served, tmp_path: Path, kind: str
+) -> None:
+    if kind == "objects":
+        served = replace(served, artifacts=ObjectArtifactStore.at(f"memory://{tmp_path.name}/x"))
+    client = client_of(tracking_app(served))
+    contents = [b"a" * 1_500_000, b"b" * 1_500_000, b"c"]
+    upload = begun(client, 3)
+    parts = sent_parts(client, upload, contents)
+    assert client.done("GET", STORED, path="1/a b") == {}
+    assert completed(client, upload, parts[::-1]).status_code == 200
+    assert client.http.get(f"{STORED}/1/a%20b/big.bin").content == b"".join(contents)
+    assert completed(client, upload, parts).status_code == 404
+    assert [it.name for it in (tmp_path / "kept").glob(".*")] == []
+
+
+def test_a_part_that_is_sent_again_counts_once_and_one_that_is_missing_is_named(
+    client: Client,
+) -> None:
+    upload = begun(client, 2)
+    first, second = sent_parts(client, upload, [b"x", b"y"])
+    again, _ = sent_parts(client, upload, [b"z", b"y"])
+    refused = completed(client, upload, [first, second])
+    assert refused.status_code == 400
+    assert "part 1 with etag" in refused.json()["message"]
+    assert completed(client, upload, []).status_code == 400
+    assert completed(client, upload, [again, second]).status_code == 200
+    assert client.http.get(f"{STORED}/1/a%20b/big.bin").content == b"zy"
+
+
+def test_an_upload_that_is_ended_or_of_another_path_is_unknown(
+    client: Client, tmp_path: Path
+) -> None:
+    upload = begun(client, 1)
+    url = upload["credentials"][0]["url"]
+    parts = sent_parts(client, upload, [b"x"])
+    body = {"path": "big.bin", "upload_id": upload["upload_id"], "parts": parts}
+    assert client.call("POST", f"{PARTS}/complete/2", body).status_code == 404
+    assert client.http.put(url.replace("big.bin", "other"), content=b"x").status_code == 404
+    for upload_id in ("0" * 32, "../../kept", ""):
+        other = {**body, "upload_id": upload_id}
+        assert client.call("POST", f"{PARTS}/complete/1/a%20b", other).status_code in (400, 404)
+    assert client.call("POST", f"{PARTS}/abort/1/a%20b", body).status_code == 200
+    assert client.http.put(url, content=b"x").status_code == 404
+    assert completed(client, upload, parts).status_code == 404
+    assert [it for it in (tmp_path / "kept").rglob("*") if it.is_file()] == []
+
+
+def test_parts_may_climb_nowhere_and_are_no_way_around_a_ready_version(
+    client: Client, served: Served
+) -> None:
+    for path in ("..", "a/..", "", "a/"):
+        body = {"path": path, "num_parts": 1}
+        assert client.call("POST", f"{PARTS}/create/1", body).status_code == 400
+    served.models.create_model(ModelName("net"))
+    place = "mlflow-artifacts:/1/a b"
+    version = served.models.create_version(ModelName("net"), source=place).version
+    upload = begun(client, 1)
+    parts = sent_parts(client, upload, [b"x"])
+    served.models.finish_version(ModelName("net"), version, VersionStatus.READY)
+    assert "READY" in completed(client, upload, parts).json()["message"]
+    body = {"path": "big.bin", "num_parts": 1}
+    assert client.call("POST", f"{PARTS}/create/1/a%20b", body).status_code == 400
+
+
+def test_a_part_is_sent_with_the_credentials_of_who_began(served: Served) -> None:
+    served = replace(served, settings=ServerSettings(static_prefix="/under"))
+    client = client_of(tracking_app(served))
+    client.http.headers["Authorization"] = "Bearer abc"
+    body = {"path": "big.bin", "num_parts": 2}
+    answer = client.done("POST", f"/under{PARTS}/create/1", body)
+    for credential in answer["credentials"]:
+        assert credential["headers"] == {"Authorization": "Bearer abc"}
+        assert credential["url"].startswith(f"{client.http.base_url}/under{PARTS}/part/1/big.bin?")
+
+
+def test_a_server_for_files_alone_refuses_records_and_says_so(served: Served) -> None:
+    client = client_of(tracking_app(replace(served, settings=ServerSettings(artifacts_only=True))))
+    assert put(client, "1/x").status_code == 200
+    assert client.http.get(f"{STORED}/1/x").content == b"bytes"
+    parts = sent_parts(client, upload := begun(client, 1), [b"y"])
+    assert completed(client, upload, parts).status_code == 200
+    assert client.http.get("/health").status_code == 200
+    for answer in (
+        client.call("POST", "experiments/create", {"name": "flights"}),
+        client.call("GET", "/get-artifact", path="x", run_id="r"),
+    ):
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
+        assert "--artifacts-only" in answer.json()["message"]
+    pages = ("/", "/runs/r", "/docs")
+    assert [client.http.get(page).status_code for page in pages] == [404, 404, 200]
+    assert served.runs.find_experiment(ExperimentName("flights")) is None

@@ -71,14 +71,15 @@ class Bench:
         )
         self.engine = FilesEngine(spark, TRUST)
         self.source = source
+        self.checks, self.accepts = Checks(), False
 
     def plan(self) -> ScoringPlan:
         table = self.engine.open(SourceSpec(str(self.source))).table
         return plan_scoring(self.model, table, request(self.target))
 
-    def score(self, run_id: str, checks: Checks | None = None, *, accepts: bool = False) -> Outcome:
+    def score(self, run_id: str) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        asked = replace(request(self.target), checks=checks or Checks(), accept_checks=accepts)
+        asked = replace(request(self.target), checks=self.checks, accept_checks=self.accepts)
         plan = plan_scoring(self.model, source.table, asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
@@ -117,11 +118,12 @@ def bench(spark: SparkSession, source: Path, tmp_path: Path) -> Bench:
 
 
 def test_held_scores_are_published_without_being_scored_again(bench: Bench) -> None:
-    checks = Checks(max_value={"prediction": 0.1}, max_drift={"prediction": 0.2})
+    bench.checks = Checks(max_value={"prediction": 0.1}, max_drift={"prediction": 0.2})
     with pytest.raises(CheckFailedError, match="max_value"):
-        bench.score("first", checks)
+        bench.score("first")
     assert not (bench.target / "_delta_log").exists()
-    outcome = bench.score("second", checks, accepts=True)
+    bench.accepts = True
+    outcome = bench.score("second")
     assert outcome.n_chunks_resumed == N_CHUNKS
     assert bench.n_rows_scored() == N_ROWS
     bench.check_table()
@@ -177,6 +179,13 @@ def test_other_inputs_use_nothing_of_the_first(bench: Bench, tmp_path: Path) -> 
     bench.source = copy
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed == 0
+    bench.check_table()
+
+
+def test_chunks_that_no_check_has_looked_at_are_not_used_where_one_does(bench: Bench) -> None:
+    bench.interrupt()
+    bench.checks = Checks(max_null_share={"prediction": 0.0}, max_value={"prediction": 1 / 3})
+    assert bench.score("second").n_chunks_resumed == 0
     bench.check_table()
 
 
