@@ -26,7 +26,10 @@ from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sparkscore.conf import JobSettings
+    from sparkscore.job_planning import PreparedJob
     from sparkscore.job_result import JobResult
     from sparkscore.workspace import Workspace
 
@@ -53,27 +56,55 @@ def run_batch_job(
     prepared = prepare(workspace, job, run_key, announce)
     if prepared.nothing_new:
         return nothing_new_result(prepared, started)
+    return run_prepared(workspace, prepared, started, announce, experiment=job.experiment)
+
+
+def run_prepared(
+    workspace: Workspace,
+    prepared: PreparedJob,
+    started: dt.datetime,
+    announce: Announce,
+    *,
+    experiment: str | None = None,
+    experiment_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> JobResult:
+    """Score and commit what was planned, on record, unless that was done before.
+
+    Args:
+        workspace: What the settings name.
+        prepared: The job.
+        started: When it was begun.
+        announce: Told each step in one line.
+        experiment: Name of the run's experiment; None, and no id: that of the settings.
+        experiment_id: In the place of a name.
+        tags: Further ones of the run.
+
+    Raises:
+        SparkscoreError: Nothing was committed, unless it is a BooksError.
+    """
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
+        prepared.engine.sweep(prepared.plan, done)
         with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` comes later.
             prepared.sink.clear(prepared.plan.identity)
         outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         close_interrupted(workspace, outcome)
         return job_result_of(prepared, outcome, started, attempt=1)
     earlier = earlier_attempts(workspace, prepared.plan)
-    experiment = job.experiment or workspace.settings.tracking.experiment
-    tags = {
+    own_tags = {
         APP_ID_TAG: prepared.plan.identity.app_id,
-        "sparkscore.job": job.name,
+        "sparkscore.job": prepared.plan.request.job,
         "sparkscore.run_key": prepared.plan.identity.run_key,
         "sparkscore.spark_application_id": prepared.engine.application_id or "",
     }
     started_run = workspace.tracking.start_run(
-        job.name,
-        experiment,
-        experiment_id=None if job.experiment else workspace.settings.tracking.experiment_id,
+        prepared.plan.request.job,
+        experiment or workspace.settings.tracking.experiment,
+        experiment_id=experiment_id
+        or (None if experiment else workspace.settings.tracking.experiment_id),
         origin=run_origin(),
-        tags=tags,
+        tags=own_tags | dict(tags or {}),
     )
     with started_run as run:
         run.log_params(run_params(prepared, workspace))

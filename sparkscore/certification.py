@@ -40,10 +40,10 @@ from sparkscore.provenance import environment, run_origin
 from sparkscore.scoring.batch import BatchTask, bind_columns, score_batch
 from sparkscore.scoring.casts import can_hold_missing
 from sparkscore.scoring.certificate import Agreement, Certificate, Check, compared
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.outputs import prediction_columns
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
+from sparkscore.scoring.rejects import is_rejected, setting_aside
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class _Sampled:
             model.label,
             plan.bindings,
             plan.predictions,
-            InvalidRows(workspace.settings.scoring.on_invalid),
+            setting_aside(workspace.settings.scoring.on_invalid),
             params=plan.params,
         )
         announce(f"Calling {model.label} directly on {rows.num_rows} rows")
@@ -305,6 +305,8 @@ def _job(
         "source.uri": str(rows.folder / layout),
         "target.uri": target,
         "key": [rows.row],
+        "on_invalid": rows.task.on_invalid.value,
+        "max_rejects": "100%",
         # Spark's own pipelines have one engine, which nobody asks for by name.
         "engine": "auto" if engine == SPARK else engine,
     }
@@ -325,8 +327,9 @@ class _MlflowRefusedError(Exception):
 
 def _taken_by_mlflow(rows: _Sampled) -> pa.RecordBatch:
     """The rows that MLflow can be given: it refuses missing values of optional integers."""
-    inputs, invalid = bind_columns(rows.batch, rows.task)
-    refused = pa.array(np.zeros(inputs.num_rows, bool)) if invalid is None else invalid
+    inputs, unfit = bind_columns(rows.batch, rows.task)
+    n_rows = inputs.num_rows
+    refused = pa.array(np.zeros(n_rows, bool)) if unfit is None else is_rejected(unfit, n_rows)
     for column in inputs.columns:
         if not can_hold_missing(column.type):
             refused = pc.or_(refused, column.is_null())

@@ -49,10 +49,10 @@ from sparkscore.scoring.batch import (
     score_batch,
     slices,
 )
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.parity import Parity, parity_of
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows, is_rejected, setting_aside
 from sparkscore.scoring.ties import searched_ties
 from sparkscore.trees.forest import Forest
 from sparkscore.trees.probes import tie_rows
@@ -128,7 +128,7 @@ def convert(
         )
     source = open_local(request.sample, request.version)
     announce(f"Sampling at most {request.n_rows} rows of {source.table.uri}")
-    on_invalid = InvalidRows(workspace.settings.scoring.on_invalid)
+    on_invalid = setting_aside(workspace.settings.scoring.on_invalid)
     rows = _sampled(model, source, request, on_invalid)
     scorer = _Scorer.of(model, workspace)
     ties = _ties(scorer, rows)
@@ -156,8 +156,9 @@ def _sampled(
     task = replace(_task(model, source.table, request.columns), on_invalid=on_invalid)
     names = list(dict.fromkeys(b.source.name for b in task.bindings if b.source is not None))
     for batch in source.sample(names, request.n_rows).to_batches():
-        rows, invalid = bind_columns(batch, task)
-        rows = rows if invalid is None else rows.filter(pc.invert(invalid))
+        rows, unfit = bind_columns(batch, task)
+        if unfit is not None:
+            rows = rows.filter(pc.invert(is_rejected(unfit, rows.num_rows)))
         if rows.num_rows:
             return rows
     raise SourceError(

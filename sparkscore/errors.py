@@ -17,6 +17,7 @@ SparkscoreError                     code               exit  a caller may ...
 ├── DataError                       DATA_INVALID         3   mend the data, then run again
 │   ├── KeyColumnError              KEY_INVALID
 │   ├── InvalidRowsError            ROWS_INVALID
+│   ├── RejectBudgetError           REJECTS_OVER_BUDGET      or admit more of them
 │   └── CheckFailedError            CHECK_FAILED             look at what was held, then accept it
 ├── ModelError                      MODEL_UNUSABLE       4   register or choose another version
 │   ├── PackageFormatError          PACKAGE_INVALID
@@ -196,6 +197,12 @@ class InvalidRowsError(DataError):
     code = "ROWS_INVALID"
 
 
+class RejectBudgetError(DataError):
+    """More rows of a run got no prediction than its budget admits."""
+
+    code = "REJECTS_OVER_BUDGET"
+
+
 class CheckFailedError(DataError):
     """Scores are not what the job's checks ask for; they were not published."""
 
@@ -252,9 +259,17 @@ class SignatureMismatchError(ModelError, TypeError):
 
 
 class PredictionError(ModelError, RuntimeError):
-    """The model raised, or answered with something its signature does not allow."""
+    """The model raised, or answered with something its signature does not allow.
+
+    Attributes:
+        column: The prediction column that the answer does not fit; None: no single one.
+    """
 
     code = "PREDICTION_FAILED"
+
+    def __init__(self, message: str, column: str | None = None) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class ModelTooLargeError(ModelError, MemoryError):

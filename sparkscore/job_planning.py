@@ -18,13 +18,13 @@ from sparkscore.job_models import asked_models
 from sparkscore.names import parse_run_key
 from sparkscore.package import open_package
 from sparkscore.scoring.checks import Checks
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.panel import PanelSpec, plan_panel
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows, NanAnswers, RejectBudget
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -308,6 +308,8 @@ def scoring_request(
     workspace: Workspace, job: JobSettings, run_key: str | None, target: str
 ) -> ScoringRequest:
     """What a job asks for, before it is compared with model and source."""
+    scoring = workspace.settings.scoring
+    of_partition = job.max_partition_rejects or scoring.max_partition_rejects
     return ScoringRequest(
         job=job.name,
         target=target,
@@ -323,5 +325,13 @@ def scoring_request(
         order_by=job.order_by,
         checks=Checks(**job.checks.model_dump()),
         accept_checks=job.accept_checks,
-        on_invalid=InvalidRows(workspace.settings.scoring.on_invalid),
+        on_invalid=InvalidRows(job.on_invalid or scoring.on_invalid),
+        on_nan=NanAnswers(job.on_nan or scoring.on_nan),
+        rejects=job.rejects,
+        max_rejects=RejectBudget.parse(job.max_rejects or scoring.max_rejects, "max_rejects"),
+        max_partition_rejects=(
+            RejectBudget.parse(of_partition, "max_partition_rejects")
+            if of_partition
+            else RejectBudget()
+        ),
     )

@@ -14,6 +14,7 @@ from sparkscore.provenance import environment
 from sparkscore.records import Metric, Run, RunStatus
 from sparkscore.scoring.incremental import nothing_new_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+from sparkscore.scoring.rejects import reasons_text
 
 if TYPE_CHECKING:
     from sparkscore.job_planning import PreparedJob
@@ -107,6 +108,7 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "max_rows_per_batch": str(prepared.engine.limits.max_rows),
         "max_bytes_per_batch": str(prepared.engine.limits.max_bytes),
         "on_invalid": plan.request.on_invalid.value,
+        "rejects": plan.request.rejects_uri or plan.request.rejects or "",
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
@@ -148,6 +150,8 @@ def record_outcome(run: ActiveRun, prepared: PreparedJob, outcome: Outcome) -> N
         "unknown_levels": _level_facts(outcome),
         "models": _model_facts(outcome),
     }
+    if outcome.reasons:
+        run.log_json(_reject_facts(prepared, outcome), "rejects.json")
     run.log_json(plan_facts(prepared), "plan.json")
     run.log_json(facts, "outcome.json")
     run.log_json(environment(), "environment.json")
@@ -225,6 +229,8 @@ def job_result_of(
             "version": outcome.commit.version,
             "rows": outcome.n_scored if scored else 0,
             "rejected": outcome.n_rejected,
+            "nulled": outcome.n_nulled,
+            "rejects": None if outcome.rejects is None else outcome.rejects.uri,
             "skipped": outcome.n_skipped,
             "not_finite": outcome.n_not_finite,
             "unknown_levels": _level_facts(outcome),
@@ -265,8 +271,7 @@ def outcome_text(outcome: Outcome) -> str:
         said.append(f"{outcome.commit.n_deleted} deleted with their source")
     if outcome.n_skipped:
         said.append(f"{outcome.n_skipped} skipped for another row of their key")
-    if outcome.n_rejected:
-        said.append(f"{outcome.n_rejected} rejected")
+    said += _without_text(outcome)
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
     for label, counts in outcome.models.items():
@@ -274,7 +279,36 @@ def outcome_text(outcome: Outcome) -> str:
             said.append(f"{label!r} failed on {counts.n_failed} rows: {counts.failure}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
-    return ", ".join(said)
+    return ", ".join(said) + _rejects_text(outcome)
+
+
+def _without_text(outcome: Outcome) -> list[str]:
+    numbers = [(outcome.n_rejected, "rejected"), (outcome.n_nulled, "without a prediction")]
+    return [f"{n_rows} {what}" for n_rows, what in numbers if n_rows]
+
+
+def _rejects_text(outcome: Outcome) -> str:
+    """Why rows have no prediction, and what to do about it."""
+    text = ""
+    if outcome.reasons:
+        text = f"; why: {reasons_text(outcome.reasons)}"
+    if outcome.rejects is not None:
+        text += (
+            f"; the rejected rows are in {outcome.rejects.uri!r}: mend the model, and score them "
+            f"again by sparkscore score replay --run {outcome.commit.run_id}"
+        )
+    return text
+
+
+def _reject_facts(prepared: PreparedJob, outcome: Outcome) -> dict[str, object]:
+    request = prepared.plan.request
+    return {
+        "policy": request.on_invalid.value,
+        "table": request.rejects_uri,
+        "version": None if outcome.rejects is None else outcome.rejects.version,
+        "rows": outcome.n_rejected + outcome.n_nulled,
+        "reasons": [reason._asdict() for reason in outcome.reasons],
+    }
 
 
 def _input_facts(source: SourceTable, n_rows: int) -> dict[str, object]:

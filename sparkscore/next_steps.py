@@ -38,7 +38,11 @@ NEXT_STEPS: Mapping[str, str] = {
     ),
     "DATA_INVALID": "Mend the rows that the message shows.",
     "KEY_INVALID": "Filter null or repeated keys (`--where`), or name other key columns.",
-    "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid reject`.",
+    "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid quarantine`.",
+    "REJECTS_OVER_BUDGET": (
+        "Nothing was committed. Mend model or rows, as the counted reasons say, or admit more with "
+        "`--max-rejects`."
+    ),
     "CHECK_FAILED": (
         "Nothing was published: look at the named files, then mend source or model, or "
         "publish by `--accept-checks`; see [checks.md](checks.md)."

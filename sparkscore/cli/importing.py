@@ -60,7 +60,7 @@ def mlflow(place: str, moved: tuple[str, ...], output: Output, *, no_artifacts: 
     records = databases["tracking.uri"].copies
     registry = databases["registry.uri"].copies if "registry.uri" in databases else records
     tally = Tally()
-    Importer(
+    importer = Importer(
         source=_source(place),
         records=records,
         registry=registry,
@@ -69,7 +69,12 @@ def mlflow(place: str, moved: tuple[str, ...], output: Output, *, no_artifacts: 
         moved=_places(moved),
         announce=note,
         tally=tally,
-    ).run()
+    )
+    try:
+        importer.run()
+    finally:
+        for stores in databases.values():
+            stores.close()
     show_tally(tally, output)
     return 0 if tally.is_whole(BY_DESIGN) else LEFT_OUT
 

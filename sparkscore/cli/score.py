@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
     check_bounds,
+    code_options,
     column_names,
     param_texts,
     reader_options,
@@ -36,6 +37,7 @@ from sparkscore.job_planning import prepare, runtime_facts
 from sparkscore.job_record import plan_facts
 from sparkscore.job_result import JobResult, error_facts
 from sparkscore.next_steps import NEXT_STEPS
+from sparkscore.replaying import ReplayRequest, list_rejects, replay_run
 from sparkscore.stream_job import run_stream_job
 from sparkscore.workspace import Workspace
 
@@ -101,6 +103,21 @@ _JOB_OPTIONS = (
         "--accept-checks", is_flag=True, help="Publish scores that fail the checks, this once."
     ),
     click.option("--partition-by", multiple=True, help="Partition column of a new target."),
+    click.option("--on-nan", type=click.Choice(["keep", "reject"]), help="Of predictions."),
+    click.option(
+        "--rejects",
+        metavar="URI",
+        help="With --on-invalid quarantine: the table of rejected rows, or 'inline'. Default: "
+        "TARGET_rejects.",
+    ),
+    click.option(
+        "--max-rejects",
+        metavar="N|P%",
+        help="Rows without a prediction that the run may have: 100, 0.5% or 100,0.5%.",
+    ),
+    click.option(
+        "--max-partition-rejects", metavar="N|P%", help="The same of each partition of the target."
+    ),
     click.option("--engine", type=click.Choice(["auto", "files", "arrow", "pandas"])),
     click.option(
         "--env-manager",
@@ -143,6 +160,11 @@ result_option = click.option(
 )
 
 
+_skip_option = click.option(
+    "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
+)
+
+
 def job_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a job."""
     options = reversed(_JOB_OPTIONS)
@@ -162,9 +184,7 @@ def command() -> None:
 @command.command()
 @job_options
 @result_option
-@click.option(
-    "--skip-code", type=int, default=0, help="Exit code where nothing was left to do (Airflow: 99)."
-)
+@_skip_option
 def batch(
     *,
     job: Path | None,
@@ -177,12 +197,66 @@ def batch(
 
     The last line on stdout is the result as one JSON object.
     """
-    result = _attempt(
+    result = _job_attempt(
         job, run_key, flags, lambda opened, values: run_batch_job(opened, values, run_key, note)
     )
-    if result.status == "skipped":
-        result = replace(result, code=skip_code)
-    return _told(result, result_file)
+    return _told(_skipped(result, skip_code), result_file)
+
+
+@command.command()
+@click.option("--run", "run_id", help="The run whose rejected rows are scored.")
+@click.option("--run-key", help="Its run key, in the place of its id; with --rejects.")
+@click.option("--rejects", metavar="URI", help="Their table. Default: as the run's record says.")
+@click.option("--model", help="Another version. Default: the one that could not score them.")
+@click.option(
+    "--max-rejects", metavar="N|P%", help="Rows that may stay without a prediction again."
+)
+@code_options
+@result_option
+@_skip_option
+def replay(
+    *,
+    run_id: str | None,
+    run_key: str | None,
+    rejects: str | None,
+    model: str | None,
+    max_rejects: str | None,
+    result_file: Path | None,
+    skip_code: int,
+    **flags: object,
+) -> int:
+    """Score the rejected rows of a run again, into the same table and once.
+
+    Rows that get no prediction this time either are rejected rows of the new run. The last line on
+    stdout is the result as one JSON object.
+    """
+    settings = scoring_settings(flags)
+    if max_rejects is not None:
+        settings["scoring.max_rejects"] = max_rejects
+    request = ReplayRequest(run_id, run_key, rejects, model)
+    result = _attempt(lambda ws: replay_run(ws, request, note), settings, "replay", run_key)
+    return _told(_skipped(result, skip_code), result_file)
+
+
+@command.command()
+@click.argument("uri")
+@output_option
+def rejects(uri: str, *, output: Output) -> None:
+    """List the runs that have rows in the rejects table URI, and what became of these.
+
+    open: to be replayed; replayed: by the run that is named; not committed: the run has no
+    scores, and the next attempt of its job removes these rows.
+    """
+    workspace = open_workspace({})
+    try:
+        rows = [asdict(one) for one in list_rejects(workspace, uri)]
+    finally:
+        workspace.close()
+    show(rows, ("run_id", "job", "run_key", "n_rows", "state", "replay_run_id"), output)
+
+
+def _skipped(result: JobResult, skip_code: int) -> JobResult:
+    return replace(result, code=skip_code) if result.status == "skipped" else result
 
 
 def _told(result: JobResult, result_file: Path | None) -> int:
@@ -232,7 +306,7 @@ def stream(
 
     if run_key is not None:
         raise ConfigError("a stream names its batches itself; leave --run-key out")
-    return _told(_attempt(job, None, flags, run), result_file)
+    return _told(_job_attempt(job, None, flags, run), result_file)
 
 
 @command.command()
@@ -291,20 +365,34 @@ def clean(target: str, *, older_than: float, remove: bool, output: Output) -> No
     show(rows, ("file", "bytes", "hours", "run", "status"), output)
 
 
-def _attempt(
+def _job_attempt(
     job: Path | None,
     run_key: str | None,
     flags: Mapping[str, object],
     run: Callable[[Workspace, JobSettings], JobResult],
 ) -> JobResult:
-    """The job's result, whatever happens on the way."""
-    started = dt.datetime.now(dt.UTC).isoformat()
-    name = str(flags["name"] or (job.stem if job else "score-batch"))
-    workspace: Workspace | None = None
-    try:
-        workspace = open_workspace(scoring_settings(flags))
+    """The result of a job that flags describe, whatever happens on the way."""
+
+    def attempt(workspace: Workspace) -> JobResult:
         resolved = workspace.job(job, _job_keys(flags), run_key=run_key)
         return run(workspace, resolved.values)
+
+    name = str(flags["name"] or (job.stem if job else "score-batch"))
+    return _attempt(attempt, scoring_settings(flags), name, run_key)
+
+
+def _attempt(
+    run: Callable[[Workspace], JobResult],
+    settings: Mapping[str, object],
+    name: str,
+    run_key: str | None,
+) -> JobResult:
+    """The job's result, whatever happens on the way."""
+    started = dt.datetime.now(dt.UTC).isoformat()
+    workspace: Workspace | None = None
+    try:
+        workspace = open_workspace(settings)
+        return run(workspace)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
         return _failed(exc, _exit_code(exc), name, run_key, started)
     finally:
@@ -347,16 +435,7 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {
-        "on_invalid",
-        "trust_code",
-        "trust",
-        "preload",
-        "column",
-        "source_option",
-        "param",
-        "check",
-    }
+    no_keys = {"trust_code", "trust", "preload", "column", "source_option", "param", "check"}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()

@@ -12,22 +12,31 @@ from sparkscore.errors import ConfigError, shown
 from sparkscore.package.params import ParamText
 
 SOURCE_FORMATS = ("auto", "delta", "parquet", "csv", "json", "orc")
-_TRUST_OPTIONS = (
-    click.option("--on-invalid", type=click.Choice(["fail", "reject"])),
+_ON_INVALID = click.option(
+    "--on-invalid",
+    type=click.Choice(["fail", "null", "quarantine"]),
+    help="What becomes of rows that the model cannot score.",
+)
+_CODE_OPTIONS = (
     click.option("--trust", multiple=True, metavar="TYPE", help="Type that a package may load."),
     click.option("--trust-code", is_flag=True, help="Let packages run code: pickles, scripts."),
 )
 
 
+def code_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that say what a model may load."""
+    return reduce(lambda made, option: option(made), reversed(_CODE_OPTIONS), command)
+
+
 def trust_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that say what a model may load, and what becomes of rows that it cannot take."""
-    return reduce(lambda made, option: option(made), reversed(_TRUST_OPTIONS), command)
+    return _ON_INVALID(code_options(command))
 
 
 def scoring_settings(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that are settings, by their dotted keys."""
     settings: dict[str, object] = {}
-    if flags["on_invalid"] is not None:
+    if flags.get("on_invalid") is not None:
         settings["scoring.on_invalid"] = flags["on_invalid"]
     if flags["trust_code"]:
         settings["trust.allow_code"] = True

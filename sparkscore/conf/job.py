@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
-from sparkscore.conf.settings import Count, Engine, Frozen, SparkText
+from sparkscore.conf.settings import (
+    Count,
+    Engine,
+    Frozen,
+    OnInvalid,
+    OnNan,
+    RejectLimit,
+    SparkText,
+)
 from sparkscore.errors import ConfigError, nearest, shown
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
@@ -135,6 +143,16 @@ class JobSettings(Frozen):
     replace_where: str | None = None
     """With mode replace: which rows of the target give way to the new ones."""
     partition_by: tuple[str, ...] = ()
+    on_invalid: OnInvalid | None = None
+    """What becomes of rows that the model cannot score; None: scoring.on_invalid."""
+    on_nan: OnNan | None = None
+    """None: scoring.on_nan of the settings."""
+    rejects: str | None = None
+    """With on_invalid quarantine: the table of rejected rows, or `inline`; None: TARGET_rejects."""
+    max_rejects: RejectLimit | None = None
+    """None: scoring.max_rejects of the settings."""
+    max_partition_rejects: RejectLimit | None = None
+    """None: scoring.max_partition_rejects of the settings."""
     experiment: str | None = None
     """None: tracking.experiment of the settings."""
     engine: Engine | None = None

@@ -69,6 +69,11 @@ FolderPath = Annotated[Path, BeforeValidator(_expanded)]
 
 TreeRuntime = Literal["auto", "native"]
 Engine = Literal["auto", "files", "arrow", "pandas"]
+OnInvalid = Literal["fail", "null", "quarantine"]
+OnNan = Literal["keep", "reject"]
+
+RejectLimit = Annotated[str, BeforeValidator(_spark_text)]
+"""Rows without a prediction: such as 100, 0.5% or 100,0.5%."""
 
 
 def default_cache_folder(environ: dict[str, str] | None = None) -> Path:
@@ -166,8 +171,14 @@ class ScoringSettings(Frozen):
     """What a killed job repeats in each task slot; 20 million rows of three columns."""
     batch_deadline_s: Count = 900
     """A model that hangs must not hold the night; none that was measured took a minute a batch."""
-    on_invalid: Literal["fail", "reject"] = "fail"
-    """A row the model cannot take stops the job; setting rows aside is for a person to decide."""
+    on_invalid: OnInvalid = "fail"
+    """A row the model cannot score stops the job; doing without it is for a person to decide."""
+    on_nan: OnNan = "keep"
+    """Many models answer NaN where they know nothing; those that never do may say `reject`."""
+    max_rejects: RejectLimit = "99%"
+    """Rows without a prediction that a run may have: a model that fails on all is none to keep."""
+    max_partition_rejects: RejectLimit | None = None
+    """The same of each partition of the target; None: any number."""
     environment_check: Literal["warn", "fail", "off"] = "warn"
     """Another release of a library seldom changes a score, and a job must not stop for the rest."""
     tree_runtime: TreeRuntime = "auto"

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sparkscore import errors
 from sparkscore.environments.child import ANSWER, PARAMS, read_frame, write_frame
-from sparkscore.errors import EnvironmentBuildError, PredictionError, SparkscoreError, shown
+from sparkscore.errors import EnvironmentBuildError, SparkscoreError, WorkerCrashError, shown
 from sparkscore.flavors.base import Runtime, TreeRuntime
 from sparkscore.flavors.functions import asked_by
 from sparkscore.flavors.load import LoadedPredictor, flavor_of, n_outputs
@@ -97,7 +97,7 @@ class RemotePredictor:
         except OSError:  # The pipe is broken.
             frame = None
         if frame is None:
-            raise PredictionError(f"the model's own process ended{self._last_words()}")
+            raise WorkerCrashError(f"the model's own process ended{self._last_words()}")
         if frame[:1] != ANSWER:
             raise _error_of(json.loads(frame[1:]))
         with pa.ipc.open_stream(pa.py_buffer(frame)[1:]) as stream:

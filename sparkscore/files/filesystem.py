@@ -302,6 +302,13 @@ def storage_options(root: TablePath) -> dict[str, str] | None:
     return None if isinstance(root, Path) else root.store.delta_options
 
 
+def open_input(path: TablePath) -> pa.NativeFile:
+    """A file of this machine or of a store, to be read."""
+    if isinstance(path, StorePath):
+        return path.store.open_input(path.path)
+    return pa.OSFile(str(path))
+
+
 def below(root: TablePath, path: TablePath | str) -> str:
     """The path of a file relative to the table's folder.
 

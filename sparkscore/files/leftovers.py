@@ -24,6 +24,7 @@ from sparkscore.files.filesystem import (
     StoreFacts,
     StorePath,
     TablePath,
+    open_input,
     store_error,
     store_errors,
 )
@@ -207,14 +208,8 @@ def _logged(root: TablePath) -> Iterator[str]:
 
 @contextmanager
 def _parquet_file(path: TablePath) -> Iterator[pq.ParquetFile]:
-    with _opened(path) as source:
+    with open_input(path) as source:
         yield pq.ParquetFile(source)
-
-
-def _opened(path: TablePath) -> pa.NativeFile:
-    if isinstance(path, StorePath):
-        return path.store.open_input(path.path)
-    return pa.OSFile(str(path))
 
 
 def _named_by(action: dict[str, dict[str, str] | None], root: TablePath) -> Iterator[str]:

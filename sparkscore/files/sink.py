@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -59,7 +59,13 @@ from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
 from sparkscore.files.target_folder import check_prefix, remove_empty
-from sparkscore.files.writing import PARTITION_TYPES, FileLayout, WrittenFile, can_partition_by
+from sparkscore.files.writing import (
+    PARTITION_TYPES,
+    FileLayout,
+    WrittenFile,
+    can_partition_by,
+    new_attempt,
+)
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
 from sparkscore.scoring.plan import RunIdentity, WriteMode
@@ -72,6 +78,7 @@ from sparkscore.scoring.target import (
     check_columns,
     check_local_path,
     check_partitions,
+    closed_error,
     commit_of,
     is_commit_of,
     metadata_of,
@@ -274,6 +281,9 @@ class FilesSink:
                     return landed
                 if _has_passed(table, write.identity):
                     raise skipped_error(write.identity, self.uri)
+                closing = write.unless
+                if closing and table.transaction_version(closing.app_id) is not None:
+                    raise closed_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
             try:
@@ -292,6 +302,28 @@ class FilesSink:
         if commit is None:
             raise skipped_error(write.identity, self.uri)
         return commit
+
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, and write none.
+
+        Args:
+            write: What is removed, and as which run.
+            rows: A predicate; where it is true of no row, nothing is done.
+            facts: Which attempt this is.
+
+        Raises:
+            TargetBusyError: Other commits won every try.
+            StoreUnavailableError: The store does not answer; the commit may have landed.
+        """
+        predicate = self.predicate(replace(write, replace_where=rows))
+        assert predicate is not None
+        with store_errors(self.root, "target", TargetUnwritableError):
+            table = self._table()
+            if table is None or self._found_in(table, write.identity) is not None:
+                return
+            if next(replaced_files(table, self.root, predicate), None) is None:
+                return
+        self.write(WrittenScores((), new_attempt()), write, facts)
 
     def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
         """Remove what attempts at a run wrote and its commit does not name; and empty folders.

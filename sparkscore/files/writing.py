@@ -109,7 +109,7 @@ class ScoreWriter:
         if batch.num_rows == 0:
             return
         with _target_errors(self.layout.folder):
-            for partition, rows in _by_partition(batch, self.layout.partition_by):
+            for partition, rows in by_partition(batch, self.layout.partition_by):
                 self._file_of(partition).write(rows)
 
     def finish(self) -> list[WrittenFile]:
@@ -253,7 +253,7 @@ def can_partition_by(data_type: pa.DataType) -> bool:
     )
 
 
-def _by_partition(
+def by_partition(
     batch: pa.RecordBatch, names: Sequence[str]
 ) -> Iterator[tuple[tuple[str | None, ...], pa.RecordBatch]]:
     """The rows of each partition, with its values as Delta writes them."""

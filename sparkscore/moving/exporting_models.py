@@ -45,7 +45,7 @@ class ModelExporter:
             except StoreUnavailableError:
                 raise
             except SparkscoreError as exc:
-                self._tally.refuse("model version", _origin(version), str(exc))
+                self._tally.refuse("model version", _named(version), str(exc))
         for version in models.list_versions(name):
             if version.tags.get(ORIGIN_TAG) == _PLACEHOLDER:
                 models.delete_version(name, version.version)
@@ -82,7 +82,7 @@ class ModelExporter:
                 user_id=version.user_id,
             )
             if known.version != version.version:
-                told = f"{_origin(version)} is {known.version} there"
+                told = f"{_named(version)} is {known.version} there"
                 self._tally.refuse("version number", told, OTHER_NUMBER)
         ends = version.status is not VersionStatus.PENDING_REGISTRATION
         if known.status is VersionStatus.PENDING_REGISTRATION and ends:
@@ -157,5 +157,10 @@ class ModelExporter:
         return Copied(made.run_id, made.artifact_uri, is_ended=True)
 
 
-def _origin(version: ModelVersion) -> str:
+def _named(version: ModelVersion) -> str:
     return f"{version.name}/{version.version}"
+
+
+def _origin(version: ModelVersion) -> str:
+    """What tells a version from those of that number in other stores."""
+    return f"{_named(version)} of {version.creation_time_ms}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from sparkscore.errors import InvalidNameError, SparkscoreError
+from sparkscore.errors import InvalidNameError, SparkscoreError, StoreUnavailableError
 from sparkscore.moving.checked import (
     kept_experiment,
     kept_logged_model,
@@ -20,7 +20,7 @@ from sparkscore.moving.checked import (
     kept_run,
     kept_version,
 )
-from sparkscore.moving.files import copy_files, package_digest, path_below
+from sparkscore.moving.files import copy_files, local_path, package_digest, path_below
 from sparkscore.moving.tally import Tally
 from sparkscore.names import ModelName
 from sparkscore.records import (
@@ -216,8 +216,8 @@ class Importer:
             if version.status is VersionStatus.READY:
                 digest = package_digest(self.artifacts, _place(uri))
         except SparkscoreError as exc:
-            why = f"its files were not copied: {exc}"
-            self.tally.refuse("model version", f"{version.name}/{version.version}", why)
+            name = f"{version.name}/{version.version}"
+            self._refuse_files("model version", name, version.source, exc)
             return None
         source = version.source if version.source.startswith("models:/") else uri
         return replace(version, source=source, digest=digest)
@@ -240,20 +240,34 @@ class Importer:
                 self._copy(uri, place, artifacts)
                 uris[record] = f"{ARTIFACT_ROOT}/{place}"
             except SparkscoreError as exc:
-                self.tally.refuse(kind, record, f"its files were not copied: {exc}")
+                self._refuse_files(kind, record, uri, exc)
 
         if places:
             for_each(copy, list(places))
         return uris
 
-    def _copy(self, uri: str, place: str, artifacts: ArtifactStore) -> None:
+    def _refuse_files(self, kind: str, name: str, uri: str, error: SparkscoreError) -> None:
+        """Go on without a record whose files cannot be copied, unless all others wait too.
+
+        Raises:
+            StoreUnavailableError: A store of another machine did not answer.
+        """
+        if isinstance(error, StoreUnavailableError) and local_path(self._current(uri)) is None:
+            raise error
+        self.tally.refuse(kind, name, f"its files were not copied: {error}")
+
+    def _current(self, uri: str) -> str:
+        """Where files are now that the source says are at `uri`."""
         for former, now in self.moved.items():
             below = path_below(uri, former)
             if below is not None:
-                uri = f"{now.rstrip('/')}/{below}".rstrip("/")
-                break
-        else:
-            uri = self.source.current_place(uri)
+                return f"{now.rstrip('/')}/{below}".rstrip("/")
+        return self.source.current_place(uri)
+
+    def _copy(self, uri: str, place: str, artifacts: ArtifactStore) -> None:
+        if not uri:  # The folder of this process, it would be.
+            raise InvalidNameError("the record names no place")
+        uri = self._current(uri)
         if uri.startswith(("mlflow-artifacts:", "runs:", "models:")):
             raise InvalidNameError(
                 f"a server of MLflow keeps them below {uri.partition(':')[0]}:/ ; say where that "

@@ -6,8 +6,10 @@ This is the one worker code: every engine, the direct call and the certificate c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,12 +27,28 @@ from sparkscore.errors import (
 )
 from sparkscore.flavors.base import Parametric
 from sparkscore.fused.levels import UnknownLevels, added, noting_levels
+from sparkscore.scoring.bisection import REFUSALS, Bisection
 from sparkscore.scoring.casts import cast_column, find_cast, is_list
-from sparkscore.scoring.comparison import Binding, InvalidRows
-from sparkscore.scoring.outputs import prediction_columns
+from sparkscore.scoring.comparison import Binding
+from sparkscore.scoring.outputs import nan_rows, prediction_columns
+from sparkscore.scoring.rejects import (
+    InvalidRows,
+    NanAnswers,
+    RejectBudget,
+    RejectCode,
+    counted,
+    is_rejected,
+    moved,
+    over_budget,
+    reasons,
+    together,
+)
 
 if TYPE_CHECKING:
     from sparkscore.flavors.base import Predictor
+
+_NAN_TEXT = "the model answered NaN"
+_NULL_TEXT = "is null, but the model's column is required and its type has no missing value"
 
 
 @dataclass(frozen=True)
@@ -61,8 +79,11 @@ class BatchTask:
         model: How messages call the model.
         bindings: How the model's columns are filled.
         predictions: The declared prediction columns.
-        on_invalid: Whether an invalid row fails the batch or is rejected.
+        on_invalid: Whether a row that the model cannot score fails the batch or is rejected.
         params: What the model is given beside rows, in the place of its defaults.
+        nan: Whether a NaN is an answer.
+        max_rejects: More rejected rows than these end the batch; None: any number.
+        bisects: Whether rows on which the model fails are found, unless the policy is to fail.
     """
 
     model: str
@@ -70,6 +91,9 @@ class BatchTask:
     predictions: pa.Schema
     on_invalid: InvalidRows = InvalidRows.FAIL
     params: Mapping[str, object] = field(default_factory=dict)
+    nan: NanAnswers = NanAnswers.KEEP
+    max_rejects: int | None = None
+    bisects: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ class ScoredBatch:
 
     Attributes:
         predictions: n_rows x the declared columns; a row that was rejected is null.
-        n_rejected: Rows that were not given to the model.
+        rejects: Which rows were rejected, and why, as `scoring.rejects.REASONS`; None: none.
         convert_s: Seconds spent on binding, casting and on the answer's conversion.
         predict_s: Seconds spent in the model.
         n_splits: Times that rows were halved, since memory ran out on them.
@@ -89,7 +113,7 @@ class ScoredBatch:
     """
 
     predictions: pa.StructArray
-    n_rejected: int
+    rejects: pa.RecordBatch | None
     convert_s: float
     predict_s: float
     n_splits: int = 0
@@ -97,11 +121,17 @@ class ScoredBatch:
     n_not_finite: int = 0
     unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
 
+    @property
+    def n_rejected(self) -> int:
+        """Rows without a prediction."""
+        return 0 if self.rejects is None else self.rejects.num_rows
+
 
 def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
     """Score one Arrow batch and account for every row of it.
 
-    Where memory runs out, each half of the rows is scored by itself, down to a single row.
+    Where memory runs out, each half of the rows is scored by itself, down to a single row. Where
+    the model fails, and the policy is not to, the rows on which it does are found in the same way.
 
     Args:
         predictor: Loaded model; keeps no state between calls.
@@ -110,7 +140,9 @@ def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) ->
 
     Raises:
         InvalidRowsError: A row cannot be given to the model, and the policy is to fail.
-        PredictionError: The model raised, or its answer is not what the signature declares.
+        PredictionError: The model raised, or its answer is not what the signature declares; and
+            the policy is to fail, or that is no matter of single rows.
+        RejectBudgetError: More rows were rejected than task.max_rejects.
         ModelTooLargeError: Memory ran out on a single row.
     """
     try:
@@ -134,9 +166,13 @@ def score_batch(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) ->
 def joined(pieces: Sequence[ScoredBatch]) -> ScoredBatch:
     """Consecutive batches, at least one, as one."""
     scores = [piece.predictions for piece in pieces]
+    starts = accumulate((len(each) for each in scores), initial=0)
     return ScoredBatch(
         predictions=scores[0] if len(scores) == 1 else pa.concat_arrays(scores),
-        n_rejected=sum(piece.n_rejected for piece in pieces),
+        rejects=together(
+            piece.rejects and _after(piece.rejects, start)
+            for piece, start in zip(pieces, starts, strict=False)
+        ),
         convert_s=sum(piece.convert_s for piece in pieces),
         predict_s=sum(piece.predict_s for piece in pieces),
         n_splits=sum(piece.n_splits for piece in pieces),
@@ -159,26 +195,133 @@ def slices(batch: pa.RecordBatch, limits: BatchLimits) -> Iterator[pa.RecordBatc
 
 def _score(predictor: Predictor, batch: pa.RecordBatch, task: BatchTask) -> ScoredBatch:
     started = time.perf_counter()
-    inputs, invalid = bind_columns(batch, task)
-    if invalid is not None:
-        inputs = inputs.filter(pc.invert(invalid))
-    bound = time.perf_counter()
+    inputs, unfit = bind_columns(batch, task)
+    valid: pa.Array | None = None
+    if unfit is not None:
+        valid = pc.invert(is_rejected(unfit, batch.num_rows))
+        inputs = inputs.filter(valid)
     with noting_levels() as unknown_levels:
-        answer = _predict(predictor, inputs, task)
-    predicted = time.perf_counter()
-    columns = prediction_columns(answer, task.predictions, inputs.num_rows)
-    scores = pa.StructArray.from_arrays(columns, fields=list(task.predictions))
-    if invalid is not None:
-        scores = _spread(scores, invalid)
+        answers = _answers(predictor, inputs, task)
+    scores, refused = answers.scores, answers.rejects
+    if task.nan is NanAnswers.REJECT:
+        scores, nan = _without_nan(scores, task)
+        refused = together([refused, nan])
+    if valid is not None:
+        scores = _spread(scores, valid)
+        refused = refused and moved(refused, pc.indices_nonzero(valid))
+    rejects = together([unfit, refused])
+    _check_budget(rejects, task)
     ended = time.perf_counter()
     return ScoredBatch(
         predictions=scores,
-        n_rejected=batch.num_rows - inputs.num_rows,
-        convert_s=ended - predicted + bound - started,
-        predict_s=predicted - bound,
-        n_not_finite=sum(map(_n_not_finite, columns)),
+        rejects=rejects,
+        convert_s=ended - started - answers.predict_s,
+        predict_s=answers.predict_s,
+        n_not_finite=sum(map(_n_not_finite, scores.flatten())),
         unknown_levels=unknown_levels,
     )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the model says of the rows that it was given; null where it failed."""
+
+    scores: pa.StructArray
+    predict_s: float
+    rejects: pa.RecordBatch | None = None
+
+
+def _answers(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> _Answers:
+    try:
+        return _asked(predictor, inputs, task)
+    except REFUSALS as exc:
+        is_searched = task.bisects and task.on_invalid is not InvalidRows.FAIL
+        if not is_searched or inputs.num_rows == 0:
+            raise
+        failure = exc.with_traceback(None)
+    # Not in the handler: the error's trace keeps alive what the model was given.
+    started = time.perf_counter()
+    bisection = Bisection(
+        lambda rows: _asked(predictor, rows, task).scores, task.predictions, task.max_rejects
+    )
+    scores, rejects = bisection.of(inputs, failure)
+    return _Answers(scores, time.perf_counter() - started, rejects)
+
+
+def _asked(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> _Answers:
+    started = time.perf_counter()
+    answer = _predict(predictor, inputs, task)
+    predict_s = time.perf_counter() - started
+    columns = prediction_columns(answer, task.predictions, inputs.num_rows)
+    scores = pa.StructArray.from_arrays(columns, fields=list(task.predictions))
+    return _Answers(scores, predict_s)
+
+
+def _without_nan(
+    scores: pa.StructArray, task: BatchTask
+) -> tuple[pa.StructArray, pa.RecordBatch | None]:
+    """The scores, null where one is NaN, and the reasons.
+
+    Raises:
+        PredictionError: There is such a row, and the policy is to fail.
+    """
+    columns = dict(zip(task.predictions.names, scores.flatten(), strict=True))
+    found = [
+        (name, mask) for name, column in columns.items() if (mask := nan_rows(column)) is not None
+    ]
+    if not found:
+        return scores, None
+    if task.on_invalid is InvalidRows.FAIL:
+        name, mask = found[0]
+        raise PredictionError(
+            f"model {task.model} answered NaN in column {name!r} for {mask.true_count} of "
+            f"{len(mask)} rows of a batch, which scoring.on_nan=reject does not take for an "
+            "answer; filter or mend such rows, set scoring.on_nan=keep (--on-nan keep), or set "
+            "them aside (--on-invalid quarantine)",
+            name,
+        )
+    rejects = _first_reasons(
+        (mask, partial(reasons, code=RejectCode.NAN, column=name, messages=_NAN_TEXT))
+        for name, mask in found
+    )
+    assert rejects is not None
+    return _with_nulls(scores, is_rejected(rejects, len(scores))), rejects
+
+
+def _with_nulls(values: pa.Array, mask: pa.Array) -> pa.Array:
+    """`values`, of any type, but null where the mask is true."""
+    return values.take(pc.if_else(mask, None, pa.array(range(len(values)), pa.int64())))
+
+
+def _first_reasons(
+    each: Iterable[tuple[pa.Array, Callable[[pa.Array], pa.RecordBatch]]],
+) -> pa.RecordBatch | None:
+    """One reason a row, the first of those that apply.
+
+    Args:
+        each: A mask over the rows, and what makes reasons for places of rows.
+    """
+    known: pa.Array | None = None
+    found: list[pa.RecordBatch] = []
+    for mask, reasons_of in each:
+        new = mask if known is None else pc.and_not(mask, known)
+        known = mask if known is None else pc.or_(mask, known)
+        found.append(reasons_of(pc.indices_nonzero(new)))
+    return together(found)
+
+
+def _after(found: pa.RecordBatch, start: int) -> pa.RecordBatch:
+    """Reasons of a batch that begins at the row `start` of another."""
+    return found.set_column(0, found.schema.field(0), pc.add(found["row"], start))
+
+
+def _check_budget(rejects: pa.RecordBatch | None, task: BatchTask) -> None:
+    if rejects is None or task.max_rejects is None:
+        return
+    excess = RejectBudget(task.max_rejects).excess(rejects.num_rows, 0)
+    if excess is not None:
+        what = f"{rejects.num_rows} rows of one batch for model {task.model}"
+        raise over_budget(what, excess, counted(rejects))
 
 
 def _n_not_finite(predictions: pa.Array) -> int:
@@ -194,16 +337,18 @@ def _n_not_finite(predictions: pa.Array) -> int:
     return 0
 
 
-def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch, pa.Array | None]:
-    """The model's columns, and which rows are invalid (None: no row is).
+def bind_columns(
+    batch: pa.RecordBatch, task: BatchTask
+) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+    """The model's columns, and which rows it cannot be given, and why (None: it can all).
 
     Raises:
-        InvalidRowsError: A row is invalid, and the policy is to fail; or a text is no UTF-8.
+        InvalidRowsError: There is such a row, and the policy is to fail.
         SignatureMismatchError: A column is of a type that the model's column cannot be made of.
     """
     columns: list[pa.Array] = []
     fields: list[pa.Field] = []
-    invalid: pa.Array | None = None
+    unfit: list[_Unfit] = []
     for binding in task.bindings:
         column, wrong = _bind_column(batch, binding)
         if binding.spread:
@@ -215,20 +360,32 @@ def bind_columns(batch: pa.RecordBatch, task: BatchTask) -> tuple[pa.RecordBatch
             fields.append(
                 pa.field(binding.model_column, column.type, nullable=not binding.needs_value)
             )
-        if wrong is None:
-            continue
-        if task.on_invalid is InvalidRows.FAIL:
-            raise InvalidRowsError(_invalid_text(batch, binding, wrong, task.model))
-        invalid = wrong if invalid is None else pc.or_(invalid, wrong)
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), invalid
+        unfit += wrong
+    if unfit and task.on_invalid is InvalidRows.FAIL:
+        raise InvalidRowsError(_invalid_text(batch, min(unfit, key=_first_row), task.model))
+    rejects = _first_reasons((one.mask, partial(_reasons, batch, one)) for one in unfit)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), rejects
 
 
-def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.Array | None]:
+@dataclass(frozen=True)
+class _Unfit:
+    """The rows whose value a model's column cannot be given, for one reason."""
+
+    binding: Binding
+    code: RejectCode
+    mask: pa.Array
+
+
+def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, list[_Unfit]]:
     if binding.source is None:
-        return pa.nulls(batch.num_rows, binding.type), None
+        return pa.nulls(batch.num_rows, binding.type), []
     column = batch.column(binding.source.name)
+    found: list[_Unfit] = []
     if _holds_text(column.type):
-        _check_text(column, binding.source.name)
+        no_text = _no_text(column)
+        if no_text is not None:
+            found.append(_Unfit(binding, RejectCode.NO_TEXT, no_text))
+            column = _with_nulls(column, no_text)
     if binding.cast is None and find_cast(column.type, binding.type) is None:
         raise SignatureMismatchError(
             f"the model's column {binding.model_column!r} is {binding.type}, but a column of type "
@@ -236,9 +393,10 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, pa.
         )
     converted, unfit = cast_column(column, binding.type)
     if binding.needs_value and column.null_count:
-        empty = pc.is_null(column)
-        return converted, empty if unfit is None else pc.or_(empty, unfit)
-    return converted, unfit
+        found.append(_Unfit(binding, RejectCode.NULL, pc.is_null(column)))
+    if unfit is not None:
+        found.append(_Unfit(binding, RejectCode.UNFIT, unfit))
+    return converted, found
 
 
 def _items(rows: pa.FixedSizeListArray) -> list[pa.Array]:
@@ -262,22 +420,21 @@ def _holds_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _check_text(column: pa.Array, name: str) -> None:
-    """Refuse bytes that are no text, which files and Spark hand on as they are."""
+def _no_text(column: pa.Array) -> pa.Array | None:
+    """The rows with bytes that are no text, which files and Spark hand on as they are."""
     try:
         column.validate(full=True)
-    except pa.ArrowInvalid as exc:
-        for row, value in enumerate(column):
-            try:
-                value.as_py()
-            except UnicodeDecodeError as wrong:
-                raise InvalidRowsError(
-                    f"column {name!r} holds text that is no UTF-8: byte "
-                    f"0x{wrong.object[wrong.start]:02x} at offset {wrong.start} of "
-                    f"{shown(wrong.object)}, in row {row} of a batch of {len(column)}; decode it "
-                    "rightly in a view, or mend it there with make_valid_utf8"
-                ) from exc
-        raise
+    except pa.ArrowInvalid:
+        return pa.array([_undecodable(value) is not None for value in column])
+    return None
+
+
+def _undecodable(value: pa.Scalar) -> UnicodeDecodeError | None:
+    try:
+        value.as_py()
+    except UnicodeDecodeError as exc:
+        return exc
+    return None
 
 
 def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> object:
@@ -296,9 +453,8 @@ def _predict(predictor: Predictor, inputs: pa.RecordBatch, task: BatchTask) -> o
         ) from exc
 
 
-def _spread(scores: pa.StructArray, invalid: pa.Array) -> pa.StructArray:
+def _spread(scores: pa.StructArray, valid: pa.Array) -> pa.StructArray:
     """`scores` of the valid rows at their places among all rows; null elsewhere."""
-    valid = pc.invert(invalid)
     position = pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1)
     return scores.take(pc.if_else(valid, position, None))
 
@@ -311,22 +467,48 @@ def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
     )
 
 
-def _invalid_text(batch: pa.RecordBatch, binding: Binding, wrong: pa.Array, model: str) -> str:
-    source = binding.source
+def _invalid_text(batch: pa.RecordBatch, unfit: _Unfit, model: str) -> str:
+    source = unfit.binding.source
     assert source is not None
-    row = pc.index(wrong, True).as_py()
-    first = batch.column(source.name)[row].as_py()
-    if first is None:
-        what = "is null, but the model's column is required and its type has no missing value"
-    elif is_list(binding.type):
-        what = f"is {shown(first)}, which is no row of {_shape_text(binding.type)} without null"
-    else:
-        what = f"is {shown(first)}, which no {binding.type} equals"
+    row = _first_row(unfit)
+    what = _what_is_wrong(batch.column(source.name)[row], unfit)
     return (
-        f"model {model}: column {source.name!r} {what} ({pc.sum(wrong).as_py()} such rows in a "
+        f"model {model}: column {source.name!r} {what} ({unfit.mask.true_count} such rows in a "
         f"batch of {batch.num_rows}, the first is its row {row}); fill or filter them, declare the "
-        "column optional, or set scoring.on_invalid=reject (--on-invalid reject)"
+        "column optional, or set them aside: scoring.on_invalid=quarantine (--on-invalid "
+        "quarantine)"
     )
+
+
+def _first_row(unfit: _Unfit) -> int:
+    row: int = pc.index(unfit.mask, True).as_py()
+    return row
+
+
+def _reasons(batch: pa.RecordBatch, unfit: _Unfit, rows: pa.Array) -> pa.RecordBatch:
+    source = unfit.binding.source
+    assert source is not None
+    messages: str | list[str] = _NULL_TEXT
+    if unfit.code is not RejectCode.NULL:
+        messages = [_what_is_wrong(value, unfit) for value in batch.column(source.name).take(rows)]
+    return reasons(rows, unfit.code, source.name, messages)
+
+
+def _what_is_wrong(value: pa.Scalar, unfit: _Unfit) -> str:
+    if unfit.code is RejectCode.NULL:
+        return _NULL_TEXT
+    if unfit.code is RejectCode.NO_TEXT:
+        wrong = _undecodable(value)
+        assert wrong is not None
+        return (
+            f"holds text that is no UTF-8: byte 0x{wrong.object[wrong.start]:02x} at offset "
+            f"{wrong.start} of {shown(wrong.object)}; decode it rightly in a view, or mend it "
+            "there with make_valid_utf8"
+        )
+    wanted = unfit.binding.type
+    if is_list(wanted):
+        return f"is {shown(value.as_py())}, which is no row of {_shape_text(wanted)} without null"
+    return f"is {shown(value.as_py())}, which no {wanted} equals"
 
 
 def _shape_text(kind: pa.DataType) -> str:

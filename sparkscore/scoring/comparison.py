@@ -22,13 +22,6 @@ from sparkscore.scoring.facts import (
 )
 
 
-class InvalidRows(StrEnum):
-    """What happens to rows that cannot be given to the model without changing a value."""
-
-    FAIL = "fail"
-    REJECT = "reject"
-
-
 @dataclass(frozen=True)
 class Binding:
     """How one input column of the model is filled from the source.
@@ -44,11 +37,6 @@ class Binding:
     cast: Cast | None
     needs_value: bool
     spread: tuple[str, ...] = ()
-
-    @property
-    def may_reject(self) -> bool:
-        """Whether a value of the source can make its row invalid."""
-        return self.needs_value or self.cast in (Cast.CHECKED, None)
 
 
 class DifferenceKind(StrEnum):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels, added
+from sparkscore.scoring.rejects import ReasonCount, added_reasons
 
 
 class OutcomeStatus(StrEnum):
@@ -112,6 +113,7 @@ class BatchReport:
         n_batches: Batches that it tells of.
         n_not_finite: Predicted numbers that are NaN or infinite.
         unknown_levels: Rows with values that the model was not fitted on, by the model's column.
+        reasons: Why rows were rejected, and how many for each reason.
         models: Of several models: what became of the rows of each, by its label.
     """
 
@@ -131,6 +133,7 @@ class BatchReport:
     n_batches: int = 1
     n_not_finite: int = 0
     unknown_levels: Mapping[str, UnknownLevels] = field(default_factory=dict)
+    reasons: Sequence[ReasonCount] = ()
     models: Mapping[str, ModelCounts] = field(default_factory=dict)
 
 
@@ -141,8 +144,12 @@ class Outcome:
     Attributes:
         n_read: Rows that the source gave after its filter.
         n_scored: Rows with a prediction, all of them in the commit.
-        n_rejected: Rows that could not be given to the model.
+        n_rejected: Rows without one, whose reasons are kept.
         n_skipped: Rows left out by rule.
+        n_nulled: Rows without a prediction that are in the commit all the same.
+        is_inline: Whether the rejected rows are in the commit too.
+        rejects: The commit of the rejected rows to a table of their own; None: there is none.
+        other_reasons: Of rows that came into no batch.
         n_beside: Rows of challengers in the commit, where each model has rows of its own.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
@@ -157,6 +164,10 @@ class Outcome:
     n_scored: int = 0
     n_rejected: int = 0
     n_skipped: int = 0
+    n_nulled: int = 0
+    is_inline: bool = False
+    rejects: Commit | None = None
+    other_reasons: Sequence[ReasonCount] = ()
     n_beside: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
@@ -173,19 +184,23 @@ class Outcome:
         """
         if self.status is OutcomeStatus.ALREADY_SCORED:  # Another attempt committed, and counted.
             return
-        found = self.n_scored + self.n_rejected + self.n_skipped
+        found = self.n_scored + self.n_rejected + self.n_nulled + self.n_skipped
         if self.n_read != found:
             raise BooksError(
                 f"{self.n_read} rows were read, but {self.n_scored} scored + {self.n_rejected} "
-                f"rejected + {self.n_skipped} skipped are {found}; table {self.commit.uri!r} "
-                f"version {self.commit.version} holds what was written and needs a look"
+                f"rejected + {self.n_nulled} without a prediction + {self.n_skipped} skipped are "
+                f"{found}; table {self.commit.uri!r} version {self.commit.version} holds what was "
+                "written and needs a look"
             )
-        n_written = self.n_scored + self.n_beside
-        if self.commit.n_rows is not None and self.commit.n_rows != n_written:
-            raise BooksError(
-                f"{n_written} rows were scored, but version {self.commit.version} of "
-                f"{self.commit.uri!r} says that {self.commit.n_rows} were written"
-            )
+        n_kept = self.n_rejected if self.is_inline else self.n_nulled
+        _check_written(self.commit, self.n_scored + self.n_beside + n_kept, "scored or kept")
+        if self.rejects is not None:
+            _check_written(self.rejects, self.n_rejected, "rejected")
+
+    @property
+    def reasons(self) -> Sequence[ReasonCount]:
+        """Why rows have no prediction, the most frequent reason first."""
+        return added_reasons([self.other_reasons, *(batch.reasons for batch in self.batches)])
 
     @property
     def n_not_finite(self) -> int:
@@ -208,6 +223,7 @@ class Outcome:
             "rows_read": self.n_read,
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
+            "rows_nulled": self.n_nulled,
             "rows_skipped": self.n_skipped,
             "rows_resumed": self.n_rows_resumed,
             "chunks_resumed": self.n_chunks_resumed,
@@ -228,6 +244,14 @@ class Outcome:
             metrics["predictions_not_finite"] = self.n_not_finite
             metrics["values_unknown"] = sum(each.n_rows for each in self.unknown_levels.values())
         return metrics
+
+
+def _check_written(commit: Commit, n_rows: int, what: str) -> None:
+    if commit.n_rows is not None and commit.n_rows != n_rows:
+        raise BooksError(
+            f"{n_rows} rows were {what}, but version {commit.version} of {commit.uri!r} says that "
+            f"{commit.n_rows} were written"
+        )
 
 
 def _worker_metrics(batches: Sequence[BatchReport]) -> dict[str, float]:

@@ -7,6 +7,7 @@ stays a label. What does not fit is an error that names the column, the declared
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,10 +39,29 @@ def prediction_columns(answer: object, declared: pa.Schema, n_rows: int) -> list
         if len(array) != n_rows:
             raise PredictionError(
                 f"the model answered {len(array)} values in column {field.name!r} "
-                f"for a batch of {n_rows} rows"
+                f"for a batch of {n_rows} rows",
+                field.name,
             )
         columns.append(array)
     return columns
+
+
+def nan_rows(predictions: pa.Array) -> pa.Array | None:
+    """A mask of the rows that hold a NaN, in lists and structs too; None: none does."""
+    kind = predictions.type
+    if pa.types.is_floating(kind):
+        mask = pc.fill_null(pc.is_nan(predictions), False)
+        return mask if mask.true_count else None
+    if pa.types.is_list(kind):
+        inner = nan_rows(predictions.flatten())
+        if inner is None:
+            return None
+        rows = pc.list_parent_indices(predictions).filter(inner)
+        return pc.is_in(pa.array(range(len(predictions)), rows.type), value_set=rows)
+    if pa.types.is_struct(kind):
+        masks = [mask for mask in map(nan_rows, predictions.flatten()) if mask is not None]
+        return reduce(pc.or_, masks) if masks else None
+    return None
 
 
 def _by_column(answer: object, declared: pa.Schema) -> Iterator[object]:
@@ -112,7 +132,7 @@ def _as_array(values: object, field: pa.Field) -> pa.Array:
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if _kind(array.type) not in (_kind(field.type), None):
-            raise PredictionError(_type_text(field, str(array.type)))
+            raise PredictionError(_type_text(field, str(array.type)), field.name)
         cast = array.cast(field.type)
     except (
         pa.ArrowInvalid,
@@ -120,7 +140,8 @@ def _as_array(values: object, field: pa.Field) -> pa.Array:
         pa.ArrowNotImplementedError,
         UnicodeEncodeError,  # Text with a lone surrogate.
     ) as exc:
-        raise PredictionError(_type_text(field, f"{type(values).__name__}: {exc}")) from exc
+        text = _type_text(field, f"{type(values).__name__}: {exc}")
+        raise PredictionError(text, field.name) from exc
     if pa.types.is_float32(field.type):
         _check_not_rounded(array, cast, field)
     return cast
@@ -174,7 +195,8 @@ def _check_not_rounded(array: pa.Array, cast: pa.Array, field: pa.Field) -> None
     same = pc.or_(pc.equal(cast.cast(pa.float64()), array.cast(pa.float64())), pc.is_nan(array))
     if not pc.all(same).as_py():
         first = array.filter(pc.invert(same))[0]
-        raise PredictionError(_type_text(field, f"{array.type} {first}, which would be rounded"))
+        text = _type_text(field, f"{array.type} {first}, which would be rounded")
+        raise PredictionError(text, field.name)
 
 
 def _type_text(field: pa.Field, found: str) -> str:

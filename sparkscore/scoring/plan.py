@@ -21,13 +21,19 @@ from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import (
     Binding,
     Difference,
-    InvalidRows,
     fitted,
 )
 from sparkscore.scoring.duplicates import Duplicates
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
+from sparkscore.scoring.rejects import (
+    INLINE,
+    REASON_COLUMNS,
+    InvalidRows,
+    NanAnswers,
+    RejectBudget,
+)
 
 if TYPE_CHECKING:
     from sparkscore.scoring.panel import Panel
@@ -70,6 +76,11 @@ class ScoringRequest:
         keep: Further source columns to carry into the score table.
         columns: Model column -> source column, where the names differ.
         params: What the model's predict is given beside rows, by name; not yet checked.
+        on_nan: Whether a prediction that is NaN is an answer.
+        rejects: With on_invalid quarantine: URI of the table of rejected rows, or `inline`; None:
+            the target's own name and `_rejects`.
+        max_rejects: How many rows of the run may be rejected, or stay without a prediction.
+        max_partition_rejects: The same of each of the target's partitions.
         duplicates: What becomes of rows that share a key; None: as the mode has it.
         order_by: With duplicates first or last: the column that orders the rows of a key.
         checks: What scores have to be before they are published.
@@ -87,10 +98,31 @@ class ScoringRequest:
     replace_where: str | None = None
     partition_by: tuple[str, ...] = ()
     on_invalid: InvalidRows = InvalidRows.FAIL
+    on_nan: NanAnswers = NanAnswers.KEEP
+    rejects: str | None = None
+    max_rejects: RejectBudget = field(default_factory=RejectBudget)
+    max_partition_rejects: RejectBudget = field(default_factory=RejectBudget)
     duplicates: Duplicates | None = None
     order_by: str | None = None
     checks: Checks = field(default_factory=Checks)
     accept_checks: bool = False
+
+    @property
+    def rejects_uri(self) -> str | None:
+        """The table of rejected rows; None: the job has none."""
+        if self.on_invalid is not InvalidRows.QUARANTINE or self.rejects == INLINE:
+            return None
+        return self.rejects or rejects_beside(self.target)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether each row of the score table says why it has no prediction."""
+        return self.on_invalid is InvalidRows.QUARANTINE and self.rejects == INLINE
+
+    @property
+    def keeps_rejected(self) -> bool:
+        """Whether rows without a prediction stand in the score table."""
+        return self.on_invalid is InvalidRows.NULL or self.is_inline
 
     @property
     def refuses_duplicates(self) -> bool:
@@ -122,9 +154,12 @@ class RunIdentity:
 class ScoringPlan:
     """Everything an engine and a sink need; made before any task starts.
 
-    `params` are those that were asked for, each of its declared type; a model has defaults beside.
-    Of several models (`panel`), `model` is who answers for a row, and `bindings`, `differences` and
-    `predictions` are those of all.
+    Attributes:
+        model: Who answers for a row, where there are several models (`panel`); `bindings`,
+            `differences` and `predictions` are then those of all.
+        params: Those that were asked for, each of its declared type; a model has defaults beside.
+        is_replay: Whether the source is rows that an earlier run rejected: they come beside what
+            that run replaced.
     """
 
     model: ModelFacts
@@ -138,11 +173,12 @@ class ScoringPlan:
     params: Mapping[str, object]
     identity: RunIdentity
     panel: Panel | None = None
+    is_replay: bool = False
 
     @property
-    def may_reject(self) -> bool:
-        """Whether rows can be invalid at all."""
-        return any(binding.may_reject for binding in self.bindings)
+    def reason_columns(self) -> pa.Schema:
+        """What a row of the score table says of why it has no prediction."""
+        return REASON_COLUMNS if self.request.is_inline else pa.schema([])
 
     @property
     def answers(self) -> pa.Schema:
@@ -169,6 +205,7 @@ class ScoringPlan:
             *(constant.column for constant in self.constants),
             *self.model_column.names,
             *self.predictions.names,
+            *self.reason_columns.names,
             *RECORD_COLUMNS.names,
         )
 
@@ -215,6 +252,7 @@ def plan_scoring(
         identity=identify(model, source, request, panel),
         panel=panel,
     )
+    _check_rejects(request, panel)
     _check_unique(plan.score_columns)
     _check_partitions(plan)
     return plan
@@ -230,7 +268,9 @@ def score_schema(plan: ScoringPlan) -> pa.Schema:
         "bigint": pa.int64(),
     }
     fields += [pa.field(value.column, sql_types[value.type]) for value in plan.constants]
-    return pa.schema([*fields, *plan.model_column, *plan.predictions, *RECORD_COLUMNS])
+    return pa.schema(
+        [*fields, *plan.model_column, *plan.predictions, *plan.reason_columns, *RECORD_COLUMNS]
+    )
 
 
 def identify(
@@ -263,14 +303,53 @@ def identify(
         fingerprint["predict"] = model.predict
     if panel is not None:
         fingerprint["panel"] = panel.spec.fingerprint
+    if request.rejects is not None:
+        fingerprint["rejects"] = request.rejects
+    if request.on_nan is not NanAnswers.KEEP:
+        fingerprint["on_nan"] = request.on_nan.value
     if request.duplicates is not None:
         fingerprint["duplicates"] = f"{request.duplicates} {request.order_by or ''}".strip()
     if source.since:
         fingerprint["since"] = source.since
     derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"
     run_key = request.run_key or (range_key(source) if source.since else derived)
-    app_id = "sparkscore-" + _digest_of([request.job, same_place(request.target), run_key])[:40]
+    return run_identity(request.job, request.target, run_key, fingerprint)
+
+
+def run_identity(
+    job: str, target: str, run_key: str, fingerprint: Mapping[str, str]
+) -> RunIdentity:
+    """The logical run of a job, target and key that shares `fingerprint` with its attempts."""
+    app_id = "sparkscore-" + _digest_of([job, same_place(target), run_key])[:40]
     return RunIdentity(app_id=app_id, run_key=run_key, fingerprint=fingerprint)
+
+
+def rejects_beside(target: str) -> str:
+    """Where the rejected rows of a score table are kept, unless another place is named."""
+    if target.endswith("`"):  # A quoted name of the catalog.
+        return f"{target[:-1]}_rejects`"
+    return f"{target.rstrip('/')}_rejects"
+
+
+def _check_rejects(request: ScoringRequest, panel: Panel | None) -> None:
+    is_long = panel is not None and panel.is_long
+    if is_long and (request.keeps_rejected or request.max_partition_rejects != RejectBudget()):
+        raise ConfigError(
+            "where each model has rows of its own (models_as long), rows without a prediction are "
+            "in no partition of the score table; take on_invalid quarantine with a rejects table, "
+            "and no max_partition_rejects"
+        )
+    if request.rejects is not None and request.on_invalid is not InvalidRows.QUARANTINE:
+        raise ConfigError(
+            f"rejects (--rejects) goes with on_invalid 'quarantine', but that is "
+            f"{request.on_invalid.value!r}"
+        )
+    uri = request.rejects_uri
+    if uri is not None and same_place(uri) == same_place(request.target):
+        raise ConfigError(
+            f"rejects (--rejects) names the score table itself, {shown(uri)}; name another table, "
+            "or 'inline' to keep rejected rows in the score table with their reasons"
+        )
 
 
 def _check_mode(request: ScoringRequest) -> None:

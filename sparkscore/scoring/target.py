@@ -120,6 +120,15 @@ def skipped_error(identity: RunIdentity, uri: str) -> RunKeyConflictError:
     )
 
 
+def closed_error(identity: RunIdentity, uri: str) -> RunKeyConflictError:
+    """Another attempt at the run has committed all that it has to."""
+    return RunKeyConflictError(
+        f"another attempt at run key {identity.run_key!r} is done, so that {shown(uri)} takes "
+        "nothing more of it; nothing was written; run the same command again to see its version, "
+        "or with a new --run-key if the scores were removed since"
+    )
+
+
 def busy_error(uri: str) -> TargetBusyError:
     """Others won every try."""
     return TargetBusyError(

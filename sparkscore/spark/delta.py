@@ -36,6 +36,7 @@ from sparkscore.scoring.target import (
     check_columns,
     check_local_path,
     check_partitions,
+    closed_error,
     commit_of,
     is_commit_of,
     skipped_error,
@@ -176,6 +177,8 @@ class DeltaSink:
                 inputs won.
             TargetBusyError: Other commits won every try.
         """
+        if write.unless is not None and self._commit_row(write.unless) is not None:
+            raise closed_error(write.identity, self.uri)
         metadata = user_metadata(write, facts, uuid.uuid4().hex)
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
@@ -191,6 +194,29 @@ class DeltaSink:
             else:
                 raise busy_error(self.uri)
         return self._proven(write.identity)
+
+    def partition_by(self, write: TableWrite) -> tuple[str, ...]:
+        """The table's partition columns; those of a new one are what `write` asks for."""
+        detail = detail_of(self.spark, self.uri)
+        return write.partition_by if detail is None else tuple(detail["partitionColumns"])
+
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, and write none.
+
+        Args:
+            write: What is removed, and as which run.
+            rows: A predicate; where it is true of no row, nothing is done.
+            facts: Which attempt this is.
+
+        Raises:
+            TargetBusyError: Other commits won every try.
+        """
+        if detail_of(self.spark, self.uri) is None or self.find(write.identity) is not None:
+            return
+        if self._frame().where(rows).limit(1).isEmpty():
+            return
+        schema = from_arrow_schema(write.schema)
+        self.write(self.spark.createDataFrame([], schema), write, facts)
 
     def _proven(self, identity: RunIdentity) -> Commit:
         commit = self.find(identity)

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
@@ -17,17 +17,17 @@ from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.rejects import InvalidRows
+from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
-from sparkscore.spark.file_scores import score_files_job, scored_and_committed
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.one_a_key import one_a_key
@@ -36,6 +36,7 @@ from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
+from sparkscore.spark.staged_scores import Answered, needed_columns, staged_and_committed
 from sparkscore.spark.worker import PackedPackage, ScoringTask
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.scoring.panel import Panel
+
+_Result = TypeVar("_Result")
 
 _ANSWER = "__sparkscore_answer"
 _MAX_REPORTS_A_TASK = 16
@@ -136,7 +139,9 @@ class SparkEngine:
                 unless the error is a BooksError or a SparkStoppedError.
         """
         done = sink.find(plan.identity)
+        rejects = self._rejects(plan)
         if done is not None:
+            self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         run: Callable[[ScoringTask], Outcome]
         try:
@@ -144,10 +149,13 @@ class SparkEngine:
         except EngineUnfitError as exc:
             refuse_checks(plan, self.name, exc.reason)
             sink.check(score_write(plan))
-            run = partial(self._written_by_spark, plan, source, sink, facts)
+            by_spark = self._written_by_spark if _is_one_pass(plan) else self._staged_by_spark
+            run = partial(by_spark, plan, source, sink, facts)
         else:
             files.check(score_write(plan))
             run = partial(self._written_by_python, plan, source, files, crossing, facts)
+        if rejects is not None:
+            rejects.check(reject_write(plan, facts.run_id))
         if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
@@ -157,6 +165,12 @@ class SparkEngine:
         ship_s = time.perf_counter() - started
         outcome = source.accounted(run(task))
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
+
+    def sweep(self, plan: ScoringPlan, commit: Commit) -> None:
+        """Remove what attempts at a committed run that were cut off left in its rejects table."""
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
 
     def _by_python(
         self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink
@@ -168,7 +182,15 @@ class SparkEngine:
         """
         if self.name == "pandas":
             raise EngineUnfitError("the model is a column of Spark's, by its pandas UDF")
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            rejects.as_files(reject_write(plan, ""))
         return sink.as_files(score_write(plan)), crossing_columns(plan, source.frame)
+
+    def _rejects(self, plan: ScoringPlan) -> DeltaSink | None:
+        """The table of rejected rows, if the plan has one."""
+        uri = plan.request.rejects_uri
+        return None if uri is None else DeltaSink(self.spark, uri)
 
     def _written_by_python(
         self,
@@ -180,10 +202,13 @@ class SparkEngine:
         task: ScoringTask,
     ) -> Outcome:
         read = Observation()
-        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK)
+        table = self._rejects(plan)
+        rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
+        packed = () if crossing.packing is None else crossing.packing.packed
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
         score = scored_files(counted_by(read, source.frame), crossing, job)
         with session_conf(self.spark, self._conf()):
-            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts)
+            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts, rejects)
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
         return replace(outcome, n_read=count_of(read))
@@ -211,6 +236,28 @@ class SparkEngine:
             n_cores=self._n_cores(),
         )
 
+    def _staged_by_spark(
+        self,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        sink: DeltaSink,
+        facts: RunFacts,
+        task: ScoringTask,
+    ) -> Outcome:
+        started = time.perf_counter()
+        has_table = plan.request.rejects_uri is not None
+        frame, answer = _answered(plan, source.frame, task, self.name, keeps_inputs=has_table)
+        names = sink.partition_by(score_write(plan))
+        partitions = {n: c for n, c in _placing_columns(plan).items() if n in names}
+        scores = partial(table_rows, plan, facts=facts, answer=answer)
+        answered = Answered(frame, answer, scores, partitions)
+        rejects = self._rejects(plan)
+        staged = partial(staged_and_committed, plan, answered, sink, rejects, facts, source.gone)
+        # The settings of the session are one thread's at a time, and a merge asks for some too.
+        outcome = cancellable(self.spark, lambda: self._translated(plan, sink, staged))
+        seconds = {"score_and_commit": time.perf_counter() - started}
+        return replace(outcome, seconds=seconds, n_cores=self._n_cores())
+
     def _write(
         self,
         frame: DataFrame,
@@ -219,9 +266,16 @@ class SparkEngine:
         sink: DeltaSink,
         facts: RunFacts,
     ) -> Commit:
+        write = partial(sink.write, frame, score_write(plan), facts, source.gone)
+        return self._translated(plan, sink, write)
+
+    def _translated(
+        self, plan: ScoringPlan, sink: DeltaSink, action: Callable[[], _Result]
+    ) -> _Result:
+        """What an action gives under the settings of a job; its failures are errors of ours."""
         try:
             with session_conf(self.spark, self._conf()):
-                return sink.write(frame, score_write(plan), facts, source.gone)
+                return action()
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
             raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
@@ -301,10 +355,19 @@ def scored_frame(
         sf.count_if(~answer("valid")).alias("n_rejected"),
         sf.collect_list(answer("report")).alias("reports"),
     )
+    # Rows without a route may be left out, though others would end the job.
+    is_single = plan.panel is None or plan.panel.is_long
+    valid = observed if is_single else observed.where(answer("valid"))
+    return table_rows(plan, valid, facts, answer)
+
+
+def table_rows(
+    plan: ScoringPlan, frame: DataFrame, facts: RunFacts, answer: Callable[[str], Column]
+) -> DataFrame:
+    """The score table's rows, of rows beside a model's answers."""
     if plan.panel is not None and plan.panel.is_long:
-        return _long_rows(plan, plan.panel, observed, facts, answer)
-    valid = observed.where(answer("valid")) if plan.may_reject else observed
-    return valid.select(*_score_columns(plan, facts, answer))
+        return _long_rows(plan, plan.panel, frame, facts, answer)
+    return frame.select(*_score_columns(plan, facts, answer))
 
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
@@ -312,17 +375,31 @@ def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
 
 
+def _is_one_pass(plan: ScoringPlan) -> bool:
+    """Whether nothing but the scores is written, and nothing has to be counted before."""
+    return plan.request.on_invalid is InvalidRows.FAIL
+
+
 def _answered(
-    plan: ScoringPlan, frame: DataFrame, task: ScoringTask, engine: str
+    plan: ScoringPlan,
+    frame: DataFrame,
+    task: ScoringTask,
+    engine: str,
+    *,
+    keeps_inputs: bool = False,
 ) -> tuple[DataFrame, Callable[[str], Column]]:
-    """The carried columns beside the model's answers, and how a field of an answer is called."""
+    """Columns beside the model's answers, and how a field of an answer is called.
+
+    The columns are those of the score table, and with `keeps_inputs` those of the model as well.
+    """
     carried = [column.name for column in plan.carried]
     packing, _ = _crossing(plan, frame, engine)
-    if packing is not None:
+    if packing is not None and not keeps_inputs:
         answered = with_answers(frame, task, packing, carried, prefix=_ANSWER)
         return answered, lambda name: sf.col(_ANSWER + name)
     model = answer_column(task, source_columns(plan.bindings), engine)
-    return frame.withColumn(_ANSWER, model), lambda name: sf.col(_ANSWER)[name]
+    answered = frame.select(*needed_columns(plan), model.alias(_ANSWER))
+    return answered, lambda name: sf.col(_ANSWER)[name]
 
 
 def _crossing(plan: ScoringPlan, frame: DataFrame, engine: str) -> tuple[Packing | None, str]:
@@ -336,11 +413,12 @@ def _score_columns(
 ) -> list[Column]:
     told = {name: answer(f"p{i}").alias(name) for i, name in enumerate(plan.answers.names)}
     predictions = (told[name] for name in plan.predictions.names)
+    reasons = (answer(name).alias(name) for name in plan.reason_columns.names)
     record = (
         told.get(name, column)  # Of a route, who answered is told row by row.
         for name, column in zip(RECORD_COLUMNS.names, record_columns(plan, facts), strict=True)
     )
-    return [*carried_columns(plan), *predictions, *record]
+    return [*carried_columns(plan), *predictions, *reasons, *record]
 
 
 def _long_rows(
@@ -388,6 +466,12 @@ def carried_columns(plan: ScoringPlan) -> list[Column]:
     ]
     columns += [sf.lit(v.value).cast(v.type).alias(v.column) for v in plan.constants]
     return columns
+
+
+def _placing_columns(plan: ScoringPlan) -> dict[str, Column]:
+    """The columns by which rows of the score table may lie in partitions."""
+    columns = {column.name: sf.col(quoted(column.name)) for column in plan.carried}
+    return columns | {v.column: sf.lit(v.value).cast(v.type) for v in plan.constants}
 
 
 def record_columns(plan: ScoringPlan, facts: RunFacts) -> list[Column]:
@@ -441,11 +525,10 @@ def _counted(
         )
     n_read, n_written = source.frame.count(), commit.n_rows or 0
     n_scored = min(n_read, n_written)  # In the long form there are rows of other models too.
-    rejects = plan.request.on_invalid is InvalidRows.REJECT
     return _Counts(
         n_read=n_read,
         n_scored=n_scored,
-        n_rejected=n_read - n_scored if rejects else 0,
+        n_rejected=n_read - n_scored if plan.panel is not None else 0,
         n_beside=n_written - n_scored,
         batches=(),
     )

@@ -5,33 +5,60 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from sparkscore.errors import SparkscoreError, listed
 from sparkscore.files.sink import FilesSink, WrittenScores
 from sparkscore.files.writing import WrittenFile, new_attempt
 from sparkscore.scoring.checks import Profile, merged
-from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
 from sparkscore.scoring.panel import ROUTE_RECORD
 from sparkscore.scoring.plan import model_record
+from sparkscore.scoring.rejects import InvalidRows, RejectCounts, added_reasons, check_budgets
 from sparkscore.scoring.sketch import ColumnSketch
-from sparkscore.scoring.table_write import checked_write, score_write
+from sparkscore.scoring.table_write import (
+    TableWrite,
+    checked_write,
+    recipe,
+    reject_run,
+    reject_sweep,
+    reject_write,
+    rejects_of,
+    score_write,
+)
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
+from sparkscore.spark.reject_files import RejectsTable, copied, partition_name
 from sparkscore.spark.resuming import Resumption, cleaned
 from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from sparkscore.scoring.engine import RunFacts
+    from sparkscore.scoring.outcome import Commit
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.spark.worker import ScoringTask
 
 
+class RejectsSink(Protocol):
+    """A table of rejected rows, whoever writes it."""
+
+    def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
+        """Remove the rows that `write` replaces, once, if `rows` is true of any."""
+        ...
+
+
 def score_files_job(
-    plan: ScoringPlan, sink: FilesSink, task: ScoringTask, facts: RunFacts, max_reports: int
+    plan: ScoringPlan,
+    sink: FilesSink,
+    task: ScoringTask,
+    facts: RunFacts,
+    max_reports: int,
+    rejects: FilesSink | None = None,
+    packed: Collection[str] = (),
 ) -> ScoreFilesJob:
     """What the tasks of a new attempt at a run share.
 
@@ -41,6 +68,8 @@ def score_files_job(
         task: How a batch is scored.
         facts: What stands in each row.
         max_reports: Reports of one task.
+        rejects: Where its rejected rows are kept, if in a table of their own.
+        packed: Source columns that come to the model as doubles, null as NaN.
     """
     return ScoreFilesJob(
         scoring=task,
@@ -53,6 +82,9 @@ def score_files_job(
         max_reports=max_reports,
         models=_model_rows(plan),
         sketched=plan.request.checks.columns,
+        keeps_rejected=plan.request.keeps_rejected,
+        tells_reasons=plan.request.is_inline,
+        rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
     )
 
 
@@ -63,9 +95,10 @@ def scored_and_committed(
     plan: ScoringPlan,
     sink: FilesSink,
     facts: RunFacts,
+    rejects: FilesSink | None = None,
     resumed: Resumption | None = None,
 ) -> Outcome:
-    """Run the tasks and commit their files, all in one transaction.
+    """Run the tasks and commit their files: rejected rows first, and then the scores.
 
     Files that are in no commit when it ends are removed, but for those that a next attempt may
     go on with, or that a check holds; what Spark still writes then is left to `score clean`, and
@@ -78,43 +111,61 @@ def scored_and_committed(
         plan: The run.
         sink: Where it writes.
         facts: Which attempt this is.
+        rejects: Where its rejected rows are kept, if in a table of their own.
         resumed: What earlier attempts have done; None: nothing is kept between attempts.
 
     Raises:
+        RejectBudgetError: More rows were rejected than the run may have.
         CheckFailedError: The scores are not what the job's checks ask for.
-        SparkscoreError: What the sink, the model or the rows refuse; nothing was committed, unless
-            a store did not answer.
+        SparkscoreError: What the sinks, the model or the rows refuse; no score was committed,
+            unless a store did not answer.
     """
     started = time.perf_counter()
     earlier = () if resumed is None else tuple(resumed.results.values())
     run_ids = () if resumed is None else resumed.run_ids
-    with cleaned(sink, plan.identity, job.attempt, resumed):
+    folders = [(sink, plan.identity)]
+    if rejects is not None:
+        folders.append((rejects, reject_write(plan, facts.run_id).identity))
+    with cleaned(folders, job.attempt, resumed):
         try:
             results = [*earlier, *_scored(spark, score, plan, sink)]
+            found = _reject_counts(results, job)
+            if plan.request.on_invalid is not InvalidRows.FAIL:
+                check_budgets(found, plan.request.max_rejects, plan.request.max_partition_rejects)
             scored = time.perf_counter()
-            files = tuple(file for result in results for file in result.files)
             if resumed is not None:
                 resumed.ledger.check_claim()
+            files = tuple(file for result in results for file in result.files)
             written = WrittenScores(files, job.attempt, run_ids)
             write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
             commit = sink.write(written, write, facts)
         except SparkscoreError:
             won = _won_by_another(sink, plan, facts)
             if won is None:
                 raise
+            if rejects is not None:
+                sweep_rejects(plan, rejects, won)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=won)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
     ended = time.perf_counter()
     if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
         return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
     reports = [BatchReport(**report) for result in results for report in result.reports]
     n_beside = 0 if plan.panel is None else plan.panel.n_beside(reports)
+    n_kept = sum(file.n_rows for file in files) - n_beside
+    is_nulled = plan.request.on_invalid is InvalidRows.NULL
     return Outcome(
         status=OutcomeStatus.SUCCEEDED,
         commit=commit,
-        n_read=sum(report.n_rows for report in reports),
-        n_scored=sum(file.n_rows for file in files) - n_beside,
+        n_read=found.n_read,
+        n_scored=n_kept - (found.n_rejected if job.keeps_rejected else 0),
         n_beside=n_beside,
-        n_rejected=sum(report.n_rejected for report in reports),
+        n_rejected=0 if is_nulled else found.n_rejected,
+        n_nulled=found.n_rejected if is_nulled else 0,
+        is_inline=plan.request.is_inline,
+        rejects=rejects_commit,
         seconds={
             "score_and_commit": ended - started,
             "commit": ended - scored,
@@ -132,6 +183,31 @@ def scored_and_committed(
         ),
         resumed_from=run_ids,
     )
+
+
+def _rejects_committed(
+    results: Sequence[TaskResult],
+    earlier: Sequence[TaskResult],
+    job: ScoreFilesJob,
+    plan: ScoringPlan,
+    rejects: FilesSink | None,
+    facts: RunFacts,
+) -> Commit | None:
+    """The commit of the rejected rows, if there are any.
+
+    Those of earlier attempts are copied: whose rows they are stands in the names of their folders,
+    and an attempt that wakes up may commit and remove what it has written itself.
+    """
+    if rejects is None or job.rejects is None:
+        return None
+    of_earlier = [file for result in earlier for file in result.rejects]
+    own = [file for result in results[len(earlier) :] for file in result.rejects]
+    if of_earlier:
+        own += copied(of_earlier, job.rejects, job.attempt)
+    if not own:
+        return None
+    written = WrittenScores(tuple(own), job.attempt)
+    return rejects.write(written, reject_write(plan, facts.run_id), facts)
 
 
 def _profile(results: Sequence[TaskResult]) -> Profile:
@@ -174,6 +250,57 @@ def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Comm
     except SparkscoreError:
         return None  # What has failed before says more.
     return None if commit is None or commit.run_id == facts.run_id else commit
+
+
+def sweep_rejects(plan: ScoringPlan, rejects: RejectsSink, commit: Commit) -> None:
+    """Remove rejected rows of attempts at a run whose scores are not those of its commit.
+
+    Raises:
+        SparkscoreError: The rejects table cannot be written. The scores are committed; the same
+            command tries again.
+    """
+    scored_at = dt.datetime.now(dt.UTC)
+    facts = RunFacts(run_id=commit.run_id, scored_at=scored_at)
+    rejects.remove(reject_sweep(plan, commit.run_id), rejects_of(plan), facts)
+
+
+def _reject_counts(results: Sequence[TaskResult], job: ScoreFilesJob) -> RejectCounts:
+    n_rows: Counter[str] = Counter()
+    n_rejected: Counter[str] = Counter()
+    for result in results:
+        for file in result.files:
+            n_rows[partition_name(file.partition)] += file.n_rows
+        n_rejected.update(result.partition_rejects)
+    if not job.keeps_rejected:
+        n_rows.update(n_rejected)
+    reports = [report for result in results for report in result.reports]
+    return RejectCounts(
+        n_read=sum(report["n_rows"] for report in reports),
+        n_rejected=sum(report["n_rejected"] for report in reports),
+        reasons=added_reasons(report["reasons"] for report in reports),
+        partitions={name: (n_rows[name], n) for name, n in n_rejected.items()},
+    )
+
+
+def _rejects_table(
+    plan: ScoringPlan, rejects: FilesSink, facts: RunFacts, packed: Collection[str]
+) -> RejectsTable:
+    write = reject_write(plan, facts.run_id)
+    inputs = {b.source.name: b.source.type for b in plan.bindings if b.source is not None}
+    inputs |= {column.name: column.type for column in plan.carried}
+    return RejectsTable(
+        layout=rejects.layout(write),
+        keys=plan.request.keys,
+        inputs=inputs,
+        packed=frozenset(packed),
+        constants={
+            **model_record(plan.model),
+            "reject_job": recipe(plan),
+            "rejected_at": facts.scored_at,
+            "app_id": reject_run(plan.identity),
+            "run_id": facts.run_id,
+        },
+    )
 
 
 def _constants(

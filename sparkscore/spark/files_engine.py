@@ -21,8 +21,9 @@ from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan
-from sparkscore.scoring.table_write import score_write
-from sparkscore.spark.file_scores import score_files_job, scored_and_committed
+from sparkscore.scoring.table_write import reject_write, score_write
+from sparkscore.spark.delta import files_sink
+from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.files_source import FilesSource, open_files
 from sparkscore.spark.files_worker import FilesJob, PlannedTask, score_files
 from sparkscore.spark.node_cache import NodeLimits
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from sparkscore.scoring.outcome import Commit
     from sparkscore.spark.score_files import TaskResult
 
 _MAX_REPORTS = 20_000
@@ -116,6 +118,9 @@ class FilesEngine:
         sink.refuse_unfit(score_write(plan))
         if plan.request.refuses_duplicates:
             raise EngineUnfitError("--duplicates fail compares the keys of all rows")
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            rejects.refuse_unfit(reject_write(plan, ""))
 
     def run(
         self, plan: ScoringPlan, source: FilesSource, sink: FilesSink, facts: RunFacts
@@ -128,26 +133,46 @@ class FilesEngine:
                 unless the error is a BooksError.
         """
         done = sink.find(plan.identity)
+        rejects = self._rejects(plan)
         if done is not None:
+            self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         self.refuse_unfit(plan, source, sink)
         sink.check(score_write(plan))
+        if rejects is not None:
+            rejects.check(reject_write(plan, facts.run_id))
         started = time.perf_counter()
         task = shipped_task(self.spark, plan, self.rules)
         ask_for_preload(self.spark, task)
         chunk_bytes = fair_task_bytes(source.files, self._n_slots(), self.max_chunk_bytes)
         tasks = cut_tasks(source.files, chunk_bytes)
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
-        writing = score_files_job(plan, sink, task, facts, max_reports)
+        writing = score_files_job(plan, sink, task, facts, max_reports, rejects)
         resumed = resumption(plan, writing, facts, partial(cut_tasks, source.files), chunk_bytes)
         ledger = None if resumed is None else resumed.ledger
         job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes), ledger)
         left = list(enumerate(tasks)) if resumed is None else resumed.left
+        score = partial(self._score, job, left)
         ship_s = time.perf_counter() - started
         outcome = scored_and_committed(
-            self.spark, partial(self._score, job, left), writing, plan, sink, facts, resumed
+            self.spark, score, writing, plan, sink, facts, rejects, resumed
         )
         return replace(outcome, seconds={"ship": ship_s, **outcome.seconds})
+
+    def sweep(self, plan: ScoringPlan, commit: Commit) -> None:
+        """Remove what attempts at a committed run that were cut off left in its rejects table."""
+        rejects = self._rejects(plan)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
+
+    def _rejects(self, plan: ScoringPlan) -> FilesSink | None:
+        """The table of rejected rows, if the plan has one.
+
+        Raises:
+            EngineUnfitError: It is a table of the catalog, or lies where only Spark can write.
+        """
+        uri = plan.request.rejects_uri
+        return None if uri is None else files_sink(self.spark, uri)
 
     def _score(self, job: FilesJob, tasks: Sequence[PlannedTask]) -> list[TaskResult]:
         if not tasks:

@@ -20,11 +20,11 @@ from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import (
     Binding,
-    InvalidRows,
     fitted,
     rows_binding,
 )
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, input_columns
+from sparkscore.scoring.rejects import InvalidRows
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
@@ -181,7 +181,7 @@ def _applied(
     read_stages(folder, trust)
     pipeline = load_pipeline(frame.sparkSession, folder)
     inputs, checks = bound_columns(bindings)
-    rows = checked(frame, checks, model, fails=True)
+    rows = checked(frame, checks, model)
     scored = answered(rows, pipeline, inputs, sf.struct("*"), model.predictions)
     fields = (sf.col(f"p{i}").alias(name) for i, name in enumerate(model.predictions.names))
     return scored.select(f"{KEPT}.*", *fields)

@@ -23,6 +23,14 @@ from sparkscore.errors import (
 from sparkscore.scoring.batch import ScoredBatch
 from sparkscore.scoring.ensemble import Combine, combined
 from sparkscore.scoring.outcome import ModelCounts, added_models
+from sparkscore.scoring.rejects import (
+    RejectCode,
+    counted,
+    first_each,
+    moved,
+    reasons,
+    together,
+)
 from sparkscore.spark.node_cache import loaded_digests
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, batch_report, score_rows
@@ -113,7 +121,7 @@ class EnsembleTask:
         """All members' answers as one."""
         each = [member.score(batch, slot) for member in self.members]
         answers = combined([scored.predictions for scored, _ in each], self.combine, self.weights)
-        return _together(each, answers, batch)
+        return _together(each, answers, first_each(scored.rejects for scored, _ in each), batch)
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,14 @@ class RoutesTask:
             for place in self._loaded_first(groups)
         }
         in_order = [each[place] for place in groups]
+        rejects = together(
+            scored.rejects and moved(scored.rejects, pa.array(order[start:end]))
+            for (scored, _), start, end in zip(in_order, starts, ends, strict=True)
+        )
         answers = pa.concat_arrays([scored.predictions for scored, _ in in_order])
         if not is_grouped:
             answers = answers.take(pa.array(np.argsort(order, kind="stable")))
-        return _together(in_order, answers, batch)
+        return _together(in_order, answers, rejects, batch)
 
     def _places_of(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
         """The place of each row's model; `_UNROUTED` where it has none."""
@@ -193,7 +205,9 @@ class RoutesTask:
         """The answers of one model, and on each row which model it is."""
         if place == _UNROUTED:
             answers = pa.nulls(rows.num_rows, pa.struct(list(self.answers)))
-            scored = ScoredBatch(answers, rows.num_rows, 0.0, 0.0)
+            places = pa.array(np.arange(rows.num_rows))
+            rejects = reasons(places, RejectCode.NO_ROUTE, self.column, "no route names a model")
+            scored = ScoredBatch(answers, rejects, 0.0, 0.0)
             return scored, batch_report(rows, scored, slot)
         scored, report = self.members[place].score(rows, slot)
         told = [
@@ -252,16 +266,22 @@ class PanelTask(ScoringTask):
         }
 
 
-def _together(each: Sequence[Scored], answers: pa.StructArray, batch: pa.RecordBatch) -> Scored:
+def _together(
+    each: Sequence[Scored],
+    answers: pa.StructArray,
+    rejects: pa.RecordBatch | None,
+    batch: pa.RecordBatch,
+) -> Scored:
     """The answers of several models as those of one, and one report."""
     reports = [report for _, report in each]
-    scored = replace(each[0][0], predictions=answers, n_rejected=answers.null_count)
+    scored = replace(each[0][0], predictions=answers, rejects=rejects)
     return scored, {
         **reports[-1],
         **{name: sum(report[name] for report in reports) for name in _ADDED},
         "n_rows": batch.num_rows,
         "n_bytes": batch.nbytes,
         "n_rejected": scored.n_rejected,
+        "reasons": [] if rejects is None else counted(rejects),
         "n_loads": max(report["n_loads"] for report in reports),
         "runtime": ", ".join(sorted({report["runtime"] for report in reports})),
         "unknown_levels": {},

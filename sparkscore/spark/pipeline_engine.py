@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 
-from sparkscore.errors import InvalidRowsError, SignatureMismatchError, listed
-from sparkscore.scoring.comparison import InvalidRows
+from sparkscore.errors import (
+    EngineUnfitError,
+    InvalidRowsError,
+    SignatureMismatchError,
+    listed,
+)
 from sparkscore.scoring.engine import Crossing, RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.rejects import (
+    REASON_COLUMNS,
+    NanAnswers,
+    ReasonCount,
+    RejectBudget,
+    RejectCounts,
+    added_reasons,
+    check_budgets,
+)
+from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable
 from sparkscore.spark.engine import (
     SparkEngine,
@@ -25,6 +39,7 @@ from sparkscore.spark.engine import (
     record_columns,
     refuse_checks,
 )
+from sparkscore.spark.file_scores import sweep_rejects
 from sparkscore.spark.pipeline_files import read_stages
 from sparkscore.spark.pipelines import (
     KEPT,
@@ -33,16 +48,21 @@ from sparkscore.spark.pipelines import (
     checked,
     load_pipeline,
     pipeline_folder,
+    reason_columns,
 )
+from sparkscore.spark.staged_scores import reject_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pyspark.ml import PipelineModel
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.source import OpenedSource
 
 
+_NOTHING = RejectCounts(n_read=0, n_rejected=0, reasons=(), partitions={})
 _WRITER = "it applies its own pipeline"
 
 
@@ -71,35 +91,66 @@ class PipelineEngine(SparkEngine):
                 unless the error is a BooksError or a SparkStoppedError.
         """
         done = sink.find(plan.identity)
+        rejects = self._rejects(plan)
         if done is not None:
+            self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         refuse_checks(plan, self.name, _WRITER)
+        _check_policy(plan)
         sink.check(score_write(plan))
+        if rejects is not None:
+            rejects.check(reject_write(plan, facts.run_id))
         if plan.request.refuses_duplicates:
             check_unique_keys(source.frame, plan)
         started = time.perf_counter()
         pipeline = self._load(plan)
         loaded = time.perf_counter()
+        run = partial(self._committed, plan, source, pipeline, sink, rejects, facts)
+        outcome = cancellable(self.spark, lambda: self._translated(plan, sink, run))
+        seconds = {
+            "load_model": loaded - started,
+            "score_and_commit": time.perf_counter() - loaded,
+        }
+        return replace(outcome, seconds=seconds, n_cores=self._n_cores())
+
+    def _committed(
+        self,
+        plan: ScoringPlan,
+        source: OpenedSource,
+        pipeline: PipelineModel,
+        sink: DeltaSink,
+        rejects: DeltaSink | None,
+        facts: RunFacts,
+    ) -> Outcome:
+        inputs, checks = bound_columns(plan.bindings)
+        rows, found, rejects_commit = source.frame, _NOTHING, None
+        if rejects is None:
+            rows = checked(rows, checks, plan.model)
+        elif checks:
+            reasons = reason_columns(checks)
+            code = reasons["reject_code"]
+            found = _found(rows, reasons)
+            check_budgets(found, plan.request.max_rejects, RejectBudget())
+            if found.n_rejected:
+                without = rows.where(code.isNotNull())
+                without = without.select(*reject_columns(plan, facts, reasons.__getitem__))
+                rejects_commit = rejects.write(without, reject_write(plan, facts.run_id), facts)
+            rows = rows.where(code.isNull())
         read, scored = Observation(), Observation()
-        frame = _scored_frame(plan, counted_by(read, source.frame), pipeline, facts)
-        counted = counted_by(scored, frame)
-        commit = cancellable(self.spark, lambda: self._write(counted, plan, source, sink, facts))
+        frame = _scored_frame(plan, counted_by(read, rows), pipeline, inputs, facts)
+        commit = sink.write(counted_by(scored, frame), score_write(plan), facts, source.gone)
+        if rejects is not None:
+            sweep_rejects(plan, rejects, commit)
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=commit)
-        n_read, n_scored = count_of(read), count_of(scored)
-        # Left out by a check of ours, or by a stage that is told to skip.
-        rejects = plan.request.on_invalid is InvalidRows.REJECT
         outcome = Outcome(
             status=OutcomeStatus.SUCCEEDED,
             commit=commit,
-            n_read=n_read,
-            n_scored=n_scored,
-            n_rejected=max(0, n_read - n_scored) if rejects else 0,
-            seconds={
-                "load_model": loaded - started,
-                "score_and_commit": time.perf_counter() - loaded,
-            },
-            n_cores=self._n_cores(),
+            n_read=count_of(read) + found.n_rejected,
+            n_scored=count_of(scored),
+            n_rejected=found.n_rejected,
+            rejects=rejects_commit,
+            other_reasons=found.reasons,
         )
         return source.accounted(outcome)
 
@@ -110,24 +161,58 @@ class PipelineEngine(SparkEngine):
             )
         folder = pipeline_folder(plan.model)
         skipping = [s.uid for s in read_stages(folder, self.trust) if s.leaves_rows_out]
-        if skipping and plan.request.on_invalid is InvalidRows.FAIL:
+        if skipping:
             raise InvalidRowsError(
                 f"the stages {listed(skipping)} of model {plan.model.label} leave out rows that "
-                "they cannot take, which the settings do not admit; set scoring.on_invalid=reject "
-                "(--on-invalid reject), which counts them, or save the pipeline with "
+                "they cannot take, and do not say which; save the pipeline with "
                 "handleInvalid='error' or 'keep'"
             )
         return load_pipeline(self.spark, folder)
 
 
+def _check_policy(plan: ScoringPlan) -> None:
+    """Refuse what needs rows that fail in the model to be found, which Spark does not.
+
+    Raises:
+        EngineUnfitError: The plan asks for it.
+    """
+    request = plan.request
+    asked = [
+        (request.keeps_rejected, "rows without a prediction in the score table"),
+        (request.on_nan is NanAnswers.REJECT, "on_nan=reject"),
+        (request.max_partition_rejects != RejectBudget(), "max_partition_rejects"),
+    ]
+    unfit = [what for is_asked, what in asked if is_asked]
+    if unfit:
+        raise EngineUnfitError(
+            f"Spark itself applies pipelines of Spark ML, without {listed(unfit)}",
+            "spark",
+            "take --on-invalid fail, or quarantine for rows that the model cannot be given",
+        )
+
+
+def _found(rows: DataFrame, reasons: Mapping[str, Column]) -> RejectCounts:
+    """The rows that the model cannot be given; the model is not asked."""
+    code, column, message = REASON_COLUMNS.names
+    named = rows.select(*(reasons[name].alias(name) for name in REASON_COLUMNS.names))
+    groups = named.groupBy(code, column).agg(
+        sf.count(sf.lit(1)).alias("n_rows"), sf.first(message).alias("message")
+    )
+    counts = groups.collect()
+    rejected = added_reasons([[ReasonCount(*row) for row in counts if row[code] is not None]])
+    n_rejected = sum(one.n_rows for one in rejected)
+    return RejectCounts(sum(row["n_rows"] for row in counts), n_rejected, rejected, {})
+
+
 def _scored_frame(
-    plan: ScoringPlan, source: DataFrame, pipeline: PipelineModel, facts: RunFacts
+    plan: ScoringPlan,
+    rows: DataFrame,
+    pipeline: PipelineModel,
+    inputs: Sequence[tuple[str, Column]],
+    facts: RunFacts,
 ) -> DataFrame:
     """The score table's rows, lazily."""
-    inputs, checks = bound_columns(plan.bindings)
     kept = sf.struct(*carried_columns(plan), *record_columns(plan, facts))
-    fails = plan.request.on_invalid is InvalidRows.FAIL
-    rows = checked(source, checks, plan.model, fails=fails)
     scored = answered(rows, pipeline, inputs, kept, plan.predictions)
     predictions = {name: f"p{i}" for i, name in enumerate(plan.predictions.names)}
     return scored.select(

@@ -24,6 +24,7 @@ from sparkscore.errors import (
 from sparkscore.flavors.registered import SPARK
 from sparkscore.package.layout import open_package, resolve_inside
 from sparkscore.scoring.casts import Cast
+from sparkscore.scoring.rejects import REASON_COLUMNS, RejectCode
 from sparkscore.spark.failures import INVALID_ROW_SIGN, SPARK_FAILURES, first_line
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import quoted
@@ -155,27 +156,45 @@ def bound_columns(
 
 
 def checked(
-    frame: DataFrame, checks: Sequence[tuple[Binding, Column]], model: ModelFacts, *, fails: bool
+    frame: DataFrame, checks: Sequence[tuple[Binding, Column]], model: ModelFacts
 ) -> DataFrame:
-    """`frame` without the rows that do not pass the checks of `bound_columns`.
+    """`frame`, of which the first row that does not pass a check of `bound_columns` ends the job.
 
     Args:
         frame: The rows.
         checks: One after the other.
         model: For the message.
-        fails: Whether the first such row ends the job instead.
     """
     for binding, fits in checks:
         assert binding.source is not None
         text = (
             f"{INVALID_ROW_SIGN} {binding.source.name!r} holds null or a value that model "
             f"{model.label} cannot be given as {binding.type} for {binding.model_column!r}; fill "
-            "or filter such rows (--where), or set scoring.on_invalid=reject"
+            "or filter such rows (--where), or set them aside (--on-invalid quarantine)"
         )
         # As a filter: an input that no stage reads would not be computed.
-        condition = sf.when(fits, sf.lit(True)).otherwise(sf.raise_error(text))
-        frame = frame.where(condition if fails else fits)
+        frame = frame.where(sf.when(fits, sf.lit(True)).otherwise(sf.raise_error(text)))
     return frame
+
+
+def reason_columns(checks: Sequence[tuple[Binding, Column]]) -> dict[str, Column]:
+    """Why a row does not pass the checks of `bound_columns`, by its first one; null: it does."""
+    codes, columns, messages = sf.lit(None), sf.lit(None), sf.lit(None)
+    for binding, fits in reversed(checks):
+        assert binding.source is not None
+        given = sf.col(quoted(binding.source.name))
+        code = sf.when(given.isNull(), RejectCode.NULL.value).otherwise(RejectCode.UNFIT.value)
+        message = sf.when(given.isNull(), "is null, but the model's column is required").otherwise(
+            sf.concat(
+                sf.lit("is "), given.cast("string"), sf.lit(f", which no {binding.type} equals")
+            )
+        )
+        fails = ~fits
+        codes = sf.when(fails, code).otherwise(codes)
+        columns = sf.when(fails, sf.lit(binding.source.name)).otherwise(columns)
+        messages = sf.when(fails, message).otherwise(messages)
+    found = zip(REASON_COLUMNS.names, (codes, columns, messages), strict=True)
+    return {name: column.cast("string") for name, column in found}
 
 
 def _cast(given: Column, binding: Binding) -> Column:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 import sparkscore
@@ -122,17 +123,16 @@ def chunk_id(pieces: Sequence[FilePiece]) -> str:
 
 @contextmanager
 def cleaned(
-    sink: FilesSink, identity: RunIdentity, attempt: str, resumed: Resumption | None
+    folders: Sequence[tuple[FilesSink, RunIdentity]], attempt: str, resumed: Resumption | None
 ) -> Iterator[None]:
-    """Remove, when a block has ended, what it left in the target's folder and nobody needs.
+    """Remove, when a block has ended, what it left in the targets' folders and nobody needs.
 
     After the run's commit that is all that the commit does not name, of any attempt. Where an error
     ends the attempt that a next one would meet again, what this one wrote is removed, unless there
     is another attempt. After any other error it stays, for the next attempt or for `score clean`.
 
     Args:
-        sink: The target.
-        identity: The run.
+        folders: The targets, and the identity of the run's commit to each.
         attempt: The attempt that the block makes.
         resumed: Its ledger; None: there is none.
     """
@@ -142,11 +142,11 @@ def cleaned(
         if not _may_go_on(exc, resumed):
             with suppress(SparkscoreError, OSError):  # The block's own error says more.
                 if resumed is None or resumed.ledger.discard():
-                    _remove(sink, identity, attempt, resumed, frozenset())
+                    _remove(folders, attempt, resumed, frozenset())
         raise
     earlier = frozenset() if resumed is None else resumed.attempts
     with suppress(SparkscoreError, OSError):  # The scores are there; `score clean` finds the rest.
-        _remove(sink, identity, attempt, resumed, earlier)
+        _remove(folders, attempt, resumed, earlier)
 
 
 def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
@@ -159,13 +159,13 @@ def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
 
 
 def _remove(
-    sink: FilesSink,
-    identity: RunIdentity,
+    folders: Sequence[tuple[FilesSink, RunIdentity]],
     attempt: str,
     resumed: Resumption | None,
     earlier: frozenset[str],
 ) -> None:
-    sink.clean(identity, {attempt, *earlier})
+    for sink, identity in folders:
+        sink.clean(identity, {attempt, *earlier})
     if resumed is not None:
         resumed.ledger.remove(earlier)  # Last: it says that the files may go.
 
@@ -173,12 +173,18 @@ def _remove(
 def _finished(earlier: Earlier, job: ScoreFilesJob) -> dict[str, tuple[str, TaskResult]]:
     """Run id and result of each chunk that was finished and whose files are there."""
     results = [TaskResult.from_json(record.result) for record in earlier.records]
-    there = together(lambda result: are_there(job.layout.folder, result.files), results)
+    there = together(partial(_is_there, job), results)
     return {
         record.chunk: (record.run_id, result)
         for record, result, is_there in zip(earlier.records, results, there, strict=True)
         if is_there
     }
+
+
+def _is_there(job: ScoreFilesJob, result: TaskResult) -> bool:
+    if job.rejects is not None and not are_there(job.rejects.layout.folder, result.rejects):
+        return False
+    return are_there(job.layout.folder, result.files)
 
 
 def _n_bytes(cut: Cut, places: dict[str, int], finished: Collection[str]) -> int:

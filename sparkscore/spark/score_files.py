@@ -5,11 +5,9 @@ Imported by Python workers: no Spark but for the task's number, nothing of store
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from time import perf_counter
 from typing import Any, Self
 
@@ -20,8 +18,21 @@ from sparkscore.errors import KeyColumnError, TargetSchemaError
 from sparkscore.files.predicate import Predicate, evaluate
 from sparkscore.files.writing import FileLayout, ScoreWriter, WrittenFile, file_prefix
 from sparkscore.fused.levels import added
+from sparkscore.scoring.batch import ScoredBatch
 from sparkscore.scoring.outcome import added_models
+from sparkscore.scoring.rejects import (
+    REASON_COLUMNS,
+    RejectedRows,
+    added_reasons,
+    reasons_by_row,
+)
 from sparkscore.scoring.sketch import ColumnSketch
+from sparkscore.spark.reject_files import (
+    Constants,
+    RejectFiles,
+    RejectsTable,
+    repeated,
+)
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask
 
@@ -72,18 +83,24 @@ class ScoreFilesJob:
         max_reports: Reports of one task; further batches share them.
         models: Whose answers become rows.
         sketched: Columns whose values checks look at.
+        keeps_rejected: Whether rows without a prediction stand in the score table.
+        tells_reasons: Whether each row of it says why it has none.
+        rejects: How rejected rows are kept; None: in the score table, or there are none.
     """
 
     scoring: ScoringTask
     layout: FileLayout
     carried: tuple[str, ...]
     keys: tuple[str, ...]
-    constants: dict[str, str | int | dt.date | dt.datetime | None]
+    constants: Constants
     replace_where: Predicate | None
     attempt: str
     max_reports: int
     models: tuple[ModelRows, ...]
     sketched: tuple[str, ...] = ()
+    keeps_rejected: bool = False
+    tells_reasons: bool = False
+    rejects: RejectsTable | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,8 @@ class TaskResult:
         read_s: Seconds spent on getting the batches.
         write_s: Seconds spent on the rows of the score table, their encoding and their files.
         task_s: Seconds of the whole task.
+        rejects: Files of rejected rows.
+        partition_rejects: Rejected rows of each partition of the score table.
         sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
@@ -104,6 +123,8 @@ class TaskResult:
     write_s: float
     task_s: float
     sketches: dict[str, dict[str, object]] = field(default_factory=dict)
+    rejects: tuple[WrittenFile, ...] = ()
+    partition_rejects: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as text, for a column of Spark."""
@@ -113,8 +134,10 @@ class TaskResult:
     def from_json(cls, text: str) -> Self:
         """The result that `to_json` wrote."""
         facts = json.loads(text)
-        files = tuple(WrittenFile(**file) for file in facts.pop("files"))
-        return cls(files, tuple(facts.pop("reports")), **facts)
+        files, rejects = (
+            tuple(WrittenFile(**file) for file in facts.pop(name)) for name in ("files", "rejects")
+        )
+        return cls(files, tuple(facts.pop("reports")), rejects=rejects, **facts)
 
 
 @dataclass
@@ -157,7 +180,10 @@ def score_into_files(
         SparkscoreError: What the model, the rows or the file system refuse; what the task wrote
             is removed.
     """
-    writer = ScoreWriter(job.layout, file_prefix(job.attempt, index, _task_attempt()))
+    name = file_prefix(job.attempt, index, _task_attempt())
+    writer = ScoreWriter(job.layout, name)
+    rows = RejectedRows(job.scoring.batch.max_rejects)
+    rejected = RejectFiles(rows, job.rejects, job.layout, job.constants, name)
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     sketches = {name: ColumnSketch() for name in job.sketched}
@@ -167,20 +193,29 @@ def score_into_files(
                 slot.advance(model_batch.num_rows)
                 scored, report = job.scoring.score(model_batch, slot)
                 with writing:
-                    for rows in _score_rows(job, carried, scored.predictions):
+                    for rows in _score_rows(job, carried, scored):
                         writer.write(rows)
                         for name, sketch in sketches.items():
                             sketch.add(rows.column(name))
+                    if scored.rejects is not None:
+                        rejected.add(carried, model_batch, scored.rejects)
                 reports.append(report)
             with writing:
-                files = writer.finish()
+                files, rejects = writer.finish(), rejected.finish()
     except BaseException:
         writer.abort()
+        rejected.abort()
         raise
-    kept = tuple(thinned(reports, job.max_reports))
-    seconds = (reading.seconds, writing.seconds, task.seconds)
-    told = {name: sketch.to_facts() for name, sketch in sketches.items()}
-    return TaskResult(tuple(files), kept, *seconds, told)
+    return TaskResult(
+        files=tuple(files),
+        reports=tuple(thinned(reports, job.max_reports)),
+        read_s=reading.seconds,
+        write_s=writing.seconds,
+        task_s=task.seconds,
+        sketches={name: sketch.to_facts() for name, sketch in sketches.items()},
+        rejects=tuple(rejects),
+        partition_rejects=dict(rejected.by_partition),
+    )
 
 
 def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
@@ -198,25 +233,35 @@ def thinned(reports: Sequence[Report], max_reports: int) -> Iterator[Report]:
             "n_batches": len(group),
             "unknown_levels": added(report["unknown_levels"] for report in group),
             "models": added_models(report.get("models", {}) for report in group),
+            "reasons": added_reasons(report["reasons"] for report in group),
         }
 
 
 def _score_rows(
-    job: ScoreFilesJob, carried: pa.RecordBatch, answers: pa.StructArray
+    job: ScoreFilesJob, carried: pa.RecordBatch, scored: ScoredBatch
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of the score table for a batch and its predictions; rejected rows are left out."""
+    """The rows of the score table for a batch and its predictions."""
+    answers = scored.predictions
     for model in job.models:
         scores = answers if model.answer is None else answers.field(model.answer)
-        yield _rows_of_model(job, model, carried, scores)
+        yield _rows_of_model(job, model, carried, scores, scored.rejects)
 
 
 def _rows_of_model(
-    job: ScoreFilesJob, model: ModelRows, carried: pa.RecordBatch, scores: pa.StructArray
+    job: ScoreFilesJob,
+    model: ModelRows,
+    carried: pa.RecordBatch,
+    scores: pa.StructArray,
+    rejects: pa.RecordBatch | None,
 ) -> pa.RecordBatch:
     columns = {name: carried.column(name) for name in job.carried}
     columns |= dict(zip(model.columns, scores.flatten(), strict=False))
+    if job.tells_reasons:
+        columns |= dict(
+            zip(REASON_COLUMNS.names, reasons_by_row(rejects, len(scores)), strict=True)
+        )
     batch = pa.RecordBatch.from_pydict(columns)
-    if scores.null_count:
+    if scores.null_count and not job.keeps_rejected:
         batch = batch.filter(scores.is_valid())
     for name in job.keys:
         if batch.column(name).null_count:
@@ -226,7 +271,7 @@ def _rows_of_model(
             )
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns |= {
-        name: _repeated(value, job.layout.schema.field(name).type, batch.num_rows)
+        name: repeated(value, job.layout.schema.field(name).type, batch.num_rows)
         for name, value in {**job.constants, **model.constants}.items()
     }
     names = job.layout.schema.names
@@ -234,15 +279,6 @@ def _rows_of_model(
     if job.replace_where is not None:
         _check_inside(rows, job.replace_where)
     return rows
-
-
-@lru_cache(maxsize=16)  # Most batches have one size.
-def _repeated(value: object, data_type: pa.DataType, n_rows: int) -> pa.Array:
-    """One value `n_rows` times; a text as a dictionary of one, which Parquet keeps as it is."""
-    if value is None or not pa.types.is_string(data_type):
-        return pa.repeat(pa.scalar(value, data_type), n_rows)
-    indices = pa.repeat(pa.scalar(0, pa.int8()), n_rows)
-    return pa.DictionaryArray.from_arrays(indices, pa.array([value], data_type))
 
 
 def _check_inside(rows: pa.RecordBatch, predicate: Predicate) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sparkscore.package.signing import with_signatures
 from sparkscore.scoring.batch import BatchLimits, BatchTask
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.plan import model_record
+from sparkscore.scoring.rejects import InvalidRows, RejectBudget
 from sparkscore.spark.panel import (
     Answerer,
     ChallengerTask,
@@ -68,6 +68,8 @@ def scoring_task(plan: ScoringPlan, packed: PackedPackage, rules: WorkerRules) -
             predictions=plan.predictions,
             on_invalid=plan.request.on_invalid,
             params=plan.params,
+            nan=plan.request.on_nan,
+            max_rejects=plan.request.max_rejects.max_rows,
         ),
         limits=rules.limits,
         tree_runtime=rules.tree_runtime,
@@ -82,7 +84,7 @@ def _panel_task(
     on_invalid = plan.request.on_invalid
     packed: dict[str, PackedPackage] = {}
 
-    def task_of(member: Member, policy: InvalidRows) -> ScoringTask:
+    def task_of(member: Member, policy: InvalidRows, budget: RejectBudget) -> ScoringTask:
         model = member.model
         if model.digest not in packed:
             packed[model.digest] = ship(
@@ -94,12 +96,15 @@ def _panel_task(
             bindings=member.bindings,
             predictions=model.predictions,
             params=member.params,
-            request=replace(plan.request, on_invalid=policy),
+            request=replace(plan.request, on_invalid=policy, max_rejects=budget),
             panel=None,
         )
         return scoring_task(own, packed[model.digest], rules)
 
-    members = tuple(MemberTask(one.label, task_of(one, on_invalid)) for one in panel.members)
+    budget = plan.request.max_rejects
+    members = tuple(
+        MemberTask(one.label, task_of(one, on_invalid, budget)) for one in panel.members
+    )
     first = members[0].task
     answers = replace(
         first.batch, model=plan.model.label, bindings=plan.bindings, predictions=panel.answers
@@ -109,9 +114,15 @@ def _panel_task(
         **own | {"batch": answers},
         head=_head(panel, members, on_invalid),
         challengers=tuple(
-            ChallengerTask(one.label, task_of(one, InvalidRows.REJECT)) for one in panel.challengers
+            ChallengerTask(one.label, _tried_once(task_of(one, InvalidRows.NULL, RejectBudget())))
+            for one in panel.challengers
         ),
     )
+
+
+def _tried_once(task: ScoringTask) -> ScoringTask:
+    """Which rows a challenger fails on is not worth further calls."""
+    return replace(task, batch=replace(task.batch, bisects=False))
 
 
 def _head(panel: Panel, members: tuple[MemberTask, ...], on_invalid: InvalidRows) -> Answerer:

@@ -28,6 +28,13 @@ from sparkscore.scoring.batch import (
     score_batch,
     slices,
 )
+from sparkscore.scoring.rejects import (
+    REASON_COLUMNS,
+    InvalidRows,
+    RejectedRows,
+    counted,
+    reasons_by_row,
+)
 from sparkscore.spark.node_cache import LoadedModel, NodeLimits, loaded_model
 from sparkscore.spark.task_slot import TaskSlot, task_slot
 
@@ -81,11 +88,13 @@ class ScoringTask:
         """Type of what `score_batches` yields.
 
         Flat, since Spark takes nested structs from pandas row by row: the predictions as p0, p1,
-        ..., whether the row is valid, and in the first row of a batch its report as JSON.
+        ..., whether the row is valid, in the first row of a batch its report as JSON, and why a
+        row is not valid, unless that ends the job.
         """
         predictions = [pa.field(f"p{i}", f.type) for i, f in enumerate(self.batch.predictions)]
+        reasons = [] if self.batch.on_invalid is InvalidRows.FAIL else list(REASON_COLUMNS)
         return pa.struct(
-            [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string())]
+            [*predictions, pa.field("valid", pa.bool_()), pa.field("report", pa.string()), *reasons]
         )
 
     def score(self, batch: pa.RecordBatch, slot: TaskSlot) -> tuple[ScoredBatch, dict[str, object]]:
@@ -107,9 +116,10 @@ def score_batches(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Itera
     Yields:
         n_rows x `task.answer_type`, in input order.
     """
+    rejected = RejectedRows(max_rows=task.batch.max_rejects)
     with task_slot() as slot:
         for batch in batches:
-            yield _answer(task, batch, slot)
+            yield _answer(task, batch, slot, rejected)
 
 
 def score_rows(
@@ -172,22 +182,27 @@ def batch_report(
         "n_splits": scored.n_splits,
         "n_not_finite": scored.n_not_finite,
         "unknown_levels": dict(scored.unknown_levels),
+        "reasons": [] if scored.rejects is None else counted(scored.rejects),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
-def _answer(task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot) -> pa.StructArray:
+def _answer(
+    task: ScoringTask, batch: pa.RecordBatch, slot: TaskSlot, rejected: RejectedRows
+) -> pa.StructArray:
     if batch.num_rows == 0:
         return pa.array([], task.answer_type)
     slot.advance(batch.num_rows)
     scored, report = task.score(batch, slot)
-    scores = scored.predictions
+    scores, n_rows = scored.predictions, batch.num_rows
     # Not flattened: what stands beside an answer is there even if the answer is not.
-    fields = [scores.field(i) for i in range(scores.type.num_fields)]
-    return pa.StructArray.from_arrays(
-        [*fields, scores.is_valid(), _first_of(json.dumps(report), batch.num_rows)],
-        fields=list(task.answer_type),
-    )
+    columns = [scores.field(i) for i in range(scores.type.num_fields)]
+    columns += [scores.is_valid(), _first_of(json.dumps(report), n_rows)]
+    if task.batch.on_invalid is not InvalidRows.FAIL:
+        if scored.rejects is not None:
+            rejected.count(scored.rejects)
+        columns += reasons_by_row(scored.rejects, n_rows)
+    return pa.StructArray.from_arrays(columns, fields=list(task.answer_type))
 
 
 def _first_of(text: str, n_rows: int) -> pa.Array:

@@ -14,9 +14,10 @@ from sparkscore.flavors import load_predictor
 from sparkscore.package import TrustPolicy, open_package
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, DataType, ScalarType
 from sparkscore.scoring.batch import BatchTask, score_batch
-from sparkscore.scoring.comparison import InvalidRows, compare
+from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
 from sparkscore.scoring.plan import ScoringRequest, WriteMode
+from sparkscore.scoring.rejects import InvalidRows
 
 TRUST = TrustPolicy(allow_code=True)
 ODD_LONG = 9223372036854775707
@@ -120,6 +121,7 @@ def request(
     replace_where: str | None = None,
     run_key: str = "night",
     on_invalid: InvalidRows = InvalidRows.FAIL,
+    partition_by: tuple[str, ...] = (),
 ) -> ScoringRequest:
     """A request to score into `target`."""
     return ScoringRequest(
@@ -132,6 +134,7 @@ def request(
         mode=mode,
         replace_where=replace_where,
         on_invalid=on_invalid,
+        partition_by=partition_by,
     )
 
 

@@ -34,10 +34,10 @@ from sparkscore.package.signature import (
     ScalarType,
 )
 from sparkscore.scoring.batch import BatchLimits
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.facts import ModelFacts
-from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringRequest, WriteMode
+from sparkscore.scoring.outcome import OutcomeStatus
+from sparkscore.scoring.plan import WriteMode
+from sparkscore.scoring.rejects import InvalidRows
 from sparkscore.testing.engine_cases import (
     ARRAYS,
     MANY_DOUBLES,
@@ -45,7 +45,6 @@ from sparkscore.testing.engine_cases import (
     ODD_LONG,
     ROWS,
     TEXT,
-    WHOLE_X,
     YEAR_1,
     YEAR_9999,
     X,
@@ -53,7 +52,6 @@ from sparkscore.testing.engine_cases import (
     direct,
     request,
     wide_rows,
-    with_invalid_rows,
 )
 from sparkscore.testing.models import (
     BatchSize,
@@ -70,42 +68,16 @@ from sparkscore.testing.models import (
     packaged,
     scripted,
 )
-
-LIMITS = BatchLimits()
+from sparkscore.testing.reject_cases import POISONED, RejectCases, quarantine
 
 _NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
 
 
-class EngineContract:
+class EngineContract(RejectCases):
     """Subclass with `score` and `read`; every test has an empty `tmp_path` for its tables."""
 
     n_cores: int
     """Tasks that the engine runs at once."""
-
-    def score(
-        self,
-        model: ModelFacts,
-        rows: pa.Table,
-        request: ScoringRequest,
-        *,
-        n_partitions: int = 2,
-        where: str | None = None,
-        limits: BatchLimits = LIMITS,
-    ) -> Outcome:
-        """Store `rows` as a new version of the source beside the target, plan, and run."""
-        raise NotImplementedError
-
-    def read(self, target: Path) -> pa.Table:
-        """The score table as its files say, read without the engine."""
-        raise NotImplementedError
-
-    def n_commits(self, target: Path) -> int:
-        """Commits in the target's log; 0 where there is no table."""
-        return len(list((target / "_delta_log").glob("*.json")))
-
-    @pytest.fixture
-    def target(self, tmp_path: Path) -> Path:
-        return tmp_path / "scores"
 
     def test_scores_are_those_of_the_model_called_directly_to_the_bit(
         self, tmp_path: Path, target: Path
@@ -162,7 +134,7 @@ class EngineContract:
         )
         # Kept columns may be called as an engine calls what is its own.
         kept = ("p0", "valid", "report", "at")
-        asked = request(target, keep=kept, on_invalid=InvalidRows.REJECT)
+        asked = request(target, keep=kept, on_invalid=InvalidRows.QUARANTINE)
         outcome = self.score(model, MANY_DOUBLES, asked)
         outcome.check_books()
         assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (6, 5, 1)
@@ -189,7 +161,7 @@ class EngineContract:
             )
         )
         model = packaged(SeenAsText(), tmp_path / "model", inputs=inputs, outputs=TEXT)
-        asked = request(target, on_invalid=InvalidRows.REJECT)
+        asked = request(target, on_invalid=InvalidRows.QUARANTINE)
         outcome = self.score(model, OBJECTS, asked)
         outcome.check_books()
         assert (outcome.n_scored, outcome.n_rejected) == (2, 1)
@@ -235,8 +207,8 @@ class EngineContract:
         lists = pa.array([[0.5, 1.5], [1.5], None, [2.5, None], [3.5, 4.5]], ARRAYS["lists"].type)
         rows = pa.table({"id": pa.array(range(5), pa.int64()), "lists": lists})
         with pytest.raises(InvalidRowsError, match=r"column 'lists' is .* no row of double\[2\]"):
-            self.score(model, rows, request(target))
-        outcome = self.score(model, rows, request(target, on_invalid=InvalidRows.REJECT))
+            self.score(model, rows, request(target), n_partitions=1)
+        outcome = self.score(model, rows, request(target, on_invalid=InvalidRows.QUARANTINE))
         outcome.check_books()
         assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (5, 2, 3)
         seen = [f"lists:float64[2][{x}, {x + 1}]" for x in (0.5, 3.5)]
@@ -366,23 +338,6 @@ class EngineContract:
         with pytest.raises(RunKeyConflictError, match="input_version"):
             self.score(model, ROWS.slice(1), request(target))
         assert self.n_commits(target) == 1
-
-    def test_invalid_row_fails_the_job_and_names_the_column(
-        self, tmp_path: Path, target: Path
-    ) -> None:
-        model = packaged(Third(), tmp_path / "model", inputs=WHOLE_X)
-        with pytest.raises(InvalidRowsError, match=r"column 'x' is null.*--on-invalid reject"):
-            self.score(model, with_invalid_rows(), request(target))
-        assert self.n_commits(target) == 0
-
-    def test_rejected_rows_are_counted_and_not_written(self, tmp_path: Path, target: Path) -> None:
-        model = packaged(Third(), tmp_path / "model", inputs=WHOLE_X)
-        asked = request(target, on_invalid=InvalidRows.REJECT)
-        outcome = self.score(model, with_invalid_rows(), asked)
-        outcome.check_books()
-        assert (outcome.n_read, outcome.n_scored, outcome.n_rejected) == (5, 3, 2)
-        assert outcome.as_metrics()["rows_rejected"] == 2
-        assert self._predictions(target, "id") == [{"id": 0}, {"id": 2}, {"id": 3}]
 
     def test_long_that_is_no_double_fails_the_job(self, tmp_path: Path, target: Path) -> None:
         rows = pa.table({"id": [0, 1], "x": pa.array([2**53 + 1, None], pa.int64())})
@@ -533,6 +488,20 @@ class EngineContract:
 
 class DeltaEngineContract(EngineContract):
     """What an engine does beyond `EngineContract` that writes through Delta's own writer."""
+
+    def test_merged_rows_leave_rejected_ones_as_they_were(
+        self, poisoned: ModelFacts, target: Path
+    ) -> None:
+        first = POISONED.set_column(1, "x", pa.array([float(i) for i in range(8)]))
+        asked = replace(quarantine(target, "first"), mode=WriteMode.MERGE)
+        self.score(poisoned, first, asked).check_books()
+        asked = replace(quarantine(target, "second"), mode=WriteMode.MERGE)
+        outcome = self.score(poisoned, POISONED, asked)
+        outcome.check_books()
+        assert (outcome.n_scored, outcome.n_rejected) == (6, 2)
+        scores = self.read(target).sort_by("id")
+        assert scores["prediction"].to_pylist()[:2] == [1.0, 1 / 3]
+        assert self.rejects(target)["id"].to_pylist() == [1, 4]
 
     def test_column_whose_name_needs_a_mapping_is_written(
         self, tmp_path: Path, target: Path

@@ -168,6 +168,22 @@ class Refusing:
         raise PermissionError("Permission denied: no scores\ntoday")
 
 
+class Poisoned:
+    """Answers x / 3; raises on a batch that holds 13, and answers NaN for 7."""
+
+    def predict(self, context: object, model_input: pd.DataFrame) -> np.ndarray:  # noqa: ARG002
+        """One double a row.
+
+        Raises:
+            ZeroDivisionError: A row is 13.
+        """
+        x = model_input["x"].to_numpy()
+        if (x == 13).any():
+            raise ZeroDivisionError(f"thirteen in {len(x)}")
+        third: np.ndarray = np.where(x == 7, np.nan, x / 3)
+        return third
+
+
 class OneForAll:
     """Answers one value, however many rows it was given."""
 

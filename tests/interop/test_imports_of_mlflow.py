@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select
+from sqlalchemy.pool import NullPool
 
 from sparkscore.cli import main
 from sparkscore.names import ArtifactPath, ModelName, RunId, parse_model_uri
 from sparkscore.records import Experiment, LoggedModelStatus, Run
 from sparkscore.search import Query, View
+from sparkscore.stores.sql import SqlStores
+from sparkscore.stores.sql.mlflow_database import READ
 from sparkscore.workspace import Workspace
 
 Peer = Callable[[str, Path], None]
@@ -31,17 +34,11 @@ def kept(each_peer: tuple[str, Peer], tmp_path_factory: pytest.TempPathFactory) 
 class Moved:
     """Our stores after an import, and what MLflow said of its own."""
 
-    def __init__(self, kept: Path, kind: str, ours: Path) -> None:
-        self.kind = kind
-        self.place = f"sqlite:///{kept / 'mlflow.db'}"
-        if kind == "folder":
-            self.place = str(kept / "mlruns")
-        self.settings = {
-            "tracking.uri": f"sqlite:///{ours / 'sparkscore.db'}",
-            "artifacts.uri": (ours / "artifacts").as_uri(),
-        }
-        self.database = ours / "sparkscore.db"
-        self.said: Any = json.loads((kept / f"{kind}.json").read_text("utf-8"))
+    def __init__(self, place: str, url: str, said: Path, ours: Path) -> None:
+        self.place = place
+        self.settings = {"tracking.uri": url, "artifacts.uri": (ours / "artifacts").as_uri()}
+        self.url = url
+        self.said: Any = json.loads(said.read_text("utf-8"))
         self.workspace = Workspace.open(overrides=self.settings)
 
     def do_import(self) -> int:
@@ -49,20 +46,56 @@ class Moved:
         return main([*words, "import", "mlflow", "--from", self.place, "-o", "json"])
 
 
-@pytest.fixture(scope="module", params=["folder", "database"])
+@pytest.fixture(scope="module", params=["folder", "database", "postgres"])
 def moved(
     request: pytest.FixtureRequest, kept: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Moved:
-    moved = Moved(kept, request.param, tmp_path_factory.mktemp("ours"))
+) -> Iterator[Moved]:
+    ours = tmp_path_factory.mktemp("ours")
+    url = f"sqlite:///{ours / 'sparkscore.db'}"
+    place, said = f"sqlite:///{kept / 'mlflow.db'}", kept / "database.json"
+    if request.param == "folder":
+        place, said = str(kept / "mlruns"), kept / "folder.json"
+    elif request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        source = server.new_database(f"theirs_{kept.name}".replace("-", "_"))
+        copy_tables(place, source)
+        place, url = source, server.new_database(f"ours_{kept.name}".replace("-", "_"))
+    moved = Moved(place, url, said, ours)
     assert moved.do_import() == 0
-    return moved
+    yield moved
+    stores = moved.workspace._tracking_stores
+    assert isinstance(stores, SqlStores)
+    stores.close()
 
 
-def rows_of(database: Path) -> dict[str, list[tuple[object, ...]]]:
-    query = "SELECT name FROM sqlite_master WHERE type = 'table'"
-    with sqlite3.connect(database) as connection:
-        names = [name for (name,) in connection.execute(query)]
-        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+def engine_of(url: str) -> Engine:
+    return create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+
+
+def copy_tables(source: str, target: str) -> None:
+    """MLflow's tables as PostgreSQL has them, whose types are stricter."""
+    metadata = MetaData()
+    metadata.reflect(engine_of(source), resolve_fks=False)
+    wanted = [it for it in metadata.sorted_tables if it.name in READ or it.name == "trace_info"]
+    with engine_of(source).connect() as rows, engine_of(target).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+        for table in wanted:
+            columns = [Column(it.name, it.type, primary_key=it.primary_key) for it in table.c]
+            copy = Table(table.name, MetaData(), *columns)
+            copy.create(connection)
+            found = [row._asdict() for row in rows.execute(select(table))]
+            if found:
+                connection.execute(insert(copy), found)
+
+
+def rows_of(url: str) -> dict[str, list[str]]:
+    engine, metadata = engine_of(url), MetaData()
+    metadata.reflect(engine)
+    with engine.connect() as connection:
+        return {
+            name: sorted(map(repr, connection.execute(select(table))))
+            for name, table in metadata.tables.items()
+        }
 
 
 def test_experiments_and_runs_are_as_mlflow_reads_them(moved: Moved) -> None:
@@ -165,7 +198,7 @@ def test_logged_models_keep_their_metrics_and_files(moved: Moved) -> None:
 def test_a_second_import_finds_all_there_and_changes_nothing(
     moved: Moved, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = rows_of(moved.database)
+    before = rows_of(moved.url)
     assert moved.do_import() == 0
     told = json.loads(capsys.readouterr().out)
     counts = {it["what"]: it for it in told["records"]}
@@ -173,4 +206,4 @@ def test_a_second_import_finds_all_there_and_changes_nothing(
     assert [counts[kind]["new"] for kind in kinds] == [0] * 5
     assert (counts["experiment"]["there_before"], counts["run"]["there_before"]) == (3, 4)
     assert [it["what"] for it in told["left_out"]] == ["model version"]
-    assert rows_of(moved.database) == before
+    assert rows_of(moved.url) == before

@@ -169,6 +169,19 @@ def test_a_number_that_the_server_has_given_away_is_told(ours: Side, tmp_path: P
     assert versions[1].source == "file:///other"
 
 
+def test_a_model_of_the_same_name_of_another_store_gets_further_numbers(
+    ours: Side, tmp_path: Path
+) -> None:
+    theirs, others = new_side(tmp_path / "theirs"), new_side(tmp_path / "others")
+    others.models.create_model(MODEL)
+    others.models.create_version(MODEL, source=(tmp_path / "p").as_uri())
+    export(ours, theirs)
+    (told,) = export(others, theirs).left_out
+    assert told.examples == ["m/1 is 5 there"]
+    assert export(others, theirs).left_out == []
+    assert [it.version for it in theirs.models.list_versions(MODEL)] == [5, 4, 3, 1]
+
+
 def test_a_run_that_the_server_refuses_is_named_and_all_others_go(
     ours: Side, tmp_path: Path
 ) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 import sparkscore
-from sparkscore.errors import RecordNotFoundError
+from sparkscore.errors import RecordNotFoundError, StoreUnavailableError
+from sparkscore.moving.importing import Importer
 from sparkscore.moving.mlruns import MlrunsFolder
 from sparkscore.moving.tally import Tally
 from sparkscore.names import ArtifactPath, ExperimentName, ModelName, RunId
-from sparkscore.records import LifecycleStage, Metric, Run, RunStatus
+from sparkscore.records import ArtifactInfo, LifecycleStage, Metric, Run, RunStatus
 from sparkscore.stores.copies_base import RunPoint
+from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.sql.copies import SqlCopyStore
 from tests.moving.conftest import Ours
 from tests.moving.mlruns_maker import MlrunsMaker, write_meta, write_package
@@ -240,6 +242,37 @@ def test_files_may_stay_where_they_are_and_follow_later(theirs: MlrunsMaker, our
     assert (version.source, version.digest) == (f"{run.as_uri()}/artifacts/model", "")
     assert ours.take(theirs.root).new["file"] == 2
     assert ours.stores.runs.get_run(RunId("r")).artifact_uri == "mlflow-artifacts:/1/r/artifacts"
+
+
+def test_a_record_without_a_place_brings_no_files_of_this_process(
+    theirs: MlrunsMaker, ours: Ours
+) -> None:
+    theirs.experiment("1", "e")
+    theirs.run("1", "r", artifact_uri="")
+    theirs.model("m", {1: ""})
+    tally = ours.take(theirs.root)
+    assert reasons(tally) == [("model version", 1, ["m/1"]), ("run", 1, ["r"])]
+    assert not ours.files.list(ArtifactPath(""))
+
+
+def test_a_store_elsewhere_that_is_away_ends_the_import_for_now(
+    theirs: MlrunsMaker, ours: Ours
+) -> None:
+    theirs.experiment("1", "e")
+    theirs.run("1", "r", artifact_uri="s3://bucket/1/r/artifacts")
+
+    class Away(LocalArtifactStore):
+        def list(self, path: ArtifactPath) -> Sequence[ArtifactInfo]:
+            raise StoreUnavailableError(f"no answer for {path!r}")
+
+    tally = Tally()
+    copies = ours.stores.copies
+    source = MlrunsFolder(theirs.root)
+    with pytest.raises(StoreUnavailableError):
+        Importer(
+            source, copies, copies, ours.files, lambda _: Away(ours.folder), {}, print, tally
+        ).run()
+    assert ours.take(theirs.root, artifacts=False).new["run"] == 1
 
 
 def test_a_version_of_the_same_number_here_is_not_replaced(theirs: MlrunsMaker, ours: Ours) -> None:

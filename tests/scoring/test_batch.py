@@ -18,8 +18,9 @@ from sparkscore.errors import (
 )
 from sparkscore.scoring.batch import BatchLimits, BatchTask, bind_columns, score_batch, slices
 from sparkscore.scoring.casts import Cast
-from sparkscore.scoring.comparison import Binding, InvalidRows
+from sparkscore.scoring.comparison import Binding
 from sparkscore.scoring.facts import SourceColumn
+from sparkscore.scoring.rejects import InvalidRows, is_rejected
 
 N_ROWS = 7
 ODD_LONG = 9223372036854775707
@@ -135,7 +136,12 @@ def test_invalid_row_fails_the_batch_and_says_how_many_there_are() -> None:
     with pytest.raises(InvalidRowsError) as caught:
         score_batch(DOUBLED, NULLS, task(WHOLE))
     text = str(caught.value)
-    for part in ("'m' version 1", "column 'x' is null", "3 such rows in a batch of 6", "reject"):
+    for part in (
+        "'m' version 1",
+        "column 'x' is null",
+        "3 such rows in a batch of 6",
+        "quarantine",
+    ):
         assert part in text
 
 
@@ -146,7 +152,7 @@ def test_rejected_rows_are_null_at_their_places_and_never_reach_the_model() -> N
         seen.extend(batch["x"].to_pylist())
         return batch["x"].cast(pa.float64())
 
-    scored = score_batch(Predict(predict), NULLS, task(WHOLE, on_invalid=InvalidRows.REJECT))
+    scored = score_batch(Predict(predict), NULLS, task(WHOLE, on_invalid=InvalidRows.QUARANTINE))
     assert seen == [1, 2, 3]
     assert scored.n_rejected == 3
     assert scored.predictions.is_valid().to_pylist() == [False, True, False, True, True, False]
@@ -158,14 +164,14 @@ def test_row_that_two_columns_make_invalid_is_rejected_once() -> None:
         {"x": pa.array([None, 1, 2], pa.int64()), "y": pa.array([None, None, 2], pa.int64())}
     )
     bindings = (WHOLE, binding("y", pa.int64(), needs_value=True))
-    scored = score_batch(DOUBLED, rows, task(*bindings, on_invalid=InvalidRows.REJECT))
+    scored = score_batch(DOUBLED, rows, task(*bindings, on_invalid=InvalidRows.QUARANTINE))
     assert scored.n_rejected == 2
     assert scored.predictions.is_valid().to_pylist() == [False, False, True]
 
 
 def test_batch_of_rejected_rows_alone_is_all_null() -> None:
     rows = NULLS.filter(pc.is_null(NULLS["x"]))
-    scored = score_batch(DOUBLED, rows, task(WHOLE, on_invalid=InvalidRows.REJECT))
+    scored = score_batch(DOUBLED, rows, task(WHOLE, on_invalid=InvalidRows.QUARANTINE))
     assert scored.n_rejected == rows.num_rows
     assert scored.predictions.null_count == rows.num_rows
 
@@ -181,7 +187,7 @@ def test_valid_rows_are_scored_alike_under_both_policies(on_invalid: InvalidRows
 def test_long_that_is_no_double_is_rejected() -> None:
     rows = pa.record_batch({"x": pa.array([2**53, 2**53 + 1, None], pa.int64())})
     checked = binding("x", pa.float64(), have=pa.int64(), cast=Cast.CHECKED)
-    scored = score_batch(DOUBLED, rows, task(checked, on_invalid=InvalidRows.REJECT))
+    scored = score_batch(DOUBLED, rows, task(checked, on_invalid=InvalidRows.QUARANTINE))
     assert scored.n_rejected == 1
     assert scored.predictions.is_valid().to_pylist() == [True, False, True]
     with pytest.raises(InvalidRowsError, match=f"is {2**53 + 1}, which no double equals"):
@@ -201,15 +207,24 @@ NO_TEXT = pa.Array.from_buffers(pa.string(), 3, pa.array([b"fine", b"a\xe9b", b"
     ],
     ids=lambda column: str(column.type),
 )
-@pytest.mark.parametrize("on_invalid", InvalidRows)
-def test_bytes_that_are_no_text_are_named_with_their_place(
-    column: pa.Array, on_invalid: InvalidRows
-) -> None:
-    words = task(binding("x", column.type), on_invalid=on_invalid)
+def test_bytes_that_are_no_text_are_named_with_their_place(column: pa.Array) -> None:
     with pytest.raises(InvalidRowsError) as caught:
-        score_batch(DOUBLED, pa.record_batch({"x": column}), words)
-    for part in ("column 'x'", "byte 0xe9 at offset 1 of b'a\\xe9b'", "row 1 of a batch of 3"):
+        score_batch(DOUBLED, pa.record_batch({"x": column}), task(binding("x", column.type)))
+    for part in ("column 'x'", "byte 0xe9 at offset 1 of b'a\\xe9b'", "is its row 1", "of 3"):
         assert part in str(caught.value)
+    seen: list[int] = []
+
+    def predict(batch: pa.RecordBatch) -> object:
+        seen.append(batch.num_rows)
+        return np.ones(batch.num_rows)
+
+    words = task(binding("x", column.type), on_invalid=InvalidRows.QUARANTINE)
+    scored = score_batch(Predict(predict), pa.record_batch({"x": column}), words)
+    assert seen == [1]
+    assert scored.rejects is not None
+    assert scored.rejects["row"].to_pylist() == [1, 2]
+    assert set(scored.rejects["reject_code"].to_pylist()) == {"NOT_UTF8"}
+    assert "byte 0xff at offset 0 of b'\\xff'" in scored.rejects["reject_message"][1].as_py()
 
 
 @pytest.mark.parametrize("item", [pa.float64(), pa.int32(), pa.bool_(), pa.string()], ids=str)
@@ -225,10 +240,12 @@ def test_lists_are_spread_over_columns_row_by_row(item: pa.DataType, has_invalid
         pa.record_batch({"l": pa.array(lists, pa.list_(item))}).slice(1, 4),
         pa.record_batch({"l": pa.array(rows, row)}).slice(1, 4),
     ):
-        inputs, invalid = bind_columns(batch, task(spread, on_invalid=InvalidRows.REJECT))
+        inputs, invalid = bind_columns(batch, task(spread, on_invalid=InvalidRows.QUARANTINE))
         assert inputs.schema.names == ["0", "1"]
         assert inputs.schema.types == [item, item]
-        valid = inputs if invalid is None else inputs.filter(pc.invert(invalid))
+        valid = inputs
+        if invalid is not None:
+            valid = inputs.filter(pc.invert(is_rejected(invalid, inputs.num_rows)))
         given = [x for x in batch["l"].to_pylist() if x is not None and len(x) == 2]
         assert [list(r.values()) for r in valid.to_pylist()] == given
 
@@ -338,7 +355,7 @@ def test_batch_says_how_large_it_may_be_for_memory_to_suffice() -> None:
 
 
 def test_halves_keep_rejected_rows_at_their_places() -> None:
-    asked = task(WHOLE, on_invalid=InvalidRows.REJECT)
+    asked = task(WHOLE, on_invalid=InvalidRows.QUARANTINE)
     scored = score_batch(SmallMemory(1), NULLS, asked)
     assert scored.n_splits > 0
     assert scored.n_rejected == 3

@@ -7,6 +7,7 @@ import pytest
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.rejects import ReasonCount
 
 COMMIT = Commit(uri="/data/scores", version=4, run_id="r", n_rows=7, n_bytes=700)
 OUTCOME = Outcome(
@@ -48,13 +49,40 @@ def test_books_of_another_attempts_commit_are_not_this_ones() -> None:
 
 
 def test_row_that_is_unaccounted_for_is_an_error_with_all_numbers() -> None:
-    with pytest.raises(BooksError, match=r"11 rows were read, but 7 scored \+ 2 rejected \+ 1"):
+    with pytest.raises(BooksError, match=r"11 rows were read, but 7 scored \+ 2 rejected \+ 0"):
         replace(OUTCOME, n_read=11).check_books()
 
 
 def test_commit_of_another_number_of_rows_is_an_error() -> None:
     with pytest.raises(BooksError, match=r"version 4 .* says that 8 were written"):
         replace(OUTCOME, commit=replace(COMMIT, n_rows=8)).check_books()
+
+
+def test_rows_without_a_prediction_are_written_where_they_are_kept() -> None:
+    kept = replace(OUTCOME, n_rejected=0, n_nulled=2, commit=replace(COMMIT, n_rows=9))
+    kept.check_books()
+    inline = replace(OUTCOME, is_inline=True, commit=replace(COMMIT, n_rows=9))
+    inline.check_books()
+    for wrong in (replace(kept, commit=COMMIT), replace(inline, commit=COMMIT)):
+        with pytest.raises(BooksError, match="says that 7 were written"):
+            wrong.check_books()
+
+
+def test_commit_of_another_number_of_rejected_rows_is_an_error() -> None:
+    rejects = Commit(uri="/data/scores_rejects", version=0, run_id="r", n_rows=2)
+    replace(OUTCOME, rejects=rejects).check_books()
+    with pytest.raises(BooksError, match=r"2 rows were rejected, but .* says that 3"):
+        replace(OUTCOME, rejects=replace(rejects, n_rows=3)).check_books()
+
+
+def test_reasons_of_all_batches_are_counted_together() -> None:
+    one = replace(BATCH, reasons=[ReasonCount("NULL_VALUE", "x", 1, "first")])
+    # As JSON has them.
+    two = replace(BATCH, reasons=[["NULL_VALUE", "x", 2, "later"], ["MODEL_RAISED", None, 5, "no"]])  # type: ignore[list-item]
+    assert replace(OUTCOME, batches=[one, two]).reasons == [
+        ReasonCount("MODEL_RAISED", None, 5, "no"),
+        ReasonCount("NULL_VALUE", "x", 3, "first"),
+    ]
 
 
 def test_log_that_does_not_say_how_many_rows_it_wrote_is_no_error() -> None:
@@ -66,6 +94,7 @@ def test_metrics_name_rows_seconds_and_speed() -> None:
         "rows_read": 10,
         "rows_scored": 7,
         "rows_rejected": 2,
+        "rows_nulled": 0,
         "rows_skipped": 1,
         "rows_resumed": 0,
         "chunks_resumed": 0,

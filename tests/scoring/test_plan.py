@@ -18,9 +18,10 @@ from sparkscore.package.schema import (
 )
 from sparkscore.package.signature import AnyType, ArrayType, ScalarType, Signature
 from sparkscore.scoring.casts import Cast
-from sparkscore.scoring.comparison import DifferenceKind, InvalidRows, compare
+from sparkscore.scoring.comparison import DifferenceKind, compare
 from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable, prediction_schema
 from sparkscore.scoring.plan import ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows
 
 PREDICTION = ColumnSchema((ColumnSpec("prediction", ScalarType.DOUBLE),))
 
@@ -159,7 +160,7 @@ def test_absent_optional_column_is_filled_with_null() -> None:
         model(wants("a", ScalarType.LONG, required=False)), table({"b": pa.int64()}), {}
     )
     assert bindings[0].source is None
-    assert not bindings[0].may_reject
+    assert not bindings[0].needs_value
     assert DifferenceKind.ABSENT in [d.kind for d in differences]
 
 
@@ -177,7 +178,7 @@ def test_all_faults_stand_in_one_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "required", "may_reject"),
+    ("kind", "required", "needs_value"),
     [
         (ScalarType.LONG, True, True),
         (ScalarType.BOOLEAN, True, True),
@@ -185,20 +186,19 @@ def test_all_faults_stand_in_one_message() -> None:
         (ScalarType.STRING, True, False),
     ],
 )
-def test_only_a_required_column_without_missing_value_can_reject(
-    kind: ScalarType, required: bool, may_reject: bool
+def test_only_a_required_column_without_missing_value_needs_one(
+    kind: ScalarType, required: bool, needs_value: bool
 ) -> None:
     types = {ScalarType.LONG: pa.int64(), ScalarType.BOOLEAN: pa.bool_()}
     source = table({"a": types.get(kind, pa.string()), "id": pa.int64()})
     plan = plan_scoring(model(wants("a", kind, required=required)), source, REQUEST)
-    assert plan.may_reject is may_reject
+    assert plan.bindings[0].needs_value is needs_value
 
 
-def test_checked_cast_can_reject() -> None:
+def test_long_becomes_a_double_by_a_checked_cast() -> None:
     source = table({"a": pa.int64(), "id": pa.int64()})
     plan = plan_scoring(model(wants("a", ScalarType.DOUBLE)), source, REQUEST)
     assert plan.bindings[0].cast is Cast.CHECKED
-    assert plan.may_reject
 
 
 def of_tensors(*tensors: TensorSpec) -> ModelFacts:
@@ -475,7 +475,7 @@ def test_run_key_derived_from_the_inputs_changes_with_them() -> None:
     [
         replace(KEYED, keys=("a",)),
         replace(KEYED, keep=("day",)),
-        replace(KEYED, on_invalid=InvalidRows.REJECT),
+        replace(KEYED, on_invalid=InvalidRows.QUARANTINE),
     ],
     ids=["keys", "keep", "on_invalid"],
 )

@@ -15,19 +15,34 @@ from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
-from sparkscore.scoring.outcome import Outcome
+from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.scoring.table_write import TableWrite
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.testing.engine_cases import TRUST, X, request
-from sparkscore.testing.engine_contract import LIMITS, DeltaEngineContract
+from sparkscore.testing.engine_contract import DeltaEngineContract
 from sparkscore.testing.models import Third, packaged
+from sparkscore.testing.reject_cases import LIMITS, DyingFiles, SinkDiedError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def dying(sink_type: type[DeltaSink]) -> type[DeltaSink]:
+    """A score table whose writer is gone before it commits."""
+
+    class Dying(sink_type):  # type: ignore[misc, valid-type]  # one of two
+        def as_files(self, write: TableWrite) -> FilesSink:
+            sink = super().as_files(write)
+            return DyingFiles(sink.uri, sink.timezone, sink.log_writer, sink.store)
+
+        def write(self, scores: DataFrame, write: TableWrite, facts: RunFacts) -> Commit:  # noqa: ARG002
+            raise SinkDiedError
+
+    return Dying
 
 
 class SparkEngineContract(DeltaEngineContract):
@@ -52,12 +67,14 @@ class SparkEngineContract(DeltaEngineContract):
         n_partitions: int = 2,
         where: str | None = None,
         limits: BatchLimits = LIMITS,
+        dies: bool = False,
     ) -> Outcome:
         self._store(rows)
         engine = SparkEngine(self.spark, self.engine_name, TRUST, limits)
         source = engine.open(SourceSpec(str(self.source.parent), where=where))
         source = replace(source, frame=source.frame.repartition(n_partitions))
-        sink = self.sink_type(self.spark, request.target)
+        sink_type = dying(self.sink_type) if dies else self.sink_type
+        sink = sink_type(self.spark, request.target)
         self.n_runs += 1
         facts = RunFacts(run_id=f"run-{self.n_runs}", scored_at=SCORED_AT)
         return engine.run(plan_scoring(model, source.table, request), source, sink, facts)

@@ -15,11 +15,11 @@ import pytest
 from sparkscore.errors import PredictionError
 from sparkscore.files.sink import FilesSink
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
-from sparkscore.scoring.comparison import InvalidRows
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows
 from sparkscore.spark.delta import DeltaSink, files_sink
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.spark.files_engine import FilesEngine
@@ -239,10 +239,12 @@ def test_all_rows_rejected_is_a_commit_without_files(
     pq.write_table(pa.table({"id": [1], "x": pa.array([None], pa.int64())}), source / "0.parquet")
     inputs = ColumnSchema((ColumnSpec("x", ScalarType.LONG),))
     model = packaged(Third(), tmp_path / "model", inputs=inputs)
-    outcome = score(spark, model, source, request(target, on_invalid=InvalidRows.REJECT))
+    outcome = score(spark, model, source, request(target, on_invalid=InvalidRows.QUARANTINE))
     outcome.check_books()
     assert (outcome.n_rejected, outcome.n_scored) == (1, 0)
     assert committed(target) == data_files(target) == []
+    rejects = target.with_name("scores_rejects")
+    assert deltalake.DeltaTable(rejects).to_pyarrow_table()["id"].to_pylist() == [1]
 
 
 def test_spark_finds_nan_above_every_bound(

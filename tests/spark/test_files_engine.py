@@ -18,8 +18,9 @@ from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark import files_engine
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_cases import ROWS, TRUST, X, request
-from sparkscore.testing.engine_contract import LIMITS, EngineContract
+from sparkscore.testing.engine_contract import EngineContract
 from sparkscore.testing.models import Third, packaged
+from sparkscore.testing.reject_cases import LIMITS, DyingFiles
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,6 +49,7 @@ class TestFilesEngine(EngineContract):
         n_partitions: int = 2,
         where: str | None = None,
         limits: BatchLimits = LIMITS,
+        dies: bool = False,
     ) -> Outcome:
         self._store(rows, n_partitions)
         engine = FilesEngine(self.spark, TRUST, limits)
@@ -55,7 +57,8 @@ class TestFilesEngine(EngineContract):
         self.n_runs += 1
         facts = RunFacts(run_id=f"run-{self.n_runs}", scored_at=SCORED_AT)
         plan = plan_scoring(model, source.table, request)
-        return engine.run(plan, source, FilesSink(request.target), facts)
+        sink = DyingFiles(request.target) if dies else FilesSink(request.target)
+        return engine.run(plan, source, sink, facts)
 
     def read(self, target: Path) -> pa.Table:
         return deltalake.DeltaTable(target).to_pyarrow_table()

@@ -248,7 +248,7 @@ def test_challenger_answers_for_rows_that_the_champion_rejects_in_the_long_form(
     tmp_path: Path,
     engine: str,
 ) -> None:
-    workspace = opened(tmp_path, **{"scoring.on_invalid": "reject"})
+    workspace = opened(tmp_path, **{"scoring.on_invalid": "quarantine"})
     packaged(Times(2.0, "whole"), tmp_path / "whole", inputs=WHOLE)
     result = run(
         workspace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,10 @@ def scores(source: Path) -> pa.Table:
     return table.sort_by("id")
 
 
+def rejects(source: Path) -> pa.Table:
+    return deltalake.DeltaTable(source.with_name("scores_rejects")).to_pyarrow_table()
+
+
 def n_commits(source: Path) -> int:
     return len(list((source.with_name("scores") / "_delta_log").glob("*.json")))
 
@@ -208,10 +213,15 @@ def test_row_that_does_not_fit_ends_the_job_or_is_counted(
     with pytest.raises(InvalidRowsError, match=r"column 'n' holds null or a value .* int32"):
         run(workspace, model, source)
     assert n_commits(source) == 0
-    rejecting = opened(tmp_path, **{"scoring.on_invalid": "reject"})
+    rejecting = opened(tmp_path, **{"scoring.on_invalid": "quarantine"})
     result = run(rejecting, model, source)
     assert (result.output["rows"], result.output["rejected"]) == (N_ROWS - 1, 1)
     assert scores(source)["id"].to_pylist() == list(range(1, N_ROWS))
+    (rejected,) = rejects(source).to_pylist()
+    assert rejected["id"] == 0
+    assert rejected["reject_code"] == ("NULL_VALUE" if value is None else "UNFIT_VALUE")
+    assert rejected["reject_column"] == "n"
+    assert json.loads(rejected["reject_inputs"])["n"] == value
 
 
 def test_largest_long_is_no_double(spark: SparkSession, tmp_path: Path) -> None:
@@ -222,7 +232,7 @@ def test_largest_long_is_no_double(spark: SparkSession, tmp_path: Path) -> None:
     package = save_model(fitted(spark, "error"), tmp_path / "wide", signature=signature)
     n = pa.array([2**63 - 1, 2**53 + 1, 2**53, -(2**63), *range(N_ROWS - 4)], pa.int64())
     source = stored(ROWS.set_column(4, "n", n), tmp_path)
-    rejecting = opened(tmp_path, **{"scoring.on_invalid": "reject"})
+    rejecting = opened(tmp_path, **{"scoring.on_invalid": "quarantine"})
     result = run(rejecting, str(package.folder), source)
     assert result.output["rejected"] == 2
     assert scores(source)["id"].to_pylist()[:2] == [2, 3]
@@ -236,18 +246,26 @@ def test_null_in_a_key_ends_the_job(workspace: Workspace, model: str, tmp_path: 
     assert n_commits(source) == 0
 
 
-def test_pipeline_that_leaves_rows_out_is_admitted_only_where_they_are_counted(
-    spark: SparkSession, tmp_path: Path
+@pytest.mark.parametrize("policy", ["fail", "quarantine"])
+def test_pipeline_that_leaves_rows_out_is_refused(
+    policy: str, spark: SparkSession, source: Path, tmp_path: Path
 ) -> None:
     signature = Signature(INPUTS, OUTPUTS.outputs)
     package = save_model(fitted(spark, "skip"), tmp_path / "skips", signature=signature)
-    x = pa.array([None, *ROWS["x"].to_pylist()[1:]], pa.float64())
-    source = stored(ROWS.set_column(3, "x", x), tmp_path)
     with pytest.raises(InvalidRowsError, match=r"'VectorAssembler_\w+' of model .* leave out rows"):
-        run(opened(tmp_path), str(package.folder), source)
-    rejecting = opened(tmp_path, **{"scoring.on_invalid": "reject"})
-    result = run(rejecting, str(package.folder), source)
-    assert (result.output["rows"], result.output["rejected"]) == (N_ROWS - 1, 1)
+        run(opened(tmp_path, **{"scoring.on_invalid": policy}), str(package.folder), source)
+    assert n_commits(source) == 0
+
+
+@pytest.mark.parametrize(
+    "setting", [{"scoring.on_invalid": "null"}, {"scoring.on_nan": "reject"}], ids=str
+)
+def test_policy_that_needs_failing_rows_found_is_refused(
+    setting: dict[str, object], model: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineUnfitError, match="Spark itself applies pipelines"):
+        run(opened(tmp_path, **setting), model, source)
+    assert n_commits(source) == 0
 
 
 def test_rows_that_a_trusted_stage_makes_twice_do_not_balance(
@@ -262,7 +280,7 @@ def test_rows_that_a_trusted_stage_makes_twice_do_not_balance(
         trust=TrustPolicy(types=("org.apache.spark.ml.*",)),
     )
     trusting = {"trust.types": ["org.apache.spark.ml.feature.SQLTransformer"]}
-    rejecting = opened(tmp_path, **trusting, **{"scoring.on_invalid": "reject"})
+    rejecting = opened(tmp_path, **trusting, **{"scoring.on_invalid": "quarantine"})
     with pytest.raises(BooksError, match="60 rows were read, but 120 scored"):
         run(rejecting, str(package.folder), source)
 

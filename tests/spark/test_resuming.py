@@ -24,6 +24,7 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring
+from sparkscore.scoring.rejects import InvalidRows, NanAnswers
 from sparkscore.spark.files_engine import FilesEngine
 from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.models import Interrupted, packaged
@@ -42,8 +43,11 @@ SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file of random numbers."""
-    folder = tmp_path_factory.mktemp("source")
-    x = np.random.default_rng(7).random(N_ROWS)
+    return stored(np.random.default_rng(7).random(N_ROWS), tmp_path_factory.mktemp("source"))
+
+
+def stored(x: np.ndarray, folder: Path) -> Path:
+    """One file of numbers."""
     rows = pa.table({"id": pa.array(range(N_ROWS), pa.int64()), "x": x})
     pq.write_table(
         rows,
@@ -71,15 +75,16 @@ class Bench:
         )
         self.engine = FilesEngine(spark, TRUST)
         self.source = source
-        self.checks, self.accepts = Checks(), False
+        self.asked = request(self.target)
+        self.checks = Checks()
 
     def plan(self) -> ScoringPlan:
         table = self.engine.open(SourceSpec(str(self.source))).table
-        return plan_scoring(self.model, table, request(self.target))
+        return plan_scoring(self.model, table, self.asked)
 
     def score(self, run_id: str) -> Outcome:
         source = self.engine.open(SourceSpec(str(self.source)))
-        asked = replace(request(self.target), checks=self.checks, accept_checks=self.accepts)
+        asked = replace(self.asked, checks=self.checks)
         plan = plan_scoring(self.model, source.table, asked)
         facts = RunFacts(run_id, SCORED_AT)
         return self.engine.run(plan, source, FilesSink(str(self.target)), facts)
@@ -122,7 +127,7 @@ def test_held_scores_are_published_without_being_scored_again(bench: Bench) -> N
     with pytest.raises(CheckFailedError, match="max_value"):
         bench.score("first")
     assert not (bench.target / "_delta_log").exists()
-    bench.accepts = True
+    bench.asked = replace(bench.asked, accept_checks=True)
     outcome = bench.score("second")
     assert outcome.n_chunks_resumed == N_CHUNKS
     assert bench.n_rows_scored() == N_ROWS
@@ -150,6 +155,31 @@ def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) ->
     (entry,) = deltalake.DeltaTable(bench.target).history()
     metadata = json.loads(entry["userMetadata"])
     assert (metadata["run_id"], metadata["resumed_from"]) == ("second", ["first"])
+
+
+def test_rejected_rows_of_finished_chunks_are_those_of_the_attempt_that_goes_on(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(7).random(N_ROWS)
+    x[::10_000] = np.nan
+    (tmp_path / "source").mkdir()
+    bench = Bench(spark, stored(x, tmp_path / "source"), tmp_path, "die")
+    bench.asked = replace(bench.asked, on_invalid=InvalidRows.QUARANTINE, on_nan=NanAnswers.REJECT)
+    bench.interrupt()
+    outcome = bench.score("second")
+    outcome.check_books()
+    assert outcome.n_chunks_resumed > 0
+    assert outcome.n_rejected == N_ROWS // 10_000
+    rejects = tmp_path / "scores_rejects"
+    table = deltalake.DeltaTable(rejects)
+    rows = table.to_pyarrow_table().sort_by("id")
+    assert rows["id"].to_pylist() == list(range(0, N_ROWS, 10_000))
+    assert set(rows["run_id"].to_pylist()) == {"second"}
+    assert set(rows["reject_code"].to_pylist()) == {"ANSWER_NAN"}
+    named = {Path(uri.removeprefix("file://")) for uri in table.file_uris()}
+    assert set(rejects.rglob("*.parquet")) == named
+    scores = deltalake.DeltaTable(bench.target).to_pyarrow_table()
+    assert scores.num_rows == N_ROWS - len(rows)
 
 
 def test_attempt_that_would_cut_otherwise_takes_the_cut_of_the_first(bench: Bench) -> None:

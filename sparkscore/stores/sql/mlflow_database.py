@@ -239,7 +239,7 @@ class MlflowDatabase:
     @cached_property
     def _tables(self) -> Mapping[str, Table]:
         """MLflow's tables as they are in this database: columns differ from release to release."""
-        wanted = [name for name in _READ if name in self._names]
+        wanted = [name for name in READ if name in self._names]
         metadata = MetaData()
         with self._reading() as connection:
             metadata.reflect(connection, only=wanted, resolve_fks=False)
@@ -358,7 +358,7 @@ class MlflowDatabase:
             ) from exc
 
 
-_READ = (
+READ = (
     *_NEEDED,
     "experiment_tags",
     "datasets",
@@ -374,6 +374,7 @@ _READ = (
     "model_versions",
     "model_version_tags",
 )
+"""Those of MLflow's tables that are read, where they are."""
 
 
 def url_without_password(url: str) -> str:
