@@ -25,7 +25,7 @@ POISON = [13, 50, 99]
 ROWS = pa.table(
     {
         "id": pa.array(range(N_ROWS), pa.int64()),
-        "x": [13.0 if i in POISON else i / 8 for i in range(N_ROWS)],
+        "x": [13.0 if i in POISON else 20 + i / 8 for i in range(N_ROWS)],
     }
 )
 
