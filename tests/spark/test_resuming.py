@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparkscore.errors import PredictionError, WorkerCrashError
+from sparkscore.errors import CheckFailedError, PredictionError, WorkerCrashError
 from sparkscore.files.ledger import Ledger
 from sparkscore.files.planning import plan_tasks
 from sparkscore.files.sink import FilesSink
@@ -120,6 +120,21 @@ class Bench:
 @pytest.fixture
 def bench(spark: SparkSession, source: Path, tmp_path: Path) -> Bench:
     return Bench(spark, source, tmp_path, "die")
+
+
+def test_held_scores_are_published_without_being_scored_again(bench: Bench) -> None:
+    bench.checks = Checks(max_value={"prediction": 0.1}, max_drift={"prediction": 0.2})
+    with pytest.raises(CheckFailedError, match="max_value"):
+        bench.score("first")
+    assert not (bench.target / "_delta_log").exists()
+    bench.asked = replace(bench.asked, accept_checks=True)
+    outcome = bench.score("second")
+    assert outcome.n_chunks_resumed == N_CHUNKS
+    assert bench.n_rows_scored() == N_ROWS
+    bench.check_table()
+    (entry,) = deltalake.DeltaTable(bench.target).history()
+    told = json.loads(entry["userMetadata"])["profile"]
+    assert told["rows"] == told["columns"]["prediction"]["rows"] == N_ROWS
 
 
 def test_next_attempt_scores_only_what_the_first_did_not_finish(bench: Bench) -> None:
