@@ -25,8 +25,9 @@ from sparkscore.errors import (
     shown,
 )
 
+import pyarrow as pa
+
 if TYPE_CHECKING:
-    import pyarrow as pa
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
