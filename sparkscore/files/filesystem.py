@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TextIO
+from typing import ClassVar, Protocol, TextIO
 from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
 
 from sparkscore.errors import (
     EngineUnfitError,
@@ -24,10 +26,6 @@ from sparkscore.errors import (
     StoreUnavailableError,
     shown,
 )
-
-import pyarrow as pa
-
-if TYPE_CHECKING:
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 """Hadoop's names for one place."""
