@@ -305,6 +305,8 @@ def open_input(path: TablePath) -> pa.NativeFile:
     """A file of this machine or of a store, to be read."""
     if isinstance(path, StorePath):
         return path.store.open_input(path.path)
+    import pyarrow as pa
+
     return pa.OSFile(str(path))
 
 

@@ -205,6 +205,5 @@ def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:
         sorted(layout.mapped.items()),
         job.sketched,
         None if job.scoring.environment is None else job.scoring.environment.key,
-        job.sketched,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
