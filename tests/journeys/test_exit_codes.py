@@ -10,6 +10,9 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from sparkscore.testing.engine_cases import X
+from sparkscore.testing.models import Poisoned, packaged
+
 if TYPE_CHECKING:
     from sparkscore.spark.jars import JarSource
     from tests.journeys.conftest import Batch, Run, World
@@ -111,3 +114,12 @@ def test_absent_jars_without_a_network_end_with_75(
     assert (answer.exit_code, answer.result["error"]["code"]) == (75, "JARS_UNAVAILABLE")
     assert answer.result["error"]["retryable"]
     assert "Traceback" not in answer.stderr
+
+
+def test_what_fails_in_tasks_is_told_once_without_frames(world: World, batch: Batch) -> None:
+    model = packaged(Poisoned(), world.folder / "poisoned", inputs=X).folder
+    answer = world.start("score", "batch", *batch(str(model))).answer()
+    assert answer.exit_code == 4
+    assert answer.stderr.count("PREDICTION_FAILED") == 1
+    assert "Traceback" not in answer.stderr
+    assert "\tat " not in answer.stderr
