@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class ReplayRequest:
 
 @dataclass(frozen=True)
 class RejectsOfRun:
-    """One run's rows in a rejects table.
+    """One run's rows in a rejects table, or those of one batch of a stream's run.
 
     Attributes:
         state: `open`, `replayed`, or `not committed`: the run has no scores, and so these rows
@@ -110,9 +110,11 @@ def replay_run(
     where = f"run_id = '{run_id}'"
     rejects = workspace.spark_engine(_ENGINE).open(SourceSpec(uri, "delta", where=where))
     uri = rejects.table.uri  # However it was written.
-    job = _recipe(rejects, run_id)
+    recipes = _recipes(rejects, run_id)
+    for recipe in recipes:
+        _check_scores(workspace, recipe, run_id)
+    job = _joined(recipes)
     sink = workspace.delta_sink(job["target"])
-    _check_scores(workspace, job, run_id)
     model = workspace.model(_model_uri(request, job), job["predict"])
     announce(f"Planning {model.label} over {job['rows']} rows")
     is_pipeline = flavor_of(open_package(model.folder)) == SPARK
@@ -160,7 +162,7 @@ def list_rejects(workspace: Workspace, uri: str) -> list[RejectsOfRun]:
     for run_id, text, n_rows in rows_by_run(opened):
         job = json.loads(text)
         sink = workspace.delta_sink(job["target"])
-        commit = sink.find(_known(job, job["run_key"]))
+        commit = sink.find(_of_recipe(job))
         replay = sink.find(_known(job, _replay_key(run_id)))
         state = "open"
         if commit is None or commit.run_id != run_id:
@@ -222,8 +224,8 @@ def _rejects_uri(run: Run | None, run_id: str) -> str:
     return uri
 
 
-def _recipe(rejects: OpenedSource, run_id: str) -> dict[str, Any]:
-    """The job that rejected the rows, and how many they are."""
+def _recipes(rejects: OpenedSource, run_id: str) -> list[dict[str, Any]]:
+    """The job that rejected the rows, as each of its commits has it, and how many they are."""
     from sparkscore.spark.rejected_rows import rows_by_run
 
     found = rows_by_run(rejects)
@@ -232,9 +234,13 @@ def _recipe(rejects: OpenedSource, run_id: str) -> dict[str, Any]:
             f"run {run_id} has no rejected rows in {rejects.table.uri!r}; sparkscore score rejects "
             "lists the runs that have some there"
         )
-    ((_, text, n_rows),) = found
-    recipe: dict[str, Any] = json.loads(text)
-    return recipe | {"rows": n_rows}
+    return [json.loads(text) | {"rows": n_rows} for _, text, n_rows in found]
+
+
+def _joined(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One job for the batches of a stream, whose models may have read other columns."""
+    inputs = {name: kind for recipe in recipes for name, kind in recipe["inputs"].items()}
+    return {**recipes[0], "inputs": inputs, "rows": sum(recipe["rows"] for recipe in recipes)}
 
 
 def _model_uri(request: ReplayRequest, job: Mapping[str, Any]) -> str:
@@ -253,12 +259,11 @@ def _check_scores(workspace: Workspace, job: Mapping[str, Any], run_id: str) -> 
     Raises:
         InvalidStateError: They do not.
     """
-    commit = workspace.delta_sink(job["target"]).find(_known(job, job["run_key"]))
+    commit = workspace.delta_sink(job["target"]).find(_of_recipe(job))
     if commit is None or commit.run_id != run_id:
         raise InvalidStateError(
-            f"the scores of run {run_id} were never committed to {job['target']!r}, so its "
-            f"rejected rows do not count; run job {job['job']!r} with run key "
-            f"{job['run_key']!r} again"
+            f"the scores of run {run_id} under run key {job['run_key']!r} were never committed to "
+            f"{job['target']!r}, so their rejected rows do not count; run job {job['job']!r} again"
         )
     if job["mode"] != WriteMode.REPLACE or not commit.n_rows:
         return
@@ -300,6 +305,11 @@ def _identity(job: Mapping[str, Any], rejects: str, run_id: str) -> RunIdentity:
 def _known(job: Mapping[str, Any], run_key: str) -> RunIdentity:
     """A run of the job by its key alone, whatever its inputs were."""
     return run_identity(job["job"], job["target"], run_key, {})
+
+
+def _of_recipe(job: Mapping[str, Any]) -> RunIdentity:
+    """The run, or the batch of a stream, that rejected the rows, whatever its inputs were."""
+    return RunIdentity(job["app_id"], job["run_key"], {}, job["txn_version"])
 
 
 def _replay_key(run_id: str) -> str:

@@ -190,6 +190,8 @@ def recipe(plan: ScoringPlan) -> str:
             "job": request.job,
             "target": request.target,
             "run_key": plan.identity.run_key,
+            "app_id": plan.identity.app_id,
+            "txn_version": plan.identity.txn_version,
             "model": plan.model.uri if plan.panel is None else None,
             "predict": plan.model.predict,
             "params": plain_params(plan.params),

@@ -12,7 +12,10 @@ from sparkscore.spark.source import OpenedSource, columns_of, quoted
 
 
 class RunRows(NamedTuple):
-    """One run's rows in a rejects table, and the job that it was as JSON."""
+    """The rows of one commit of a run in a rejects table, and the job that it was as JSON.
+
+    A batch job has one such commit; a stream has one a batch.
+    """
 
     run_id: str
     job: str
@@ -20,13 +23,13 @@ class RunRows(NamedTuple):
 
 
 def rows_by_run(rejects: OpenedSource) -> list[RunRows]:
-    """The runs that have rows, in the order in which these came."""
-    groups = rejects.frame.groupBy("run_id").agg(
+    """The runs, and batches of streams, that have rows, in the order in which these came."""
+    groups = rejects.frame.groupBy("run_id", "app_id").agg(
         sf.first("reject_job").alias("job"),
         sf.count(sf.lit(1)).alias("n_rows"),
         sf.min("rejected_at").alias("at"),
     )
-    rows = groups.orderBy("at", "run_id").select("run_id", "job", "n_rows").collect()
+    rows = groups.orderBy("at", "run_id", "app_id").select("run_id", "job", "n_rows").collect()
     return [RunRows(*row) for row in rows]
 
 

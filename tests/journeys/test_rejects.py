@@ -169,3 +169,21 @@ def test_driver_killed_at_its_first_commit_is_as_if_nothing_had_happened(
     assert [row["id"] for row in rejects] == POISON
     assert {row["run_id"] for row in rejects} == {row["run_id"] for row in scores}
     assert states(run) == [("open", 3)]
+
+
+def test_rejected_rows_of_all_batches_of_a_stream_are_replayed_once(
+    run: Run, world: World, model: str
+) -> None:
+    write_deltalake(str(world.folder / "coming"), ROWS.slice(0, 40))
+    write_deltalake(str(world.folder / "coming"), ROWS.slice(40), mode="append")
+    args = ("--model", model, "--source", "./coming", "--target", "./out", "--key", "id")
+    pace = ("--checkpoint", "./checkpoint", "--source-option", "maxFilesPerTrigger=1")
+    stream = run("score", "stream", *args, *pace, "--on-invalid", "quarantine", "--trust-code")
+    assert (stream.exit_code, stream.result["output"]["rejected"]) == (0, len(POISON))
+    assert states(run) == [("open", 1), ("open", 2)]
+    replay = ("score", "replay", "--run", stream.result["run_id"], "--model", "./mended")
+    first = run(*replay, "--trust-code")
+    assert (first.exit_code, first.result["output"]["rows"]) == (0, len(POISON))
+    assert run(*replay, "--trust-code").result["status"] == "skipped"
+    assert states(run) == [("replayed", 1), ("replayed", 2)]
+    assert [row["id"] for row in rows(world.folder / "out")] == list(range(N_ROWS))
