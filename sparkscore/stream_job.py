@@ -309,6 +309,8 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "where": plan.source.where or "",
             "target": stream.sink.uri,
             "mode": plan.request.mode.value,
+            "on_invalid": plan.request.on_invalid.value,
+            "rejects": plan.request.rejects_uri or plan.request.rejects or "",
             "trigger": job.stream.trigger,
             "checkpoint": str(stream.checkpoint.root),
         }
