@@ -439,7 +439,7 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
-        if name not in no_keys and value not in (None, (), False)
+        if name not in no_keys and value not in (None, ()) and value is not False  # Zero counts.
     }
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))

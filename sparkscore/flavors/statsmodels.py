@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sparkscore.package.trust import TrustPolicy
 
 _FILE = "model.statsmodels"
+_BLOCK_ROWS = 64
+"""More than any kernel takes at once."""
 _OF_TIME = (
     "is a model of a time series, which answers spans of time and not rows; give it a "
     "predict(context, model_input) of your own, and save that with flavor='python_function'"
@@ -83,7 +85,25 @@ class _StatsmodelsPredictor:
         """(n_rows,), or (n_rows, n_classes) of a model of several classes."""
         import numpy as np
 
-        return np.asarray(self._model.predict(pandas_frame(batch, self._schema)))
+        padded = _padded(batch)
+        predictions = np.asarray(self._model.predict(pandas_frame(padded, self._schema)))
+        return predictions[: batch.num_rows]
+
+
+def _padded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its last row repeated, up to whole blocks of rows.
+
+    Libraries of linear algebra add up the last rows of a matrix, which fill no block, in another
+    order than the rest, so that a row's prediction would depend on where in a batch it stands.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    n_rows = batch.num_rows
+    if n_rows % _BLOCK_ROWS == 0:
+        return batch
+    n_padded = n_rows + -n_rows % _BLOCK_ROWS
+    return batch.take(pa.array(np.minimum(np.arange(n_padded), n_rows - 1)))
 
 
 def _is_fitted(model: Any) -> bool:  # noqa: ANN401 - anything

@@ -24,6 +24,7 @@ from sparkscore.errors import (
     UnsignedPackageError,
     UntrustedCodeError,
     UsageError,
+    WorkerCrashError,
 )
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.flavors.load import LoadedPredictor
@@ -310,7 +311,7 @@ def test_memory_that_runs_out_in_the_child_halves_the_batch(
 def test_child_that_dies_is_named_with_its_last_words(
     package: Path, predictor: LoadedPredictor
 ) -> None:
-    with pytest.raises(PredictionError, match=r"ended with code 3: .*out of reasons"):
+    with pytest.raises(WorkerCrashError, match=r"ended with code 3: .*out of reasons"):
         score_batch(predictor, batch(-2), task_of(package))
 
 

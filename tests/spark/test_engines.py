@@ -26,7 +26,7 @@ from sparkscore.testing.models import Third, packaged
 from sparkscore.testing.reject_cases import LIMITS, DyingFiles, SinkDiedError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 SCORED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -39,7 +39,7 @@ def dying(sink_type: type[DeltaSink]) -> type[DeltaSink]:
             sink = super().as_files(write)
             return DyingFiles(sink.uri, sink.timezone, sink.log_writer, sink.store)
 
-        def write(self, scores: DataFrame, write: TableWrite, facts: RunFacts) -> Commit:  # noqa: ARG002
+        def write(self, *_: object) -> Commit:
             raise SinkDiedError
 
     return Dying
