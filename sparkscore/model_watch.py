@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from sparkscore.direct import load_model
-from sparkscore.errors import TemporaryError
+from sparkscore.errors import PackageDigestError, TemporaryError
 from sparkscore.names import AliasRef, LatestRef, parse_model_uri
 from sparkscore.package import open_package
 from sparkscore.package.environment import read_example
@@ -72,7 +72,7 @@ class ModelWatch:
         self._every_s = every_s
         self._announce = announce
         self._current = first
-        self._refused = ""
+        self._refused: str | None = None
         self._is_away = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="sparkscore-models", daemon=True)
@@ -86,11 +86,19 @@ class ModelWatch:
         """The model that a batch was begun with before.
 
         Raises:
+            PackageDigestError: What lies at its place is another package now.
             SparkscoreError: It is gone, or cannot be used any more.
         """
         if self._current.batch_model == model:
             return self._current
-        return self._serve(model.uri)
+        served = self._serve(model.uri)
+        if served.batch_model != model:
+            raise PackageDigestError(
+                f"a batch was begun with model {model.uri!r} of digest {model.digest}, which is "
+                f"{served.batch_model.digest} now; put the former package back there, or let the "
+                "stream start over (--start-over, with an empty --checkpoint)"
+            )
+        return served
 
     def __enter__(self) -> Self:
         if isinstance(self._ref, AliasRef | LatestRef):  # Others mean one package for ever.
@@ -122,16 +130,16 @@ class ModelWatch:
     def _look_once(self) -> None:
         assert isinstance(self._ref, AliasRef | LatestRef)
         version = self._workspace.registry.current(self._ref)
-        if version.digest in (self._current.plan.model.digest, self._refused):
-            return
         uri = f"models:/{version.name}/{version.version}"
+        if uri in (self._current.plan.model.uri, self._refused):
+            return
         try:
             fresh = self._serve(uri)
             try_model(self._workspace, fresh.plan)
         except TemporaryError:
             raise
         except Exception:
-            self._refused = version.digest
+            self._refused = uri
             raise
         self._current = fresh
         self._announce(f"from the next batch on, {fresh.plan.model.label} scores")

@@ -168,7 +168,8 @@ class _BatchScorer:
         engine = replace(stream.engine, spark=session, packed=model.packed)
         facts = RunFacts(run_id=self.run_id, scored_at=dt.datetime.now(dt.UTC))
         outcome = engine.run(plan, source, replace(stream.sink, spark=session), facts)
-        if times is not None:
+        # Nothing was observed where another attempt was faster.
+        if times is not None and outcome.status is OutcomeStatus.SUCCEEDED:
             self.record.latency(times.ages(time.time()))
         return outcome
 
@@ -322,8 +323,8 @@ def _started_run(stream: _Stream) -> ActiveRun:
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:
     if job.stream.metrics_port is None:
         return None
-    pages = StreamPages(record, job.stream.metrics_port)
-    announce(f"Telling /metrics and /healthz at port {pages.port}")
+    pages = StreamPages(record, job.stream.metrics_port, job.stream.metrics_host)
+    announce(f"Telling /metrics and /healthz of {job.stream.metrics_host} at port {pages.port}")
     return pages
 
 
@@ -334,7 +335,8 @@ def _result(
     has_scored = totals.n_batches > 0
     message = (
         f"scored {totals.n_scored} rows in {totals.n_batches} batches, the last at table version "
-        f"{totals.table_version}"
+        f"{totals.table_version}; {totals.n_rejected} rejected, {totals.n_nulled} without a "
+        "prediction"
         if has_scored
         else "no row had come"
     )
@@ -353,6 +355,8 @@ def _result(
             "version": totals.table_version,
             "rows": totals.n_scored,
             "rejected": totals.n_rejected,
+            "nulled": totals.n_nulled,
+            "rejects": stream.first.plan.request.rejects_uri,
         },
         metrics=totals.as_metrics() | totals.latest,
     )

@@ -64,6 +64,7 @@ class StreamTotals:
     n_read: int = 0
     n_scored: int = 0
     n_rejected: int = 0
+    n_nulled: int = 0
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
@@ -75,6 +76,7 @@ class StreamTotals:
         self.n_read += outcome.n_read
         self.n_scored += outcome.n_scored
         self.n_rejected += outcome.n_rejected
+        self.n_nulled += outcome.n_nulled
         self.batch, self.table_version = number, outcome.commit.version
         self.model_digest = model_digest
 
@@ -86,6 +88,7 @@ class StreamTotals:
             "rows_read": self.n_read,
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
+            "rows_nulled": self.n_nulled,
         }
 
 
@@ -182,7 +185,7 @@ class StreamRecord:
 
 
 class StreamPages:
-    """`/metrics` and `/healthz` of a stream, on loopback unless told otherwise.
+    """`/metrics` and `/healthz` of a stream.
 
     Args:
         record: What they show.
@@ -190,16 +193,16 @@ class StreamPages:
         host: The address to listen at.
 
     Raises:
-        PortTakenError: The port is in use.
+        PortTakenError: The port is in use, or the address is none of this machine.
     """
 
-    def __init__(self, record: StreamRecord, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, record: StreamRecord, port: int, host: str) -> None:
         try:
             self._server = ThreadingHTTPServer((host, port), _handler_of(record))
         except OSError as exc:
             raise PortTakenError(
                 f"port {port} of {host} cannot be listened at: {exc.strerror}; free it, or give "
-                "another with --metrics-port"
+                "another with --metrics-port, or another address with --metrics-host"
             ) from exc
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

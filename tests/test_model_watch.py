@@ -12,7 +12,12 @@ import pyarrow as pa
 import pytest
 
 from sparkscore import Workspace, infer_signature, save_model
-from sparkscore.errors import PredictionError, SignatureMismatchError, StoreUnavailableError
+from sparkscore.errors import (
+    PackageDigestError,
+    PredictionError,
+    SignatureMismatchError,
+    StoreUnavailableError,
+)
 from sparkscore.model_watch import ModelWatch, ServingModel, try_model
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.registry import Registry
@@ -160,6 +165,13 @@ def test_batch_of_before_gets_the_model_of_before(world: World) -> None:
     assert len(world.served) == n_served
     before = watch.of(BatchModel("models:/pump/1", first))
     assert before.plan.model.digest == first
+
+
+def test_batch_that_was_begun_with_another_package_is_refused(world: World) -> None:
+    world.register()
+    watch = world.watch()
+    with pytest.raises(PackageDigestError, match="was begun with model"):
+        watch.of(BatchModel("models:/pump/1", "other"))
 
 
 def test_uri_of_one_version_is_not_watched(world: World) -> None:

@@ -71,7 +71,7 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
 
 def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
     record = StreamRecord(run, 'tele"metry', None)
-    pages = StreamPages(record, 0)
+    pages = StreamPages(record, 0, "127.0.0.1")
     try:
         record.batch(5, OUTCOME, "digest", is_replay=True)
         record.progress(PROGRESS)
@@ -83,7 +83,7 @@ def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{url}/other")
         with pytest.raises(PortTakenError, match="--metrics-port"):
-            StreamPages(record, pages.port)
+            StreamPages(record, pages.port, "127.0.0.1")
     finally:
         pages.close()
 

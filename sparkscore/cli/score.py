@@ -142,8 +142,16 @@ _STREAM_OPTIONS = (
         help="Written anew after each batch, for probes.",
     ),
     click.option("--metrics-port", type=int, help="Serve /metrics and /healthz there."),
+    click.option("--metrics-host", help="Address of those pages. Default: loopback alone."),
 )
-_STREAM_KEYS = ("checkpoint", "trigger", "event_time", "health_file", "metrics_port")
+_STREAM_KEYS = (
+    "checkpoint",
+    "trigger",
+    "event_time",
+    "health_file",
+    "metrics_port",
+    "metrics_host",
+)
 _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},

@@ -97,7 +97,9 @@ class StreamSettings(Frozen):
     health_file: Path | None = None
     """A file that is written anew after each batch; None: none is."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Where Prometheus and Kubernetes ask (`/metrics`, `/healthz`); 0: any port; None: nowhere."""
+    """Where Prometheus and probes ask (`/metrics`, `/healthz`); 0: any port; None: nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """The address of those pages: nobody signs in there, so that others reach it only if asked."""
 
 
 class JobSettings(Frozen):

@@ -66,7 +66,7 @@ def run_stream(
     """Run a query until its source is read (available-now), until it fails, or until a signal.
 
     A signal lets the batch that runs come to its end, and none begins after it; then the signal's
-    own exception goes on.
+    own exception goes on, unless that batch failed.
 
     Args:
         frame: A streaming frame.
@@ -80,11 +80,12 @@ def run_stream(
     Raises:
         SparkscoreError: What `on_batch` raised, or what ended the query.
     """
-    stopping = threading.Event()
+    stopping, has_stopped = threading.Event(), threading.Event()
     failures: list[Exception] = []
 
     def handle(batch: DataFrame, number: int) -> None:
         if stopping.is_set():
+            has_stopped.set()
             raise _AtBoundaryError
         try:
             on_batch(batch, number)
@@ -102,16 +103,14 @@ def run_stream(
             finally:
                 query.stop()
         except SPARK_FAILURES as exc:
-            if failures or stopping.is_set():
+            if has_stopped.is_set():
                 return
-            raise translated(exc, what, is_ending=is_ending(frame.sparkSession)) from exc
+            cause = failures[0] if failures else exc
+            if isinstance(cause, SparkscoreError):
+                raise cause from None
+            raise translated(cause, what, is_ending=is_ending(frame.sparkSession)) from cause
 
     _until_signal(run, stopping)
-    if failures and isinstance(failures[0], SparkscoreError):
-        raise failures[0]
-    if failures:
-        ending = is_ending(frame.sparkSession)
-        raise translated(failures[0], what, is_ending=ending) from failures[0]
 
 
 class EventTimes:
@@ -147,14 +146,13 @@ def _watch(query: StreamingQuery, on_progress: OnProgress, stopping: threading.E
     Raises:
         StreamingQueryException: It failed.
     """
-    told: set[tuple[int, str]] = set()
+    told: set[str] = set()
     while True:
         is_active = query.isActive
-        for progress in query.recentProgress:
-            key = (int(progress["batchId"]), str(progress["timestamp"]))
-            if key not in told:
-                told.add(key)
-                on_progress(progress)
+        recent = {str(progress["timestamp"]): progress for progress in query.recentProgress}
+        for timestamp in recent.keys() - told:
+            on_progress(recent[timestamp])
+        told = set(recent)  # Spark keeps a hundred.
         if not is_active:
             break
         if stopping.is_set() and not query.status["isTriggerActive"]:

@@ -139,7 +139,7 @@ def test_new_version_is_live_at_a_boundary_and_a_service_ends_well(
     write_deltalake(world.folder / "coming", rows_from(10), mode="append")
     job.await_sign(lambda: len(world.commits("scores")) == 2)
     job.await_sign(lambda: json.loads(health.read_text())["batch"] == 1)
-    port = err.read_text().partition("/healthz at port ")[2].split()[0]
+    port = err.read_text().partition("at port ")[2].split()[0]
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'sparkscore_stream_rows_scored_total{job="telemetry"} 20' in page
     job.signal(signal.SIGTERM)

@@ -1,0 +1,138 @@
+"""A query that Python scores batch by batch, as it begins, ends and fails."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from sparkscore.errors import ConfigError, SparkscoreError, UsageError
+from sparkscore.spark.stream import EventTimes, parse_trigger, run_stream
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+Stream = Callable[[Callable[["DataFrame", int], None]], None]
+N_BATCHES = 3
+
+
+@pytest.fixture
+def stream(spark: SparkSession, tmp_path: Path) -> Stream:
+    """Runs a query over three files, a batch each, until they are read."""
+    for start in range(N_BATCHES):
+        rows = pa.table({"id": pa.array([start], pa.int64())})
+        write_deltalake(tmp_path / "rows", rows, mode="append")
+
+    def stream(on_batch: Callable[[DataFrame, int], None]) -> None:
+        reader = spark.readStream.format("delta").option("maxFilesPerTrigger", 1)
+        run_stream(
+            reader.load(str(tmp_path / "rows")),
+            on_batch,
+            trigger=parse_trigger("available-now"),
+            checkpoint=str(tmp_path / "checkpoint"),
+            name="test",
+            on_progress=lambda _progress: None,
+            what="scoring",
+        )
+
+    return stream
+
+
+@pytest.fixture
+def told_to_end() -> Iterator[Callable[[], None]]:
+    """Sends this process the signal to end, and returns when it has been taken."""
+    taken = threading.Event()
+
+    def take(*_: object) -> NoReturn:
+        taken.set()
+        raise SystemExit(143)
+
+    def told_to_end() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        assert taken.wait(30)
+
+    before = signal.signal(signal.SIGTERM, take)
+    yield told_to_end
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_batches_come_in_order_until_all_is_read(stream: Stream) -> None:
+    batches: list[tuple[int, list[int]]] = []
+    stream(lambda frame, n: batches.append((n, [row["id"] for row in frame.collect()])))
+    assert batches == [(0, [0]), (1, [1]), (2, [2])]
+
+
+def test_what_a_batch_raises_ends_the_stream_as_it_is(stream: Stream) -> None:
+    def fail(_frame: DataFrame, _number: int) -> None:
+        raise UsageError("this batch is no good")
+
+    with pytest.raises(UsageError, match="this batch is no good"):
+        stream(fail)
+
+
+def test_what_is_no_error_of_ours_is_told_with_the_stream(stream: Stream) -> None:
+    def fail(_frame: DataFrame, _number: int) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    with pytest.raises(SparkscoreError, match=r"scoring.*unforeseen"):
+        stream(fail)
+
+
+def test_signal_waits_for_the_batch_and_lets_no_other_begin(
+    stream: Stream, told_to_end: Callable[[], None]
+) -> None:
+    ended: list[int] = []
+
+    def score(_frame: DataFrame, number: int) -> None:
+        told_to_end()
+        ended.append(number)
+
+    with pytest.raises(SystemExit):
+        stream(score)
+    assert ended == [0]
+    stream(lambda _frame, number: ended.append(number))
+    assert ended[-2:] == [1, 2]
+
+
+def test_batch_that_fails_after_the_signal_is_told_of(
+    stream: Stream, told_to_end: Callable[[], None]
+) -> None:
+    def fail(_frame: DataFrame, _number: int) -> None:
+        told_to_end()
+        raise UsageError("this batch is no good")
+
+    with pytest.raises(UsageError, match="this batch is no good"):
+        stream(fail)
+
+
+def test_ages_are_those_of_the_rows_that_came_first_too(spark: SparkSession) -> None:
+    frame = spark.range(1, 101).selectExpr("timestamp_seconds(id) AS ts")
+    times = EventTimes(frame, "ts")
+    assert times.frame.count() == 100
+    ages = times.ages(101.0)
+    assert ages["p50"] == pytest.approx(51, abs=1)
+    assert ages["p95"] == pytest.approx(96, abs=1)
+    assert ages["p99"] == pytest.approx(100, abs=1)
+
+
+def test_rows_without_a_time_have_no_age(spark: SparkSession) -> None:
+    times = EventTimes(spark.sql("SELECT CAST(NULL AS TIMESTAMP) AS ts"), "ts")
+    assert times.frame.count() == 1
+    assert times.ages(101.0) == {}
+
+
+@pytest.mark.parametrize("text", ["10 seconds", "0.5 seconds", "1 hour"])
+def test_interval_is_a_trigger(text: str) -> None:
+    assert parse_trigger(text) == {"processingTime": text}
+
+
+@pytest.mark.parametrize("text", ["", "10", "seconds", "-1 seconds", "now"])
+def test_other_text_is_no_trigger(text: str) -> None:
+    with pytest.raises(ConfigError, match="available-now"):
+        parse_trigger(text)
