@@ -8,6 +8,7 @@ import click
 
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show, utc
+from sparkscore.cli.store_options import store_options, store_settings
 from sparkscore.errors import UsageError, shown
 from sparkscore.purging import Fate, Purged, PurgedStores, Selection, purge
 from sparkscore.stores.base import system_clock
@@ -48,21 +49,7 @@ def _ids(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, 
 @click.option(
     "--logged-model-ids", default="", callback=_ids, help="These logged models, with commas."
 )
-@click.option(
-    "--backend-store-uri",
-    envvar="MLFLOW_BACKEND_STORE_URI",
-    help="Database of runs. Default: setting tracking.uri.",
-)
-@click.option(
-    "--registry-store-uri",
-    envvar="MLFLOW_REGISTRY_STORE_URI",
-    help="Database of models, whose files stay. Default: setting registry.uri, or that of runs.",
-)
-@click.option(
-    "--artifacts-destination",
-    envvar="MLFLOW_ARTIFACTS_DESTINATION",
-    help="Where the server keeps files. Default: setting artifacts.uri.",
-)
+@store_options
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and how large it is.")
 @output_option
 def command(
@@ -71,23 +58,16 @@ def command(
     run_ids: tuple[str, ...],
     experiment_ids: tuple[str, ...],
     logged_model_ids: tuple[str, ...],
-    backend_store_uri: str | None,
-    registry_store_uri: str | None,
-    artifacts_destination: str | None,
     dry_run: bool,
     output: Output,
+    **stores_named: str | None,
 ) -> int:
     """Remove for good the runs, logged models and experiments that were deleted, with their files.
 
     Files of registered versions stay, and so does what holds them. Ended at any point, the next
     call finishes what this one began. It may run beside servers and jobs.
     """
-    given = {
-        "tracking.uri": backend_store_uri,
-        "registry.uri": registry_store_uri,
-        "artifacts.uri": artifacts_destination,
-    }
-    workspace = open_workspace({key: value for key, value in given.items() if value is not None})
+    workspace = open_workspace(store_settings(stores_named))
     stores = PurgedStores(
         runs=workspace.runs,
         logged_models=workspace.logged_models,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from sparkscore.cli.context import all_overrides, conf_options, note, open_workspace
+from sparkscore.cli.store_options import store_options, store_settings
 from sparkscore.errors import ConfigError, shown
 from sparkscore.workspace import Workspace
 
@@ -61,21 +62,7 @@ class _Opening:
     envvar="MLFLOW_WORKERS",
     help="Processes that answer; one is enough for some hundred requests a second.",
 )
-@click.option(
-    "--backend-store-uri",
-    envvar="MLFLOW_BACKEND_STORE_URI",
-    help="Database of runs. Default: setting tracking.uri.",
-)
-@click.option(
-    "--registry-store-uri",
-    envvar="MLFLOW_REGISTRY_STORE_URI",
-    help="Database of models. Default: setting registry.uri, or that of runs.",
-)
-@click.option(
-    "--artifacts-destination",
-    envvar="MLFLOW_ARTIFACTS_DESTINATION",
-    help="Where files are kept that go through the server. Default: setting artifacts.uri.",
-)
+@store_options
 @click.option(
     "--default-artifact-root",
     envvar="MLFLOW_DEFAULT_ARTIFACT_ROOT",
@@ -143,9 +130,6 @@ def command(
     host: str,
     port: int,
     workers: int,
-    backend_store_uri: str | None,
-    registry_store_uri: str | None,
-    artifacts_destination: str | None,
     default_artifact_root: str | None,
     serve_artifacts: bool,
     artifacts_only: bool,
@@ -158,6 +142,7 @@ def command(
     webhook_key_file: Path | None,
     auth: bool | None,
     insecure_no_auth: bool,
+    **stores_named: str | None,
 ) -> None:
     """Answer MLflow's protocol over the stores of this workspace; stop with Ctrl-C."""
     from sparkscore.server.serve import Listen, is_loopback, serve
@@ -175,12 +160,7 @@ def command(
         source_pattern=os.environ.get("MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX", ""),
         cut_long_values=_is_true(os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true")),
     )
-    given: dict[str, str | None] = {
-        "tracking.uri": backend_store_uri,
-        "registry.uri": registry_store_uri,
-        "artifacts.uri": artifacts_destination,
-    }
-    overrides: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    overrides = store_settings(stores_named)
     # Opened here too, so that a wrong setting is told before anything listens.
     workspace = open_workspace(overrides)
     _check_own_stores(workspace)
