@@ -179,3 +179,15 @@ def test_a_reader_that_goes_away_leaves_no_traceback(tmp_path: Path) -> None:
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_what_the_list_of_commands_names_below_a_command_is_there() -> None:
+    context = click.Context(root)
+    named: dict[str, set[str]] = {}
+    for name, text in sparkscore.cli._COMMANDS.items():
+        command = root.get_command(context, name)
+        below = text.rpartition(": ")[2].rstrip(".").split(", ")
+        if ": " in text and isinstance(command, click.Group):
+            named[name] = set(below) - set(command.list_commands(context))
+    assert {name: words for name, words in named.items() if words} == {}
+    assert {"runs", "score", "models"} <= named.keys()
