@@ -270,6 +270,25 @@ def test_files_that_cannot_be_removed_are_told_and_left_for_the_next_purge(
     assert files_below(root) == set()
 
 
+def test_a_version_registered_while_a_purge_runs_keeps_the_files(
+    stores: PurgedStores, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = new_run(stores, "gone")
+    source = f"{stores.runs.get_run(gone).artifact_uri}/model"
+    stores.runs.delete_run(gone)
+    before = files_below(root)
+    purge_run = stores.runs.purge_run
+
+    def registered_meanwhile(run_id: RunId) -> None:
+        register(stores, source)
+        purge_run(run_id)
+
+    monkeypatch.setattr(stores.runs, "purge_run", registered_meanwhile)
+    [line] = purge(stores, EVER, is_dry=False)
+    assert line.fate is Fate.KEPT
+    assert files_below(root) == before
+
+
 def test_a_version_registered_between_two_purges_keeps_the_files_that_were_left(
     stores: PurgedStores, root: Path
 ) -> None:
