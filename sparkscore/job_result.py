@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sparkscore.errors import InternalError, SparkscoreError, UsageError
 from sparkscore.next_steps import NEXT_STEPS
+from sparkscore.whole_files import write_whole
 
 SCHEMA = 1
 
@@ -56,17 +55,8 @@ class JobResult:
         Raises:
             UsageError: The file cannot be written.
         """
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("x", encoding="utf-8") as file:
-                    file.write(self.to_json() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(path, self.to_json() + "\n")
         except OSError as exc:
             raise UsageError(
                 f"the result file {str(path)!r} cannot be written: {exc.strerror}; "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
-from sparkscore.files.small_files import write_whole
+from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome

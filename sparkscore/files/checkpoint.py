@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sparkscore.errors import CheckpointError, shown
 from sparkscore.files.filesystem import TablePath
-from sparkscore.files.small_files import write_whole
 from sparkscore.scoring.streams import BatchModel, StreamFacts
+from sparkscore.whole_files import write_whole
 
 _OURS = "sparkscore"
 _FACTS = "stream.json"
@@ -103,7 +103,12 @@ class Checkpoint:
 
     def _write(self, name: str, text: str) -> None:
         try:
-            write_whole(self.root / _OURS / name, text)
+            path = self.root / _OURS / name
+            if isinstance(path, Path):
+                write_whole(path, text)
+            else:
+                with path.store.open_output(path.path) as file:  # Shown once it is whole.
+                    file.write(text.encode())
         except OSError as exc:
             raise CheckpointError(
                 f"checkpoint {shown(str(self.root))} cannot be written: {exc}; give this user the "

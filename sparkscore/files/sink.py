@@ -81,7 +81,6 @@ from sparkscore.scoring.target import (
     closed_error,
     commit_of,
     is_commit_of,
-    metadata_of,
     skipped_error,
     user_metadata,
 )
@@ -160,18 +159,6 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             return None if table is None else table.transaction_version(app_id)
-
-    def inputs_of_job(self, job: str) -> Iterator[Mapping[str, str]]:
-        """What each commit of a job says of its inputs, the newest first, as far as the log goes.
-
-        Raises:
-            StoreUnavailableError: The store does not answer.
-        """
-        with store_errors(self.root, "target", TargetUnwritableError):
-            for _, entry in commits(self.root):
-                facts = metadata_of(entry.get("userMetadata"))
-                if facts.get("job") == job:
-                    yield facts["inputs"]
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
@@ -381,10 +368,9 @@ class FilesSink:
         # A table may forget ids after a time; its history then still tells of the run.
         if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
             return None
-        for version, entry in commits(self.root):
-            if is_commit_of(identity, entry.get("userMetadata")):
-                return commit_of(_entry(version, entry), identity, self.uri)
-        return None
+        found = (entry for entry in self.history() if is_commit_of(identity, entry))
+        entry = next(found, None)
+        return None if entry is None else commit_of(entry, identity, self.uri)
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
         have = _type_names(table.schema())

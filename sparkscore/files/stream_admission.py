@@ -77,7 +77,8 @@ def admitted(
 
 def _refuse_lost(checkpoint: Checkpoint, plan: ScoringPlan, sink: FilesSink) -> None:
     job = plan.request.job
-    earlier = next((i["stream"] for i in sink.inputs_of_job(job) if "stream" in i), None)
+    runs = (entry.facts["inputs"] for entry in sink.history() if entry.facts.get("job") == job)
+    earlier = next((inputs["stream"] for inputs in runs if "stream" in inputs), None)
     if earlier is not None:
         raise LostCheckpointError(
             f"target {shown(sink.uri)} holds scores of an earlier stream of job {job!r} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -111,13 +110,10 @@ def last_profile(
         identity: The run itself, which is not compared with itself.
     """
     for entry in history:
-        try:
-            facts = json.loads(entry.user_metadata or "null")
-        except ValueError:
+        facts = entry.facts
+        if facts.get("job") != job or _PROFILE not in facts:
             continue
-        if not isinstance(facts, dict) or facts.get("job") != job or _PROFILE not in facts:
-            continue
-        if facts.get("app_id") != identity.app_id:
+        if facts["app_id"] != identity.app_id:
             told = facts[_PROFILE]
             columns = told["columns"].items()
             sketches = {name: ColumnSketch.from_facts(sketch) for name, sketch in columns}

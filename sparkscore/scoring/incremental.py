@@ -5,7 +5,6 @@ Everything here is pure: histories and tables are handed in.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -201,13 +200,9 @@ def nothing_new_text(table: SourceTable) -> str:
 
 def _inputs_of(entry: HistoryEntry, job: str) -> Mapping[str, str] | None:
     """What a commit of the job read; None where it is no such commit."""
-    try:
-        facts = json.loads(entry.user_metadata or "null")
-    except ValueError:
+    if entry.facts.get("job") != job:
         return None
-    if not isinstance(facts, dict) or facts.get("job") != job:
-        return None
-    inputs: Mapping[str, str] = facts.get("inputs", {})
+    inputs: Mapping[str, str] = entry.facts["inputs"]
     return inputs if "input_id" in inputs else None  # A replay of rejected rows has none.
 
 

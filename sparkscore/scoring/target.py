@@ -37,6 +37,15 @@ class HistoryEntry:
     user_metadata: str
     metrics: Mapping[str, str]
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the commit says of the run that made it; empty where it is not ours."""
+        try:
+            facts = json.loads(self.user_metadata or "null")
+        except ValueError:
+            return {}
+        return facts if isinstance(facts, dict) and "sparkscore" in facts else {}
+
 
 def user_metadata(
     write: TableWrite, facts: RunFacts, attempt: str, resumed_from: Sequence[str] = ()
@@ -65,18 +74,9 @@ def user_metadata(
     return json.dumps(metadata, sort_keys=True)
 
 
-def metadata_of(text: str | None) -> Mapping[str, Any]:
-    """What a commit's user metadata says; empty where it is not ours."""
-    try:
-        facts = json.loads(text or "null")
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) and "sparkscore" in facts else {}
-
-
-def is_commit_of(identity: RunIdentity, metadata: str | None) -> bool:
-    """Whether a commit's user metadata says that this logical run made it."""
-    facts = metadata_of(metadata)
+def is_commit_of(identity: RunIdentity, entry: HistoryEntry) -> bool:
+    """Whether this logical run made a commit."""
+    facts = entry.facts
     # Commits from before there were streams name no version.
     is_version = facts.get("txn_version", 1) == identity.txn_version
     return facts.get("app_id") == identity.app_id and is_version
@@ -89,7 +89,7 @@ def commit_of(entry: HistoryEntry, identity: RunIdentity, uri: str) -> Commit:
         RunKeyConflictError: It was made with other inputs.
         TargetBusyError: It began where this run does, and went further, or less far.
     """
-    metadata = json.loads(entry.user_metadata)
+    metadata = entry.facts
     differing = {
         name: (str(metadata["inputs"].get(name, "")), value)
         for name, value in identity.fingerprint.items()

@@ -101,10 +101,8 @@ class DeltaSink:
             # The log alone, without a Spark job for each of the three times that a run asks.
             with suppress(EngineUnfitError):
                 return FilesSink(self.uri).find(identity)
-        row = self._commit_row(identity)
-        if row is None:
-            return None
-        return commit_of(_entry(row), identity, self.uri)
+        entry = self._entry_of(identity)
+        return None if entry is None else commit_of(entry, identity, self.uri)
 
     def check(self, write: TableWrite) -> None:
         """Refuse, before any row is scored, what the target would refuse after.
@@ -177,7 +175,7 @@ class DeltaSink:
                 inputs won.
             TargetBusyError: Other commits won every try.
         """
-        if write.unless is not None and self._commit_row(write.unless) is not None:
+        if write.unless is not None and self._entry_of(write.unless) is not None:
             raise closed_error(write.identity, self.uri)
         metadata = user_metadata(write, facts, uuid.uuid4().hex)
         with _write_errors(self.uri):
@@ -298,14 +296,14 @@ class DeltaSink:
         finally:
             self.spark.catalog.dropTempView(view)
 
-    def _commit_row(self, identity: RunIdentity) -> Row | None:
+    def _entry_of(self, identity: RunIdentity) -> HistoryEntry | None:
         if detail_of(self.spark, self.uri) is None:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(
             sf.get_json_object("userMetadata", "$.app_id") == sf.lit(identity.app_id)
         ).collect()
-        found = (row for row in rows if is_commit_of(identity, row["userMetadata"]))
+        found = (entry for entry in map(_entry, rows) if is_commit_of(identity, entry))
         return next(found, None)
 
     def _check_columns(self, write: TableWrite) -> None:

@@ -96,7 +96,7 @@ def test_a_first_run_has_nothing_to_drift_from() -> None:
 
 def test_the_last_profile_is_of_the_same_job_and_of_another_run() -> None:
     def commit(version: int, **facts: object) -> HistoryEntry:
-        return HistoryEntry(version, "WRITE", json.dumps(facts), {})
+        return HistoryEntry(version, "WRITE", json.dumps({"sparkscore": 1, **facts}), {})
 
     told = profile_metadata(BEFORE)
     history = [

@@ -36,7 +36,7 @@ def commit(
     inputs = {"input_id": table, "input_version": read, "where": where}
     if since:
         inputs["since"] = since
-    metadata = json.dumps({"job": job, "inputs": inputs}) if read else "by hand"
+    metadata = json.dumps({"sparkscore": 1, "job": job, "inputs": inputs}) if read else "by hand"
     return HistoryEntry(version, operation, metadata, {})
 
 
@@ -55,7 +55,7 @@ def test_the_newest_run_of_the_job_tells_up_to_where_it_read() -> None:
 
 
 def test_commits_without_a_source_are_passed_over() -> None:
-    replay = json.dumps({"job": "nightly", "inputs": {"replay_of": "a" * 32}})
+    replay = json.dumps({"sparkscore": 1, "job": "nightly", "inputs": {"replay_of": "a" * 32}})
     assert mark(HistoryEntry(1, "WRITE", replay, {}), commit(0, read="4")) == Mark("t1", 4, "")
 
 

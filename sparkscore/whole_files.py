@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, on this machine and in stores."""
+"""Files of this machine that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import os
 import uuid
 from pathlib import Path
 
-from sparkscore.files.filesystem import TablePath
 
-
-def write_whole(path: TablePath, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a text as UTF-8, durably; an earlier file gives way in one step.
 
     Raises:
         OSError: It cannot be written; an earlier file is as it was.
     """
-    if not isinstance(path, Path):
-        with path.store.open_output(path.path) as file:  # A store shows a file once it is whole.
-            file.write(text.encode())
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
