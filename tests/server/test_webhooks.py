@@ -3,32 +3,26 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from sparkscore.errors import ConfigError, StoreUnavailableError
-from sparkscore.records import Delivery, Webhook, WebhookStatus
+from sparkscore.records import Webhook
 from sparkscore.server.calls import Served
 from sparkscore.server.tracking_app import tracking_app
-from sparkscore.server.webhook_addresses import is_public, parse_destination
-from sparkscore.server.webhook_posting import post
-from sparkscore.server.webhook_queue import DeliveryQueue, Schedule
+from sparkscore.server.webhook_addresses import is_public
+from sparkscore.server.webhook_queue import Schedule
 from sparkscore.server.webhook_secrets import WebhookSecrets
-from sparkscore.stores.base import system_clock
 from sparkscore.stores.memory import MemoryWebhookStore
-from sparkscore.stores.sql import open_sql
-from sparkscore.stores.webhooks_base import WebhookStore
 from tests.server.conftest import Client, Json, client_of, served_in, serving
 from tests.server.webhook_receiver import Receiver, receiving
 
@@ -420,113 +414,6 @@ def test_a_secret_decrypts_for_its_webhook_and_by_its_key_alone(tmp_path: Path) 
         WebhookSecrets(tmp_path / "no folder" / "key").seal(SECRET, "w-1")
 
 
-def with_webhook(store: WebhookStore) -> None:
-    store.add_webhook(
-        Webhook(
-            webhook_id="w",
-            name="hook",
-            url="http://localhost/",
-            events=(),
-            status=WebhookStatus.ACTIVE,
-            creation_time_ms=1,
-            last_update_time_ms=1,
-        )
-    )
-
-
-def delivery(name: str, webhook_id: str = "w") -> Delivery:
-    return Delivery(name, webhook_id, "MODEL_VERSION.CREATED", "{}", due_ms=0)
-
-
-@pytest.fixture
-def store() -> MemoryWebhookStore:
-    store = MemoryWebhookStore()
-    with_webhook(store)
-    return store
-
-
-def test_a_full_queue_drops_what_comes_on_top_and_says_so(
-    store: MemoryWebhookStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    done: list[str] = []
-    started, may_go = threading.Event(), threading.Event()
-
-    def attempt(it: Delivery) -> bool:
-        started.set()
-        done.append(it.delivery_id)
-        return may_go.wait(20)
-
-    queue = DeliveryQueue(store, attempt, Schedule(max_waiting=2, n_threads=1), system_clock)
-    queue.put([delivery("first")])
-    assert started.wait(20)
-    queue.put([delivery(name) for name in ("second", "third")])
-    may_go.set()
-    queue.close(20)
-    assert done == ["first", "second"]
-    assert "delivery third of MODEL_VERSION.CREATED to webhook w is dropped" in caplog.text
-
-
-def test_a_try_that_raises_ends_neither_its_thread_nor_the_others(
-    store: MemoryWebhookStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    done: list[str] = []
-
-    def attempt(it: Delivery) -> bool:
-        if it.delivery_id == "first":
-            raise RuntimeError("a bug")
-        done.append(it.delivery_id)
-        return True
-
-    queue = DeliveryQueue(store, attempt, Schedule(n_threads=1), system_clock)
-    queue.put([delivery("first"), delivery("second")])
-    queue.close(20)
-    assert done == ["second"]
-    assert "delivery first" in caplog.text
-    assert store.next_delivery_ms() is None
-
-
-def test_processes_over_one_database_send_nothing_twice(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'records.db'}"
-    with_webhook(open_sql(url, "file:///a").webhooks)
-    names = [f"d{number:02}" for number in range(40)]
-    done: list[str] = []
-
-    def attempt(it: Delivery) -> bool:
-        done.append(it.delivery_id)
-        return True
-
-    queues = [
-        DeliveryQueue(open_sql(url, "file:///a").webhooks, attempt, Schedule(), system_clock)
-        for _ in range(3)
-    ]
-    for queue in queues[1:]:
-        queue.start()
-    for name in names:
-        queues[0].put([delivery(name)])
-    for queue in queues:
-        queue.close(30)
-    assert sorted(done) == names
-
-
-def test_what_a_dead_process_has_claimed_is_taken_over(store: MemoryWebhookStore) -> None:
-    now_ms = [1000]
-    store.add_deliveries([delivery("d")], max_waiting=9)
-    assert store.claim_delivery(1000, 31_000) is not None
-    done: list[str] = []
-
-    def attempt(it: Delivery) -> bool:
-        done.append(it.delivery_id)
-        return True
-
-    schedule = Schedule(poll_s=0.01)
-    for time_ms, expected in ((30_999, []), (31_000, ["d"])):
-        now_ms[0] = time_ms
-        queue = DeliveryQueue(store, attempt, schedule, lambda: now_ms[0])
-        queue.start()
-        queue.close(20)
-        assert done == expected
-
-
 def test_a_delivery_outlives_a_killed_server_under_its_id(
     tmp_path: Path, receiver: Receiver
 ) -> None:
@@ -547,73 +434,6 @@ def test_a_delivery_outlives_a_killed_server_under_its_id(
         again = receiver.next()
     name = "X-MLflow-Delivery-Id"
     assert (again.headers[name], again.body) == (first.headers[name], first.body)
-
-
-def test_an_answer_that_drips_is_cut_off() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ended = threading.Event()
-
-        def drip() -> None:
-            connected, _ = server.accept()
-            with connected:
-                connected.recv(1000)
-                while not ended.wait(0.02):
-                    try:
-                        connected.send(b"H")
-                    except OSError:
-                        return
-
-        thread = threading.Thread(target=drip, daemon=True)
-        thread.start()
-        url = parse_destination(f"http://localhost:{server.getsockname()[1]}/")
-        posted = post(url, "127.0.0.1", b"{}", {}, timeout_s=0.2)
-        assert posted.status == 0
-        assert posted.may_succeed_later
-        thread.join(20)
-        assert not thread.is_alive()
-        ended.set()
-
-
-def test_tls_is_checked_against_the_name_though_the_address_is_connected_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = _certificate(tmp_path, "hook.example")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    with receiving(context) as receiver:
-        urls = [f"https://{host}:{receiver.port}/" for host in ("hook.example", "other.example")]
-        right, wrong = map(parse_destination, urls)
-        stranger = post(right, "127.0.0.1", b"{}", {}, timeout_s=10)
-        assert "CERTIFICATE_VERIFY_FAILED" in stranger.error
-        monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        assert post(right, "127.0.0.1", b"{}", {}, timeout_s=10).is_taken
-        assert "CERTIFICATE_VERIFY_FAILED" in post(wrong, "127.0.0.1", b"{}", {}, 10).error
-        assert [it.headers["Host"] for it in receiver.rest()] == [right.authority]
-
-
-def _certificate(folder: Path, name: str) -> Path:
-    """A key and the certificate that it signed itself, in one file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    named = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(named, named, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file = folder / "certificate.pem"
-    file.write_bytes(private + certificate.public_bytes(pem))
-    return file
 
 
 def test_mlflows_client_makes_webhooks_and_a_stop_loses_none_of_their_deliveries(
