@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
 from sparkscore.files.checkpoint import Checkpoint
+from sparkscore.files.committed import committed_rows
 from sparkscore.files.stream_admission import admitted
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
@@ -18,8 +20,10 @@ from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
 from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.outlets.base import CommittedBatch, ScoreShape
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
+from sparkscore.publishing import Patience, Publisher
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
@@ -29,9 +33,13 @@ from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame
 
     from sparkscore.conf import JobSettings
+    from sparkscore.errors import OutletAwayError
+    from sparkscore.files.sink import FilesSink
+    from sparkscore.outlets.base import Outlet
     from sparkscore.scoring.streams import StreamFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
@@ -50,9 +58,12 @@ class _Stream:
     engine: SparkEngine
     source: OpenedSource
     sink: DeltaSink
+    files: FilesSink
     first: ServingModel
     checkpoint: Checkpoint
     facts: StreamFacts
+    outlets: Sequence[Outlet]
+    shape: ScoreShape
 
     def served(self, uri: str) -> ServingModel:
         """A model planned for this stream, and sent to the nodes.
@@ -97,6 +108,7 @@ def run_stream_job(
     with _started_run(stream) as run:
         record = StreamRecord(run, job.name, job.stream.health_file)
         pages = _pages(record, job, announce)
+        publisher = _publisher(stream, record, announce)
         watch = ModelWatch(
             workspace, the_model(job), stream.first, stream.served, job.stream.watch_s, announce
         )
@@ -107,7 +119,7 @@ def run_stream_job(
             with watch, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, watch, record, run.run_id),
+                    _BatchScorer(stream, watch, record, publisher, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -118,21 +130,24 @@ def run_stream_job(
             run.log_metrics(record.totals.as_metrics() | record.totals.latest)
             if pages is not None:
                 pages.close()
+            for outlet in stream.outlets:
+                outlet.close()
     workspace.outbox.replay()
     return _result(stream, record, run, started)
 
 
 @dataclass(frozen=True)
 class _BatchScorer:
-    """Scores one micro-batch after the other, each with one model, and commits it."""
+    """Scores one micro-batch after the other, each with one model, commits and publishes it."""
 
     stream: _Stream
     watch: ModelWatch
     record: StreamRecord
+    publisher: Publisher
     run_id: str
 
     def __call__(self, frame: DataFrame, number: int) -> None:
-        """Score a batch, or find that it was committed before."""
+        """Score a batch, or find that it was committed before; then publish it."""
         stream = self.stream
         model = self._model_of(number)
         plan = plan_of_batch(model.plan, stream.facts.stream_id, number)
@@ -142,6 +157,7 @@ class _BatchScorer:
         else:
             outcome = self._scored(frame, plan, model)
             outcome.check_books()
+        outcome = self._published(outcome, number)
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
         self.record.batch(number, outcome, plan.model.digest, is_replay=is_replay)
 
@@ -154,6 +170,21 @@ class _BatchScorer:
         model = self.watch.current
         checkpoint.keep_model(number, model.batch_model)
         return model
+
+    def _published(self, outcome: Outcome, number: int) -> Outcome:
+        """Hand the rows to the outlets, out of the commit: also those of an earlier attempt."""
+        stream = self.stream
+        if not stream.outlets:
+            return outcome
+        started = time.monotonic()
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            return committed_rows(stream.files.root, outcome.commit.version, stream.shape.schema)
+
+        batch = CommittedBatch(stream.shape, stream.facts.stream_id, number, rows)
+        self.record.published(self.publisher.publish(batch))
+        seconds = {**outcome.seconds, "publish": time.monotonic() - started}
+        return replace(outcome, seconds=seconds)
 
     def _scored(self, frame: DataFrame, plan: ScoringPlan, model: ServingModel) -> Outcome:
         from sparkscore.spark.source import OpenedSource
@@ -183,6 +214,7 @@ def _opened(
     has_moved: bool,
 ) -> _Stream:
     _refuse_unfit(workspace, job)
+    outlets = _outlets(workspace, job)
     announce("Opening Spark")
     from sparkscore.spark.delta import files_sink
     from sparkscore.spark.stream_source import open_stream
@@ -196,18 +228,38 @@ def _opened(
     check_environment(workspace, [plan.model], announce)
     _check_event_time(job, source)
     try_model(workspace, plan)
+    shape = ScoreShape(score_schema(plan), plan.request.keys, job.stream.event_time)
+    for outlet in outlets:
+        outlet.check(shape)
+    files = files_sink(workspace.spark, job.target.uri)
     assert job.stream.checkpoint is not None
     root = workspace.table_path(job.stream.checkpoint)
     checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
     facts = admitted(
         checkpoint,
         plan,
-        files_sink(workspace.spark, job.target.uri),
+        files,
         start_over=start_over,
         has_moved=has_moved,
     )
     first = ServingModel(plan, engine.ship(plan.model))
-    return _Stream(workspace, job, engine, source, sink, first, checkpoint, facts)
+    return _Stream(
+        workspace, job, engine, source, sink, files, first, checkpoint, facts, outlets, shape
+    )
+
+
+def _outlets(workspace: Workspace, job: JobSettings) -> list[Outlet]:
+    """The places to publish to, none of which was asked anything yet.
+
+    Raises:
+        ConfigError: One is unknown, or named twice.
+    """
+    outlets = [workspace.outlet(uri) for uri in job.stream.publish]
+    names = [outlet.name for outlet in outlets]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"outlet {twice[0]!r} is named twice; leave one out")
+    return outlets
 
 
 def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
@@ -314,10 +366,20 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "rejects": plan.request.rejects_uri or plan.request.rejects or "",
             "trigger": job.stream.trigger,
             "checkpoint": str(stream.checkpoint.root),
+            "publish": " ".join(outlet.name for outlet in stream.outlets),
         }
     )
     run.log_json(environment(), "environment.json")
     return run
+
+
+def _publisher(stream: _Stream, record: StreamRecord, announce: Announce) -> Publisher:
+    def wait(reason: OutletAwayError | None) -> None:
+        record.waits(reason)
+        announce("publishing goes on" if reason is None else f"publishing waits: {reason}")
+
+    patience = Patience(stream.job.stream.publish_retry_s)
+    return Publisher(stream.outlets, stream.checkpoint, patience, wait)
 
 
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:
@@ -357,6 +419,7 @@ def _result(
             "rejected": totals.n_rejected,
             "nulled": totals.n_nulled,
             "rejects": stream.first.plan.request.rejects_uri,
+            "published_to": [outlet.name for outlet in stream.outlets],
         },
         metrics=totals.as_metrics() | totals.latest,
     )

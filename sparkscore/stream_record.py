@@ -65,6 +65,7 @@ class StreamTotals:
     n_scored: int = 0
     n_rejected: int = 0
     n_nulled: int = 0
+    n_published: int = 0
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
@@ -89,6 +90,7 @@ class StreamTotals:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_nulled": self.n_nulled,
+            "rows_published": self.n_published,
         }
 
 
@@ -113,6 +115,7 @@ class StreamRecord:
         self._health_file = health_file
         self._pace = Pace()
         self._told_at = time.time()
+        self._waits_for = ""
         self._lock = threading.Lock()
         try:
             self._write_health()
@@ -130,6 +133,18 @@ class StreamRecord:
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
+
+    def published(self, n_rows: int) -> None:
+        """Take note of rows that outlets were handed."""
+        with self._lock:
+            self.totals.n_published += n_rows
+
+    def waits(self, reason: Exception | None) -> None:
+        """Take note, and tell it on at once, that a batch waits for an outlet; None: no more."""
+        with self._lock:
+            self._waits_for = "" if reason is None else str(reason)
+        with suppress(OSError):
+            self._write_health()
 
     def latency(self, seconds: Mapping[str, float]) -> None:
         """Take note of how old the rows of the last batch were when they were committed."""
@@ -160,6 +175,7 @@ class StreamRecord:
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
             "told_at": self._told_at,
+            "waits_for": self._waits_for,
             **totals.as_metrics(),
         }
 
@@ -173,6 +189,7 @@ class StreamRecord:
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
+        latest["is_waiting"] = float(bool(self._waits_for))
         lines += [
             f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
             for name, value in sorted(latest.items())

@@ -134,6 +134,12 @@ _STREAM_OPTIONS = (
         "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
     ),
     click.option(
+        "--publish",
+        multiple=True,
+        metavar="URI",
+        help="Outlet that gets each batch's rows after its commit; repeatable.",
+    ),
+    click.option(
         "--event-time", metavar="COLUMN", help="When a row came to be; latencies are told by it."
     ),
     click.option(
@@ -147,6 +153,7 @@ _STREAM_OPTIONS = (
 _STREAM_KEYS = (
     "checkpoint",
     "trigger",
+    "publish",
     "event_time",
     "health_file",
     "metrics_port",
