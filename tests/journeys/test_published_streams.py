@@ -89,7 +89,7 @@ def test_outlet_that_stays_away_ends_the_stream_and_gets_all_later(
     with psycopg.connect(database) as other:
         other.execute("SELECT 1 FROM latest WHERE id = 1 FOR UPDATE")
         away = run("score", "stream", *arguments)
-    assert (away.exit_code, away.result["error"]["code"]) == (75, "OUTLET_AWAY")
+    assert (away.exit_code, away.result["error"]["code"]) == (75, "OUTLET_AWAY"), away.stderr
     assert "publishing waits: " in away.stderr
     assert "lock timeout" in json.loads((world.folder / "health.json").read_text())["waits_for"]
     assert [row[1] for row in published(database)] == [2.0, 4.0]
