@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.scoring.panel import SPLIT_LABELS
 from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
+    from sparkscore.scoring.streams import BatchModels
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
@@ -68,9 +70,10 @@ class StreamTotals:
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
+    canary_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
-    def add(self, number: int, outcome: Outcome, model_digest: str) -> None:
+    def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
         """Count a batch that is in the table."""
         self.n_batches += 1
         self.n_read += outcome.n_read
@@ -78,7 +81,8 @@ class StreamTotals:
         self.n_rejected += outcome.n_rejected
         self.n_nulled += outcome.n_nulled
         self.batch, self.table_version = number, outcome.commit.version
-        self.model_digest = model_digest
+        self.model_digest = models.champion.digest
+        self.canary_digest = "" if models.canary is None else models.canary.digest
 
     def as_metrics(self) -> dict[str, float]:
         """The totals by name."""
@@ -122,11 +126,17 @@ class StreamRecord:
                 "another with --health-file"
             ) from exc
 
-    def batch(self, number: int, outcome: Outcome, model_digest: str, *, is_replay: bool) -> None:
+    def batch(self, number: int, outcome: Outcome, models: BatchModels, *, is_replay: bool) -> None:
         """Take note of a batch that is in the table."""
         with self._lock:
-            self.totals.add(number, outcome, model_digest)
+            self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
+            # Of a canary that is there no more, nothing is told.
+            self.totals.latest = {
+                name: value
+                for name, value in self.totals.latest.items()
+                if not name.startswith("canary_")
+            } | _canary_measures(outcome)
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
@@ -159,6 +169,7 @@ class StreamRecord:
             "batch": totals.batch,
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
+            "canary_digest": totals.canary_digest,
             "told_at": self._told_at,
             **totals.as_metrics(),
         }
@@ -240,6 +251,18 @@ def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
             """Say nothing: probes come each second."""
 
     return Handler
+
+
+def _canary_measures(outcome: Outcome) -> dict[str, float]:
+    """What a batch's canary did, if it had one."""
+    counts = outcome.models.get(SPLIT_LABELS[1])
+    if counts is None:
+        return {}
+    return {
+        "canary_rows_scored": counts.n_scored,
+        "canary_rows_rejected": counts.n_rejected,
+        "canary_rows_failed": counts.n_failed,
+    }
 
 
 def _measures(progress: Mapping[str, Any]) -> dict[str, float]:

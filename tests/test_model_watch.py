@@ -18,7 +18,7 @@ from sparkscore.errors import (
     SignatureMismatchError,
     StoreUnavailableError,
 )
-from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.model_watch import CanaryWatch, ModelWatch, ServingModel, try_model
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.registry import Registry
 from sparkscore.scoring.facts import SourceColumn, SourceTable
@@ -72,6 +72,16 @@ class World:
         """A model as the watch is given it."""
         self.served.append(uri)
         return ServingModel(self.plan(uri), packed=None)  # type: ignore[arg-type]  # no Spark here
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Move an alias."""
+        self.workspace.registry.set_alias(parse_model_name("pump"), parse_alias(alias), version)
+
+    def canary(self) -> CanaryWatch:
+        """A watch of the challenger that looks often."""
+        uri = "models:/pump@challenger"
+        first = self.serve(uri)
+        return CanaryWatch(self.workspace, uri, first, self.serve, 0.05, self.said.append)
 
     def watch(self, uri: str = _URI) -> ModelWatch:
         """A watch that looks often."""
@@ -190,3 +200,39 @@ def test_of_a_version_that_does_not_fit_is_an_error(world: World) -> None:
     assert watch.current.batch_model.digest == first
     with pytest.raises(SignatureMismatchError):
         watch.of(BatchModel("models:/pump/2", "other"))
+
+
+def test_canary_is_gone_while_its_alias_is(world: World) -> None:
+    world.register()
+    world.set_alias("challenger", 1)
+    name, alias = parse_model_name("pump"), parse_alias("challenger")
+    with world.canary() as watch:
+        assert watch.present is watch.current
+        world.workspace.registry.delete_alias(name, alias)
+        world.await_that(lambda: watch.present is None)
+        world.set_alias("challenger", 1)
+        world.await_that(lambda: watch.present is not None)
+    assert len(world.said) == 2
+    assert "from the next batch on, no canary scores" in world.said[0]
+    assert world.said[1] == "from the next batch on, 'pump' version 1 scores again"
+
+
+def test_canary_that_fails_again_and_again_is_put_off_until_there_is_another(
+    world: World,
+) -> None:
+    world.register()
+    world.set_alias("challenger", 1)
+    watch = world.canary()
+    for failure in ("bad rows", None, "bad rows", "bad rows"):
+        watch.went(failure)
+    assert watch.present is not None
+    watch.went("worse rows")
+    assert watch.present is None
+    assert "3 batches on end" in world.said[-1]
+    assert "worse rows" in world.said[-1]
+    second = world.register()
+    world.set_alias("challenger", 2)
+    with watch:
+        world.await_that(lambda: watch.present is not None)
+        assert watch.present is not None
+        assert watch.present.batch_model.digest == second

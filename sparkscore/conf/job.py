@@ -83,6 +83,17 @@ class RoutesSettings(Frozen):
     """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
 
 
+class CanarySettings(Frozen):
+    """A model that scores a share of a stream's entities in the champion's place."""
+
+    model: str | None = None
+    """Its URI, such as models:/pump@challenger."""
+    share: str | None = None
+    """The share of entities, such as 5%."""
+    by: tuple[str, ...] = ()
+    """Columns that name an entity; empty: the key, where that is one column."""
+
+
 class StreamSettings(Frozen):
     """What a job needs besides to score a source as its rows come."""
 
@@ -92,6 +103,7 @@ class StreamSettings(Frozen):
     """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
     watch_s: Count = 10
     """Seconds between two looks at the alias that names the model."""
+    canary: CanarySettings = Field(default_factory=CanarySettings)
     event_time: str | None = None
     """The column that says when a row came to be, for latencies; None: none are told."""
     health_file: Path | None = None
