@@ -25,6 +25,7 @@ from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
 from sparkscore.scoring.streams import plan_of_batch
 from sparkscore.scoring.table_write import score_write
+from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
 from sparkscore.stream_models import ServedModels, StreamModels, split_of
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
@@ -87,13 +88,14 @@ def run_stream_job(
     workspace.outbox.replay()
     stream = _opened(workspace, job, announce, start_over=start_over, has_moved=has_moved)
     with _started_run(stream) as run:
-        record = StreamRecord(run, job.name, job.stream.health_file)
+        alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
+        record = StreamRecord(run, job.name, job.stream.health_file, alerts)
         pages = _pages(record, job, announce)
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
         ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
         try:
-            with stream.models, ends_well:
+            with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
                     _BatchScorer(stream, record, run.run_id),
@@ -218,6 +220,8 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
     """
     the_model(job)
     split_of(job)
+    alert_bounds(job)
+    alert_hook(job)
     if job.stream.checkpoint is None:
         raise ConfigError(
             "a stream keeps its progress in a folder, and the job names none; give one of its own "

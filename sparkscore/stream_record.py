@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from sparkscore.whole_files import write_whole
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
     from sparkscore.scoring.streams import BatchModels
+    from sparkscore.stream_alerts import AlertWatch
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
+_REJECTED_OVER = 20
+"""Batches that the share of rejected rows is over: of a batch of few rows one is much."""
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
 
@@ -105,16 +109,25 @@ class StreamRecord:
         run: The stream's run.
         job: The job's name, a label of the page.
         health_file: Written anew after each batch; None: none is.
+        alerts: Looks at each batch's measures; None: nobody does.
 
     Raises:
         UsageError: The health file cannot be written.
     """
 
-    def __init__(self, run: ActiveRun, job: str, health_file: Path | None) -> None:
+    def __init__(
+        self,
+        run: ActiveRun,
+        job: str,
+        health_file: Path | None,
+        alerts: AlertWatch | None = None,
+    ) -> None:
         self.totals = StreamTotals()
         self._run = run
         self._job = job
         self._health_file = health_file
+        self._alerts = alerts
+        self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
         self._lock = threading.Lock()
@@ -131,12 +144,17 @@ class StreamRecord:
         with self._lock:
             self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
+            self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
+            n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
+            self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
             # Of a canary that is there no more, nothing is told.
             self.totals.latest = {
                 name: value
                 for name, value in self.totals.latest.items()
                 if not name.startswith("canary_")
             } | _canary_measures(outcome)
+        if self._alerts is not None:
+            self._alerts.batch_ended()
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
@@ -153,6 +171,9 @@ class StreamRecord:
         with self._lock:
             self._told_at = time.time()
             self.totals.latest.update(_measures(progress))
+            if self._alerts is not None:
+                self._alerts.look(self.totals.latest)
+                self.totals.latest.update(self._alerts.gauges)
             point = self.totals.latest | self.totals.as_metrics()
             step = int(progress["batchId"])
         with suppress(OSError):  # A file that grows old is what its reader looks for.
@@ -170,6 +191,7 @@ class StreamRecord:
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
             "canary_digest": totals.canary_digest,
+            "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
             **totals.as_metrics(),
         }
@@ -178,6 +200,8 @@ class StreamRecord:
         """The measures in Prometheus' text format."""
         with self._lock:
             totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
+        if self._alerts is not None:  # Also while no batch comes.
+            latest.update(self._alerts.gauges)
         label = f"{{job={json.dumps(self._job)}}}"
         lines = [
             f"# TYPE sparkscore_stream_{name}_total counter\n"

@@ -83,6 +83,16 @@ def canary_keys(text: str | None) -> dict[str, str]:
     return {"stream.canary.model": model, "stream.canary.share": share}
 
 
+def alert_keys(texts: Iterable[str]) -> dict[str, str]:
+    """Bounds by the keys of a job's file, from each `--alert NAME=BOUND`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    pairs = _pairs(texts, "--alert", "NAME=BOUND")
+    return {f"stream.alerts.{name}": bound for name, bound in pairs}
+
+
 def reader_options(texts: Iterable[str]) -> dict[str, str]:
     """Value by name, from each `--source-option KEY=VALUE`; a value may be empty.
 
