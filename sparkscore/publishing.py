@@ -7,14 +7,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import OutletAwayError
+from sparkscore.errors import ConfigError, OutletAwayError
 
 if TYPE_CHECKING:
+    from sparkscore.conf import JobSettings
     from sparkscore.files.checkpoint import Checkpoint
     from sparkscore.outlets.base import CommittedBatch, Outlet
+    from sparkscore.workspace import Workspace
 
 _FIRST_DELAY_S = 0.25
 _MAX_DELAY_S = 15.0
+
+
+def open_outlets(workspace: Workspace, job: JobSettings) -> list[Outlet]:
+    """The places that a job publishes to, none of which was asked anything yet.
+
+    Raises:
+        ConfigError: One is unknown, or named twice.
+        MissingExtraError: The library that reaches one is not installed.
+    """
+    outlets = [workspace.outlet(uri) for uri in job.stream.publish]
+    names = [outlet.name for outlet in outlets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"outlet {twice!r} is named twice; leave one out")
+    return outlets
 
 
 @dataclass(frozen=True)

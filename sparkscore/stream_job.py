@@ -19,16 +19,18 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
-from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.model_watch import ServingModel, try_model
 from sparkscore.outlets.base import CommittedBatch, ScoreShape
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
-from sparkscore.publishing import Patience, Publisher
+from sparkscore.publishing import Patience, Publisher, open_outlets
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
 from sparkscore.scoring.streams import plan_of_batch
 from sparkscore.scoring.table_write import score_write
+from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
+from sparkscore.stream_models import ServedModels, StreamModels, split_of
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
@@ -60,20 +62,11 @@ class _Stream:
     sink: DeltaSink
     files: FilesSink
     first: ServingModel
+    models: StreamModels
     checkpoint: Checkpoint
     facts: StreamFacts
     outlets: Sequence[Outlet]
     shape: ScoreShape
-
-    def served(self, uri: str) -> ServingModel:
-        """A model planned for this stream, and sent to the nodes.
-
-        Raises:
-            SparkscoreError: It cannot score this source into this table.
-        """
-        plan = _planned(self.workspace, self.job, uri, self.source, self.sink)
-        _check_same_table(self.first.plan, plan)
-        return ServingModel(plan, self.engine.ship(plan.model))
 
 
 def run_stream_job(
@@ -106,20 +99,18 @@ def run_stream_job(
     workspace.outbox.replay()
     stream = _opened(workspace, job, announce, start_over=start_over, has_moved=has_moved)
     with _started_run(stream) as run:
-        record = StreamRecord(run, job.name, job.stream.health_file)
+        alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
+        record = StreamRecord(run, job.name, job.stream.health_file, alerts)
         pages = _pages(record, job, announce)
         publisher = _publisher(stream, record, announce)
-        watch = ModelWatch(
-            workspace, the_model(job), stream.first, stream.served, job.stream.watch_s, announce
-        )
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
         ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
         try:
-            with watch, ends_well:
+            with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, watch, record, publisher, run.run_id),
+                    _BatchScorer(stream, record, publisher, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -138,10 +129,9 @@ def run_stream_job(
 
 @dataclass(frozen=True)
 class _BatchScorer:
-    """Scores one micro-batch after the other, each with one model, commits and publishes it."""
+    """Scores one micro-batch after the other with its models, commits and publishes it."""
 
     stream: _Stream
-    watch: ModelWatch
     record: StreamRecord
     publisher: Publisher
     run_id: str
@@ -149,27 +139,28 @@ class _BatchScorer:
     def __call__(self, frame: DataFrame, number: int) -> None:
         """Score a batch, or find that it was committed before; then publish it."""
         stream = self.stream
-        model = self._model_of(number)
-        plan = plan_of_batch(model.plan, stream.facts.stream_id, number)
+        models = self._models_of(number)
+        plan = plan_of_batch(models.plan, stream.facts.stream_id, number)
         done = stream.sink.find(plan.identity)
         if done is not None:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         else:
-            outcome = self._scored(frame, plan, model)
+            outcome = self._scored(frame, plan, models)
             outcome.check_books()
         outcome = self._published(outcome, number)
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
-        self.record.batch(number, outcome, plan.model.digest, is_replay=is_replay)
+        self.stream.models.batch(outcome)
+        self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
 
-    def _model_of(self, number: int) -> ServingModel:
-        """The model that the batch was begun with, however long ago; else the newest."""
-        checkpoint = self.stream.checkpoint
-        known = checkpoint.model_of(number)
+    def _models_of(self, number: int) -> ServedModels:
+        """The models that the batch was begun with, however long ago; else the newest."""
+        checkpoint, models = self.stream.checkpoint, self.stream.models
+        known = checkpoint.models_of(number)
         if known is not None:
-            return self.watch.of(known)
-        model = self.watch.current
-        checkpoint.keep_model(number, model.batch_model)
-        return model
+            return models.of(known)
+        current = models.current
+        checkpoint.keep_models(number, current.batch_models)
+        return current
 
     def _published(self, outcome: Outcome, number: int) -> Outcome:
         """Hand the rows to the outlets, out of the commit: also those of an earlier attempt."""
@@ -186,7 +177,7 @@ class _BatchScorer:
         seconds = {**outcome.seconds, "publish": time.monotonic() - started}
         return replace(outcome, seconds=seconds)
 
-    def _scored(self, frame: DataFrame, plan: ScoringPlan, model: ServingModel) -> Outcome:
+    def _scored(self, frame: DataFrame, plan: ScoringPlan, models: ServedModels) -> Outcome:
         from sparkscore.spark.source import OpenedSource
         from sparkscore.spark.stream import EventTimes
 
@@ -196,7 +187,7 @@ class _BatchScorer:
         source = OpenedSource(frame if times is None else times.frame, stream.source.table)
         # Spark runs each batch in a session of its own, with settings of its own.
         session = frame.sparkSession
-        engine = replace(stream.engine, spark=session, packed=model.packed)
+        engine = replace(stream.engine, spark=session, packed=models.packed)
         facts = RunFacts(run_id=self.run_id, scored_at=dt.datetime.now(dt.UTC))
         outcome = engine.run(plan, source, replace(stream.sink, spark=session), facts)
         # Nothing was observed where another attempt was faster.
@@ -214,7 +205,7 @@ def _opened(
     has_moved: bool,
 ) -> _Stream:
     _refuse_unfit(workspace, job)
-    outlets = _outlets(workspace, job)
+    outlets = open_outlets(workspace, job)
     announce("Opening Spark")
     from sparkscore.spark.delta import files_sink
     from sparkscore.spark.stream_source import open_stream
@@ -225,10 +216,21 @@ def _opened(
     sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {the_model(job)}")
     plan = _planned(workspace, job, the_model(job), source, sink)
-    check_environment(workspace, [plan.model], announce)
     _check_event_time(job, source)
+    check_environment(workspace, [plan.model], announce)
     try_model(workspace, plan)
-    shape = ScoreShape(score_schema(plan), plan.request.keys, job.stream.event_time)
+    first = ServingModel(plan, engine.ship(plan.model))
+
+    def served(uri: str) -> ServingModel:
+        """A model planned for this stream, and sent to the nodes."""
+        fresh = _planned(workspace, job, uri, source, sink)
+        _check_same_table(plan, fresh)
+        return ServingModel(fresh, engine.ship(fresh.model))
+
+    models = StreamModels(workspace, job, first, served, announce)
+    check_environment(workspace, models.current.facts[1:], announce)
+    scores = score_schema(models.current.plan)
+    shape = ScoreShape(scores, plan.request.keys, job.stream.event_time)
     for outlet in outlets:
         outlet.check(shape)
     files = files_sink(workspace.spark, job.target.uri)
@@ -242,24 +244,20 @@ def _opened(
         start_over=start_over,
         has_moved=has_moved,
     )
-    first = ServingModel(plan, engine.ship(plan.model))
     return _Stream(
-        workspace, job, engine, source, sink, files, first, checkpoint, facts, outlets, shape
+        workspace=workspace,
+        job=job,
+        engine=engine,
+        source=source,
+        sink=sink,
+        files=files,
+        first=first,
+        models=models,
+        checkpoint=checkpoint,
+        facts=facts,
+        outlets=outlets,
+        shape=shape,
     )
-
-
-def _outlets(workspace: Workspace, job: JobSettings) -> list[Outlet]:
-    """The places to publish to, none of which was asked anything yet.
-
-    Raises:
-        ConfigError: One is unknown, or named twice.
-    """
-    outlets = [workspace.outlet(uri) for uri in job.stream.publish]
-    names = [outlet.name for outlet in outlets]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ConfigError(f"outlet {twice[0]!r} is named twice; leave one out")
-    return outlets
 
 
 def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
@@ -271,6 +269,9 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
         UsageError: The session would be a Connect one.
     """
     the_model(job)
+    split_of(job)
+    alert_bounds(job)
+    alert_hook(job)
     if job.stream.checkpoint is None:
         raise ConfigError(
             "a stream keeps its progress in a folder, and the job names none; give one of its own "
@@ -358,6 +359,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "model_uri": the_model(job),
             "model_version": str(plan.model.version or ""),
             "model_digest": plan.model.digest,
+            **_canary_params(job),
             "source": plan.source.uri,
             "where": plan.source.where or "",
             "target": stream.sink.uri,
@@ -380,6 +382,18 @@ def _publisher(stream: _Stream, record: StreamRecord, announce: Announce) -> Pub
 
     patience = Patience(stream.job.stream.publish_retry_s)
     return Publisher(stream.outlets, stream.checkpoint, patience, wait)
+
+
+def _canary_params(job: JobSettings) -> dict[str, str]:
+    split = split_of(job)
+    if split is None:
+        return {}
+    canary = job.stream.canary
+    return {
+        "canary_uri": str(canary.model),
+        "canary_share": str(canary.share),
+        "canary_where": split.sql,
+    }
 
 
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:
