@@ -80,8 +80,10 @@ def parse_postgres_uri(uri: str) -> PostgresUri:
     parts = urlsplit(uri)
     options = parse_qs(parts.query, keep_blank_values=True)
     ours = {name: options.pop(name, [""])[-1] for name in _OURS}
-    open_options = {k: v for k, v in options.items() if k not in _SECRETS} | ours
-    shown_query = urlencode(open_options, doseq=True, quote_via=quote, safe="/,")
+    told = {k: v for k, v in options.items() if k not in _SECRETS} | {
+        k: v for k, v in ours.items() if v
+    }
+    shown_query = urlencode(told, doseq=True, quote_via=quote, safe="/,")
     name = f"postgresql://{_without_password(parts.netloc)}{parts.path}?{shown_query}"
     table = tuple(ours["table"].split("."))
     if not all(table) or len(table) > 2:  # noqa: PLR2004 - a schema, and a table in it

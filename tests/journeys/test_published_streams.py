@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from sparkscore import Workspace
+from sparkscore.outlets.postgres import parse_postgres_uri
 from sparkscore.testing.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def test_outlet_that_stays_away_ends_the_stream_and_gets_all_later(
     assert [row[1] for row in published(database)] == [2.0, 4.0]
     assert run("score", "stream", *arguments).result["metrics"]["rows_published"] == 2
     assert [row[1] for row in published(database)] == [10.0, 4.0, 6.0]
-    told = [run_.params["publish"] for run_ in Workspace.open().runs.list_runs()]
-    assert set(told) == {f"{database.replace('?', '?options=-c%20lock_timeout%3D100ms&')}"}
+    told = {each.params["publish"] for each in Workspace.open().runs.list_runs()}
+    assert told == {parse_postgres_uri(f"{url}&options=-c lock_timeout=100ms&table=latest").name}
     assert b"geheim" not in b"".join(p.read_bytes() for p in world.folder.rglob("*") if p.is_file())
 
 
