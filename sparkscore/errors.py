@@ -51,6 +51,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── SparkStoppedError           SPARK_STOPPED
 │   ├── StagedFilesGoneError        STAGED_FILES_GONE
 │   ├── OutletAwayError             OUTLET_AWAY
+│   ├── SourceUnavailableError      SOURCE_UNAVAILABLE
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -400,6 +401,12 @@ class StagedFilesGoneError(TemporaryError):
     """What a job had written and not committed was removed, while it was stopped."""
 
     code = "STAGED_FILES_GONE"
+
+
+class SourceUnavailableError(TemporaryError, ConnectionError):
+    """What a stream reads from did not answer, or another process reads it for this stream."""
+
+    code = "SOURCE_UNAVAILABLE"
 
 
 class OutletAwayError(TemporaryError, ConnectionError):

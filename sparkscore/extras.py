@@ -20,6 +20,7 @@ _EXTRAS = {
     "onnxmltools": "onnx",
     "onnxruntime": "onnx",
     "pandas": "spark",
+    "paho": "mqtt",
     "paramiko": "sftp",
     "prophet": "prophet",
     "psycopg": "postgres",

@@ -80,9 +80,7 @@ def parse_postgres_uri(uri: str) -> PostgresUri:
     parts = urlsplit(uri)
     options = parse_qs(parts.query, keep_blank_values=True)
     ours = {name: options.pop(name, [""])[-1] for name in _OURS}
-    told = {k: v for k, v in options.items() if k not in _SECRETS} | {
-        k: v for k, v in ours.items() if v
-    }
+    told = {k: v for k, v in (options | ours).items() if v and k not in _SECRETS}
     shown_query = urlencode(told, doseq=True, quote_via=quote, safe="/,")
     name = f"postgresql://{_without_password(parts.netloc)}{parts.path}?{shown_query}"
     table = tuple(ours["table"].split("."))
