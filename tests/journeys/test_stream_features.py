@@ -1,0 +1,130 @@
+"""Windows and joined tables before scoring, in whole jobs that are cut off."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+if TYPE_CHECKING:
+    from tests.journeys.conftest import Run, World
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+SENSORS = 5
+JOB = """\
+model: models:/linear@champion
+source:
+  uri: ./readings
+features:
+  watermark: {column: ts, delay: 1 minute}
+  window:
+    length: 5 minutes
+    by: [sensor]
+    columns: {x: max(temp) + min(temp), n: count(*)}
+  joins:
+    - {table: ./sensors, by: [sensor], columns: [height], missing: drop}
+key: [sensor, window_start]
+keep: [n, height]
+"""
+
+
+@pytest.fixture
+def readings(world: World) -> World:
+    """Sensors, of which the last is in no table, and twelve commits of a hundred readings."""
+    names = [f"s{i}" for i in range(SENSORS - 1)]
+    sensors = pa.table({"sensor": names, "height": [float(i) for i in range(SENSORS - 1)]})
+    write_deltalake(world.folder / "sensors", sensors)
+    for start in range(12):
+        read(world, range(start * 1000, start * 1000 + 1000, 10))
+    (world.folder / "windows.yaml").write_text(JOB)
+    return world
+
+
+def read(world: World, seconds: Sequence[int]) -> None:
+    """A commit of readings at these seconds."""
+    times = [START + dt.timedelta(seconds=s) for s in seconds]
+    rows = {
+        "sensor": [f"s{s // 10 % SENSORS}" for s in seconds],
+        "ts": pa.array(times, pa.timestamp("us", tz="UTC")),
+        "temp": [s / 8 for s in seconds],
+    }
+    write_deltalake(world.folder / "readings", pa.table(rows), mode="append")
+
+
+def command(kind: str, target: str, *more: str) -> list[str]:
+    stream = ("--checkpoint", "./checkpoint", "--source-option", "maxFilesPerTrigger=1")
+    return [
+        *("score", kind, "--job", "windows.yaml", "--target", f"./{target}", "--trust-code"),
+        *(stream if kind == "stream" else ()),
+        *more,
+    ]
+
+
+def windows(world: World, target: str) -> pa.Table:
+    """Scored windows, but those that a stream has not closed."""
+    table = DeltaTable(world.folder / target).to_pyarrow_table()
+    names = ["sensor", "window_start", "n", "height", "prediction"]
+    ends = START + dt.timedelta(seconds=11_700)  # The last reading, less a minute, less a window.
+    rows = table.select(names).filter(pc.field("window_start") < ends)
+    return rows.sort_by([("sensor", "ascending"), ("window_start", "ascending")])
+
+
+def has_commits(world: World, n_commits: int) -> bool:
+    return len(world.commits("scores")) >= n_commits
+
+
+def test_windows_of_a_killed_stream_are_scored_once_and_as_in_batch(
+    readings: World, run: Run
+) -> None:
+    world = readings
+    for n_commits in (2, 6):
+        job = world.start(*command("stream", "scores"))
+        job.await_sign(partial(has_commits, world, n_commits))
+        job.kill_group()
+    last = run(*command("stream", "scores"))
+    assert (last.exit_code, last.result["status"]) == (0, "succeeded")
+    assert run(*command("batch", "undisturbed")).exit_code == 0
+    scored = windows(world, "scores")
+    assert scored.num_rows == 39 * (SENSORS - 1)
+    assert scored.equals(windows(world, "undisturbed"))
+    assert {commit["inputs"]["joined"] for commit in world.commits("scores")} == {"./sensors@0"}
+
+
+def test_batch_that_was_committed_is_not_lost_to_the_windows_after_it(
+    readings: World, run: Run
+) -> None:
+    world = readings
+    assert run(*command("stream", "scores")).exit_code == 0
+    newest = max(
+        (world.folder / "checkpoint" / "commits").glob("[0-9]*"), key=lambda p: int(p.name)
+    )
+    newest.unlink()  # As if the process had died between the table's commit and Spark's.
+    tables = pa.table({"sensor": ["s9"], "height": [9.0]})
+    write_deltalake(world.folder / "sensors", tables, mode="append")
+    read(world, range(12_000, 13_000, 10))
+    again = run(*command("stream", "scores"))
+    assert (again.exit_code, again.result["metrics"]["batches_replayed"]) == (0, 1)
+    assert again.result["metrics"]["rows_unmatched"] > 0
+    table = DeltaTable(world.folder / "scores").to_pyarrow_table()
+    assert table.group_by(["sensor", "window_start"]).aggregate([]).num_rows == table.num_rows
+    assert [c["inputs"]["joined"] for c in world.commits("scores")][-2:] == ["./sensors@1"] * 2
+
+
+def test_checkpoint_with_other_features_is_refused(readings: World, run: Run) -> None:
+    world = readings
+    (world.folder / "none.yaml").write_text(JOB.replace("5 minutes", "5 mintues"))
+    refused = run(*command("stream", "scores", "--job", "none.yaml"))
+    assert (refused.exit_code, "did you mean 'minutes'" in refused.stderr) == (2, True)
+    assert run(*command("stream", "scores")).exit_code == 0
+    (world.folder / "windows.yaml").write_text(JOB.replace("5 minutes", "6 minutes"))
+    refused = run(*command("stream", "scores"))
+    assert refused.result["error"]["code"] == "CHECKPOINT_FOREIGN"
+    assert "features.window" in refused.result["error"]["message"]
