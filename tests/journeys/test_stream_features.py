@@ -19,20 +19,36 @@ pytestmark = pytest.mark.usefixtures("spark")
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 SENSORS = 5
-JOB = """\
+SOURCE = """\
 model: models:/linear@champion
 source:
   uri: ./readings
 features:
   watermark: {column: ts, delay: 1 minute}
+"""
+JOINS = """\
+  joins:
+    - {table: ./sensors, by: [sensor], columns: [height], missing: drop}
+"""
+WINDOWS = f"""\
+{SOURCE}
   window:
     length: 5 minutes
     by: [sensor]
-    columns: {x: max(temp) + min(temp), n: count(*)}
-  joins:
-    - {table: ./sensors, by: [sensor], columns: [height], missing: drop}
+    columns: {{x: max(temp) + min(temp), n: count(*)}}
+{JOINS}
 key: [sensor, window_start]
 keep: [n, height]
+"""
+HISTORIES = f"""\
+{SOURCE}
+  state:
+    by: [sensor]
+    forget_after: 1 hour
+    columns: {{x: "mean(temp, 3)", n: rows(), before: "lag(temp, 1)"}}
+{JOINS}
+key: [sensor, ts]
+keep: [n, height, before]
 """
 
 
@@ -44,7 +60,8 @@ def readings(world: World) -> World:
     write_deltalake(world.folder / "sensors", sensors)
     for start in range(12):
         read(world, range(start * 1000, start * 1000 + 1000, 10))
-    (world.folder / "windows.yaml").write_text(JOB)
+    (world.folder / "windows.yaml").write_text(WINDOWS)
+    (world.folder / "histories.yaml").write_text(HISTORIES)
     return world
 
 
@@ -59,42 +76,49 @@ def read(world: World, seconds: Sequence[int]) -> None:
     write_deltalake(world.folder / "readings", pa.table(rows), mode="append")
 
 
-def command(kind: str, target: str, *more: str) -> list[str]:
+def command(kind: str, target: str, job: str = "windows") -> list[str]:
     stream = ("--checkpoint", "./checkpoint", "--source-option", "maxFilesPerTrigger=1")
     return [
-        *("score", kind, "--job", "windows.yaml", "--target", f"./{target}", "--trust-code"),
+        *("score", kind, "--job", f"{job}.yaml", "--target", f"./{target}", "--trust-code"),
         *(stream if kind == "stream" else ()),
-        *more,
     ]
-
-
-def windows(world: World, target: str) -> pa.Table:
-    """Scored windows, but those that a stream has not closed."""
-    table = DeltaTable(world.folder / target).to_pyarrow_table()
-    names = ["sensor", "window_start", "n", "height", "prediction"]
-    ends = START + dt.timedelta(seconds=11_700)  # The last reading, less a minute, less a window.
-    rows = table.select(names).filter(pc.field("window_start") < ends)
-    return rows.sort_by([("sensor", "ascending"), ("window_start", "ascending")])
 
 
 def has_commits(world: World, n_commits: int) -> bool:
     return len(world.commits("scores")) >= n_commits
 
 
-def test_windows_of_a_killed_stream_are_scored_once_and_as_in_batch(
-    readings: World, run: Run
-) -> None:
+def scores(world: World, target: str) -> pa.Table:
+    """Scores by key, without what differs from run to run."""
+    table = DeltaTable(world.folder / target).to_pyarrow_table()
+    mine = table.drop_columns(["run_id", "scored_at"])
+    return mine.sort_by([(name, "ascending") for name in mine.column_names[:2]])
+
+
+def test_histories_of_a_killed_stream_are_those_of_a_batch(readings: World, run: Run) -> None:
     world = readings
-    for n_commits in (2, 6):
-        job = world.start(*command("stream", "scores"))
-        job.await_sign(partial(has_commits, world, n_commits))
-        job.kill_group()
-    last = run(*command("stream", "scores"))
+    job = world.start(*command("stream", "scores", "histories"))
+    job.await_sign(partial(has_commits, world, 5))
+    job.kill_group()
+    last = run(*command("stream", "scores", "histories"))
     assert (last.exit_code, last.result["status"]) == (0, "succeeded")
+    assert last.result["metrics"]["state_rows"] == SENSORS
+    assert run(*command("batch", "undisturbed", "histories")).exit_code == 0
+    scored = scores(world, "scores")
+    assert scored.num_rows == 1200 * (SENSORS - 1) // SENSORS
+    assert scored["n"].to_pylist() == [*range(1, 241)] * (SENSORS - 1)
+    assert scored.equals(scores(world, "undisturbed"))
+
+
+def test_windows_are_scored_once_and_as_in_batch(readings: World, run: Run) -> None:
+    world = readings
+    first = run(*command("stream", "scores"))
+    assert (first.exit_code, first.result["status"]) == (0, "succeeded")
+    ends = START + dt.timedelta(seconds=11_700)  # Then a window begins that is still open.
     assert run(*command("batch", "undisturbed")).exit_code == 0
-    scored = windows(world, "scores")
-    assert scored.num_rows == 39 * (SENSORS - 1)
-    assert scored.equals(windows(world, "undisturbed"))
+    closed = scores(world, "undisturbed").filter(pc.field("window_start") < ends)
+    assert closed.num_rows == 39 * (SENSORS - 1)
+    assert scores(world, "scores").equals(closed)
     assert {commit["inputs"]["joined"] for commit in world.commits("scores")} == {"./sensors@0"}
 
 
@@ -120,11 +144,11 @@ def test_batch_that_was_committed_is_not_lost_to_the_windows_after_it(
 
 def test_checkpoint_with_other_features_is_refused(readings: World, run: Run) -> None:
     world = readings
-    (world.folder / "none.yaml").write_text(JOB.replace("5 minutes", "5 mintues"))
-    refused = run(*command("stream", "scores", "--job", "none.yaml"))
+    (world.folder / "none.yaml").write_text(WINDOWS.replace("5 minutes", "5 mintues"))
+    refused = run(*command("stream", "scores", "none"))
     assert (refused.exit_code, "did you mean 'minutes'" in refused.stderr) == (2, True)
     assert run(*command("stream", "scores")).exit_code == 0
-    (world.folder / "windows.yaml").write_text(JOB.replace("5 minutes", "6 minutes"))
+    (world.folder / "windows.yaml").write_text(WINDOWS.replace("5 minutes", "6 minutes"))
     refused = run(*command("stream", "scores"))
     assert refused.result["error"]["code"] == "CHECKPOINT_FOREIGN"
     assert "features.window" in refused.result["error"]["message"]
