@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -368,6 +368,8 @@ def _started_run(stream: _Stream) -> ActiveRun:
         }
     )
     run.log_json(environment(), "environment.json")
+    if stream.features.are_there:
+        run.log_json(asdict(stream.features), "features.json")
     return run
 
 
