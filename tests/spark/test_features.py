@@ -150,26 +150,27 @@ def test_windows_may_overlap(stream: Streamed, spark: SparkSession, tmp_path: Pa
     assert [row[2] for row in sorted(rows, key=repr)] == [30, 60, 60, 60, 60, 60]
 
 
-class TestHistories:
-    @pytest.fixture(scope="class")
-    def followed(
-        self, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[Streamed, list[Row], list[Row]]:
-        """A stream that was begun anew in between, what it gave, and what a table gives."""
-        folder = tmp_path_factory.mktemp("histories")
-        features = Features(watermark=MARK, state=STATE)
-        stream = Streamed(spark, folder)
-        write(folder / "rows", [*range(0, 100, 10), 50, 100, 100, 100])  # Of one time, several.
-        write(folder / "rows", range(110, 1000, 10))
-        rows = stream.run(features)
-        write(folder / "rows", range(1000, 2000, 10))
-        write(folder / "rows", range(6000, 6100, 10), sensors=2)
-        write(folder / "rows", [20, 6075, 10], sensors=1)
-        rows += stream.run(features)
-        table = of_table(spark, folder, features)
-        assert table.columns == ["sensor", "ts", "x", "big", "fault", *HISTORY]
-        return stream, rows, [tuple(row) for row in table.collect()]
+@pytest.fixture(scope="module")
+def followed(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Streamed, list[Row], list[Row]]:
+    """A stream that was begun anew in between, what it gave, and what a table gives."""
+    folder = tmp_path_factory.mktemp("histories")
+    features = Features(watermark=MARK, state=STATE)
+    stream = Streamed(spark, folder)
+    write(folder / "rows", [*range(0, 100, 10), 50, 100, 100, 100])  # Of one time, several.
+    write(folder / "rows", range(110, 1000, 10))
+    rows = stream.run(features)
+    write(folder / "rows", range(1000, 2000, 10))
+    write(folder / "rows", range(6000, 6100, 10), sensors=2)
+    write(folder / "rows", [20, 6075, 10], sensors=1)
+    rows += stream.run(features)
+    table = of_table(spark, folder, features)
+    assert table.columns == ["sensor", "ts", "x", "big", "fault", *HISTORY]
+    return stream, rows, [tuple(row) for row in table.collect()]
 
+
+class TestHistories:
     def test_rows_are_told_of_those_before_them_as_in_a_table(
         self, followed: tuple[Streamed, list[Row], list[Row]]
     ) -> None:
