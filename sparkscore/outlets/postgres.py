@@ -120,14 +120,17 @@ class PostgresOutlet:
     def check(self, shape: ScoreShape) -> None:
         """See Outlet; makes the tables, and publishes a batch of no rows that is taken back."""
         self._check_columns(shape)
-        with self._transaction() as cursor:
-            self._create(cursor, shape)
-            self._check_table(cursor, shape)
-        with self._transaction() as cursor:
-            self._is_new(cursor, "", 0)
-            self._stage(cursor, shape, iter(()))
-            self._merge(cursor, shape)
-            raise psycopg.Rollback
+        try:
+            with self._transaction() as cursor:
+                self._create(cursor, shape)
+                self._check_table(cursor, shape)
+            with self._transaction() as cursor:
+                self._is_new(cursor, "", 0)
+                self._stage(cursor, shape, iter(()))
+                self._merge(cursor, shape)
+                raise psycopg.Rollback
+        finally:
+            self.close()  # Who asks may refuse the stream for another reason, and publish nothing.
 
     def publish(self, batch: CommittedBatch) -> int:
         """See Outlet."""
