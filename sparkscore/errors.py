@@ -46,12 +46,12 @@ SparkscoreError                     code               exit  a caller may ...
 │       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
+│   ├── SourceAwayError             SOURCE_AWAY
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
 │   ├── StagedFilesGoneError        STAGED_FILES_GONE
 │   ├── OutletAwayError             OUTLET_AWAY
-│   ├── SourceUnavailableError      SOURCE_UNAVAILABLE
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -385,6 +385,12 @@ class StoreUnavailableError(TemporaryError, ConnectionError):
     code = "STORE_UNAVAILABLE"
 
 
+class SourceAwayError(TemporaryError, ConnectionError):
+    """Those who keep the source's rows do not answer."""
+
+    code = "SOURCE_AWAY"
+
+
 class JarsUnavailableError(TemporaryError):
     """The Delta jars are not cached and could not be fetched."""
 
@@ -401,12 +407,6 @@ class StagedFilesGoneError(TemporaryError):
     """What a job had written and not committed was removed, while it was stopped."""
 
     code = "STAGED_FILES_GONE"
-
-
-class SourceUnavailableError(TemporaryError, ConnectionError):
-    """What a stream reads from did not answer, or another process reads it for this stream."""
-
-    code = "SOURCE_UNAVAILABLE"
 
 
 class OutletAwayError(TemporaryError, ConnectionError):

@@ -26,8 +26,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sparkscore.errors import (
     CheckpointError,
     ConfigError,
+    SourceAwayError,
     SourceError,
-    SourceUnavailableError,
     shown,
 )
 from sparkscore.files.spool import Message, Spool
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SCHEMES = {"mqtt": 1883, "mqtts": 8883}
 """Their usual ports."""
 _FORM = "mqtt://HOST:PORT/TOPIC/FILTER"
-_PASSWORD_VARIABLE = "SPARKSCORE_MQTT_PASSWORD"
+_VARIABLE = "SPARKSCORE_MQTT_PASSWORD"
 _QOS = 1
 _KEEPALIVE_S = 30
 _CONNECT_S = 15.0
@@ -101,7 +101,7 @@ def parse_mqtt_uri(uri: str) -> MqttUri:
         is_encrypted=scheme == "mqtts",
         topic=topic,
         user=unquote(user) or None,
-        password=unquote(password) or os.environ.get(_PASSWORD_VARIABLE),
+        password=unquote(password) or os.environ.get(_VARIABLE),
     )
 
 
@@ -206,7 +206,7 @@ class MqttFeed:
         """Connect; messages come from then on.
 
         Raises:
-            SourceUnavailableError: The broker does not answer.
+            SourceAwayError: The broker does not answer.
             SourceError: It refuses the client, or the topics.
         """
         try:
@@ -261,8 +261,8 @@ class MqttFeed:
         client.on_message = self._received
         return client
 
-    def _away(self, why: object) -> SourceUnavailableError:
-        return SourceUnavailableError(
+    def _away(self, why: object) -> SourceAwayError:
+        return SourceAwayError(
             f"broker {shown(self._uri.name)} does not answer: {why}; look whether it runs and can "
             "be reached, then run the same command again"
         )
@@ -276,7 +276,7 @@ class MqttFeed:
         _properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._refuse(f"refuses the connection: {reason}; check user and {_PASSWORD_VARIABLE}")
+            self._refuse(f"refuses the connection: {reason}; check user and {_VARIABLE}")
             return
         is_resumed = bool(flags.session_present)
         with self._lock:

@@ -132,10 +132,6 @@ NEXT_STEPS: Mapping[str, str] = {
         "`--start-over` with an empty folder."
     ),
     "TEMPORARY": "Run the same command again.",
-    "SOURCE_UNAVAILABLE": (
-        "What the stream reads from did not answer, or another process of this stream reads "
-        "it: look which, then run the same command again."
-    ),
     "OUTLET_AWAY": (
         "The place named by `--publish` did not answer: look whether it runs and can be "
         "reached, then run the same command again; nothing is lost."

@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import paho.mqtt.client as paho
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sparkscore.errors import ConfigError, SourceUnavailableError
-from sparkscore.files.spool import ENVELOPE, Message, Spool, segment_path, segments_in
+from sparkscore.errors import ConfigError, SourceAwayError
+from sparkscore.files.spool import Message, Spool, segment_path, segments_in
 from sparkscore.mqtt_feed import Delivery, MqttFeed, Resumption, parse_mqtt_uri
 from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
 
-SCHEMA = pa.schema([pa.field("id", pa.int64()), *ENVELOPE])
 _WAIT_S = 60
 
 
@@ -133,7 +131,8 @@ def send(sender: paho.Client, topic: str, *payloads: str) -> None:
 
 def ids(folder: Path) -> list[int]:
     numbers = segments_in(folder)
-    return [i for n in numbers for i in pq.read_table(segment_path(folder, n))["id"].to_pylist()]
+    values = [v for n in numbers for v in pq.read_table(segment_path(folder, n))["value"]]
+    return [int(value.as_py()) for value in values]
 
 
 def wait_until(sign: Callable[[], bool]) -> None:
@@ -154,7 +153,7 @@ class Feeds:
 
     def feed(self, port: int, spool: Spool | None = None) -> MqttFeed:
         uri = parse_mqtt_uri(f"mqtt://127.0.0.1:{port}/{self.topic}/#")
-        kept = spool or Spool(self.folder, SCHEMA)
+        kept = spool or Spool(self.folder)
         return MqttFeed(uri, kept, self.topic, self.told.append, self.waits.append)
 
 
@@ -167,12 +166,12 @@ def test_messages_come_into_the_spool_and_none_twice_over_restarts(
     broker: MqttBroker, sender: paho.Client, feeds: Feeds
 ) -> None:
     with feeds.feed(broker.port) as feed:
-        send(sender, f"{feeds.topic}/a", '{"id": 1}', "malformed", '{"id": 2}')
+        send(sender, f"{feeds.topic}/a", "1", "2")
         wait_until(lambda: ids(feeds.folder) == [1, 2])
         feed.await_quiet(0.1)
-    send(sender, f"{feeds.topic}/b", '{"id": 3}')  # Kept by the broker meanwhile.
+    send(sender, f"{feeds.topic}/b", "3")  # Kept by the broker meanwhile.
     with feeds.feed(broker.port):
-        send(sender, f"{feeds.topic}/b", '{"id": 4}')
+        send(sender, f"{feeds.topic}/b", "4")
         wait_until(lambda: len(ids(feeds.folder)) >= 4)
     assert ids(feeds.folder) == [1, 2, 3, 4]
     assert feeds.told == []
@@ -184,10 +183,10 @@ def test_acknowledgements_that_are_lost_double_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(paho.Client, "ack", lambda *_: None)
         with feeds.feed(broker.port):
-            send(sender, feeds.topic, *(f'{{"id": {i}}}' for i in range(20)))
+            send(sender, feeds.topic, *(str(i) for i in range(20)))
             wait_until(lambda: len(ids(feeds.folder)) == 20)
     with feeds.feed(broker.port):
-        send(sender, feeds.topic, '{"id": 20}')
+        send(sender, feeds.topic, "20")
         wait_until(lambda: 20 in ids(feeds.folder))
     assert ids(feeds.folder) == list(range(21))
 
@@ -195,10 +194,10 @@ def test_acknowledgements_that_are_lost_double_nothing(
 def test_what_was_not_kept_is_not_acknowledged(
     broker: MqttBroker, sender: paho.Client, feeds: Feeds
 ) -> None:
-    spool = Spool(feeds.folder, SCHEMA)
+    spool = Spool(feeds.folder)
     (feeds.folder / "segments").rmdir()  # As on a full disk.
     with feeds.feed(broker.port, spool):
-        send(sender, feeds.topic, '{"id": 1}')
+        send(sender, feeds.topic, "1")
         wait_until(lambda: any("cannot be written" in str(each) for each in feeds.waits))
     with feeds.feed(broker.port):
         wait_until(lambda: ids(feeds.folder) == [1])
@@ -210,14 +209,14 @@ def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing(
     wire = Wire(broker.port)
     with feeds.feed(wire.port):
         for start in range(0, 300, 100):
-            send(sender, feeds.topic, *(f'{{"id": {i}}}' for i in range(start, start + 50)))
+            send(sender, feeds.topic, *(str(i) for i in range(start, start + 50)))
             wire.cut()
-            send(sender, feeds.topic, *(f'{{"id": {i}}}' for i in range(start + 50, start + 100)))
+            send(sender, feeds.topic, *(str(i) for i in range(start + 50, start + 100)))
             wait_until(lambda last=start + 99: last in ids(feeds.folder))  # type: ignore[misc]
     wire.close()
     assert ids(feeds.folder) == list(range(300))
     assert any("is lost" in line for line in feeds.told)
-    assert {type(each) for each in feeds.waits} == {SourceUnavailableError, type(None)}
+    assert {type(each) for each in feeds.waits} == {SourceAwayError, type(None)}
 
 
 def test_a_session_that_the_broker_has_forgotten_is_told(feeds: Feeds) -> None:
@@ -226,7 +225,7 @@ def test_a_session_that_the_broker_has_forgotten_is_told(feeds: Feeds) -> None:
             client = paho.Client(CallbackAPIVersion.VERSION2)
             client.connect("127.0.0.1", fresh.port)
             client.loop_start()
-            send(client, feeds.topic, '{"id": 1}')
+            send(client, feeds.topic, "1")
             n_before = len(feeds.told)
             wait_until(lambda n=n_before: len(ids(feeds.folder)) == n + 1)  # type: ignore[misc]
             client.disconnect()
@@ -239,7 +238,7 @@ def test_a_broker_that_is_away_is_named_and_the_spool_is_free(feeds: Feeds) -> N
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = int(closed.getsockname()[1])
     for _ in range(2):
-        with pytest.raises(SourceUnavailableError, match=f"127.0.0.1:{port}"), feeds.feed(port):
+        with pytest.raises(SourceAwayError, match=f"127.0.0.1:{port}"), feeds.feed(port):
             pass
 
 

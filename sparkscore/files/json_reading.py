@@ -37,25 +37,18 @@ def read_json(piece: FilePiece, reading: TableReading) -> Iterator[pa.RecordBatc
             is none of its column's type.
     """
     for lines in read_lines(piece, reading.max_bytes):
-        yield parsed_lines(lines, piece, reading.schema)
-
-
-def parsed_lines(lines: Lines, piece: FilePiece, schema: pa.Schema) -> pa.RecordBatch:
-    """One row a line, with the columns of `schema`; `piece` is where they are from, for messages.
-
-    Raises:
-        SourceError: A line is no JSON object, or has a value that is none of its column's type.
-    """
-    rows = _parsed_by_arrow(lines, schema)
-    if rows is None:
-        rows = _parsed_one_by_one(lines, piece, schema)
-    arrays = []
-    for column, field in zip(rows, schema, strict=True):
-        try:
-            arrays.append(column if column.type == field.type else read_texts(column, field.type))
-        except UnreadableTextError as exc:
-            raise unreadable_value(piece, lines, exc, field) from None
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        rows = _parsed_by_arrow(lines, reading)
+        if rows is None:
+            rows = _parsed_one_by_one(lines, piece, reading)
+        arrays = []
+        for column, field in zip(rows, reading.schema, strict=True):
+            try:
+                arrays.append(
+                    column if column.type == field.type else read_texts(column, field.type)
+                )
+            except UnreadableTextError as exc:
+                raise unreadable_value(piece, lines, exc, field) from None
+        yield pa.RecordBatch.from_arrays(arrays, schema=reading.schema)
 
 
 def is_readable_json(data_type: pa.DataType) -> bool:
@@ -79,7 +72,7 @@ def _written(schema: pa.Schema) -> pa.Schema:
     )
 
 
-def _parsed_by_arrow(lines: Lines, schema: pa.Schema) -> Sequence[pa.Array] | None:
+def _parsed_by_arrow(lines: Lines, reading: TableReading) -> Sequence[pa.Array] | None:
     if pc.any(pc.match_substring_regex(lines.texts, _DOUBTFUL)).as_py():
         return None
     if not pc.all(pc.match_substring_regex(lines.texts, _LINE)).as_py():
@@ -89,7 +82,7 @@ def _parsed_by_arrow(lines: Lines, schema: pa.Schema) -> Sequence[pa.Array] | No
             pa.BufferReader(lines.data),
             pj.ReadOptions(use_threads=False, block_size=len(lines.data) + 1),
             pj.ParseOptions(
-                explicit_schema=_written(schema),
+                explicit_schema=_written(reading.schema),
                 unexpected_field_behavior="ignore",
                 newlines_in_values=False,
             ),
@@ -99,7 +92,7 @@ def _parsed_by_arrow(lines: Lines, schema: pa.Schema) -> Sequence[pa.Array] | No
     # As many objects as lines that begin and end as one: none is in two lines, nor two in one.
     if table.num_rows != len(lines.texts):
         return None
-    return [table[name].combine_chunks() for name in schema.names]
+    return [table[name].combine_chunks() for name in reading.schema.names]
 
 
 class _Integer(str):
@@ -118,13 +111,13 @@ class _DoubtError(ValueError):
     """Something that readers take in different ways."""
 
 
-def _parsed_one_by_one(lines: Lines, piece: FilePiece, schema: pa.Schema) -> Sequence[pa.Array]:
-    written = _written(schema)
-    columns: list[list[object]] = [[] for _ in written]
+def _parsed_one_by_one(lines: Lines, piece: FilePiece, reading: TableReading) -> Sequence[pa.Array]:
+    schema = _written(reading.schema)
+    columns: list[list[object]] = [[] for _ in schema]
     for number, line in zip(lines.numbers, lines.texts.to_pylist(), strict=True):
         try:
             values = _parsed(line)
-            for column, field in zip(columns, written, strict=True):
+            for column, field in zip(columns, schema, strict=True):
                 column.append(_value(values.get(field.name), field))
         except (ValueError, RecursionError) as exc:
             raise SourceError(
@@ -133,7 +126,7 @@ def _parsed_one_by_one(lines: Lines, piece: FilePiece, schema: pa.Schema) -> Seq
                 f"engines read alike: {exc}; nothing was written; mend the line, give the column "
                 "another type (--source-schema), or take --engine arrow"
             ) from exc
-    return [pa.array(column, field.type) for column, field in zip(columns, written, strict=True)]
+    return [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
 
 
 def _parsed(line: str) -> dict[str, object]:

@@ -88,15 +88,6 @@ def read_lines(piece: FilePiece, max_bytes: int) -> Iterator[Lines]:
                 yield lines
 
 
-def lines_of(data: bytes) -> Lines:
-    """The lines of some bytes that are in no file.
-
-    Raises:
-        ArrowInvalid: They are no UTF-8.
-    """
-    return _lines(data, 1, is_first=True)[1]
-
-
 def line_number(piece: FilePiece, number: int) -> str:
     """What to call a line: its number in the file, which is counted only when it is asked for."""
     if piece.start == 0:

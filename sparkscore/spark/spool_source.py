@@ -48,6 +48,10 @@ class SpoolSource(DataSource):
         """See DataSource."""
         return "sparkscore-spool"
 
+    def schema(self) -> str:
+        """See DataSource: the columns of `files.spool.SPOOLED`."""
+        return "value BINARY, mqtt_topic STRING, mqtt_received_at TIMESTAMP"
+
     def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802 - Spark's
         """See DataSource."""
         limit = self.options.get("maxFilesPerTrigger")
