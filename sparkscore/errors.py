@@ -8,7 +8,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
-│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   ├── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   └── SourceLostError         SOURCE_LOST              decide, as a person, to go on without
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -45,6 +46,7 @@ SparkscoreError                     code               exit  a caller may ...
 │       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
+│   ├── SourceAwayError             SOURCE_AWAY
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
@@ -133,6 +135,12 @@ class SourceChangesError(SourceError):
     """What has changed in the source since the last run cannot be told."""
 
     code = "SOURCE_CHANGES"
+
+
+class SourceLostError(SourceError):
+    """Rows that were still to be read are gone from the source."""
+
+    code = "SOURCE_LOST"
 
 
 class EngineUnfitError(UsageError):
@@ -376,8 +384,14 @@ class StoreUnavailableError(TemporaryError, ConnectionError):
     code = "STORE_UNAVAILABLE"
 
 
+class SourceAwayError(TemporaryError, ConnectionError):
+    """Those who keep the source's rows do not answer."""
+
+    code = "SOURCE_AWAY"
+
+
 class JarsUnavailableError(TemporaryError):
-    """The Delta jars are not cached and could not be fetched."""
+    """Jars of Delta, or of Kafka's connector, are not cached and could not be fetched."""
 
     code = "JARS_UNAVAILABLE"
 

@@ -14,6 +14,9 @@ from sparkscore.package.signature import Signature, arrow_type
 from sparkscore.package.tensors import tensor_columns, tensor_type
 from sparkscore.scoring.casts import can_hold_missing
 
+MALFORMED_COLUMN = "__sparkscore_malformed"
+"""The column of a source that says what is wrong with a row; null: nothing. See `Binding.guards`"""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
