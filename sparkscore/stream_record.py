@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,13 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.scoring.features import OUT_OF_ORDER, ROWS_IN
+from sparkscore.scoring.panel import SPLIT_LABELS
 from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
+    from sparkscore.scoring.streams import BatchModels
+    from sparkscore.stream_alerts import AlertWatch
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
+_REJECTED_OVER = 20
+"""Batches that the share of rejected rows is over: of a batch of few rows one is much."""
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
 
@@ -56,6 +63,13 @@ class StreamTotals:
     Attributes:
         n_batches: Batches that were committed, or found committed.
         n_replayed: Those of them that an earlier attempt had committed.
+        n_skipped: Rows that a join dropped, since they had no match.
+        n_features_in: Rows that came to windows or states.
+        n_timeless: Those of them that had no time, and were left out.
+        n_late: What came to windows or states after their time, and was left out: rows, or of
+            windows one for each window and key of a task.
+        n_out_of_order: Rows that were older than one of their key before, and were scored.
+        n_unmatched: Rows without a match in a joined table.
         latest: Measures of the last batch; units are in the names.
     """
 
@@ -65,20 +79,29 @@ class StreamTotals:
     n_scored: int = 0
     n_rejected: int = 0
     n_nulled: int = 0
+    n_skipped: int = 0
+    n_features_in: int = 0
+    n_timeless: int = 0
+    n_late: int = 0
+    n_out_of_order: int = 0
+    n_unmatched: int = 0
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
+    canary_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
-    def add(self, number: int, outcome: Outcome, model_digest: str) -> None:
+    def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
         """Count a batch that is in the table."""
         self.n_batches += 1
         self.n_read += outcome.n_read
         self.n_scored += outcome.n_scored
         self.n_rejected += outcome.n_rejected
         self.n_nulled += outcome.n_nulled
+        self.n_skipped += outcome.n_skipped
         self.batch, self.table_version = number, outcome.commit.version
-        self.model_digest = model_digest
+        self.model_digest = models.champion.digest
+        self.canary_digest = "" if models.canary is None else models.canary.digest
 
     def as_metrics(self) -> dict[str, float]:
         """The totals by name."""
@@ -89,7 +112,27 @@ class StreamTotals:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_nulled": self.n_nulled,
+            "rows_skipped": self.n_skipped,
+            "rows_before_features": self.n_features_in,
+            "rows_without_time": self.n_timeless,
+            "rows_late": self.n_late,
+            "rows_out_of_order": self.n_out_of_order,
+            "rows_unmatched": self.n_unmatched,
         }
+
+    def add_progress(self, progress: Mapping[str, Any]) -> None:
+        """Count what Spark says of the features of a batch that it has executed."""
+        if "addBatch" not in (progress.get("durationMs") or {}):
+            return  # Of an idle while it may say again what it said of the batch before.
+        for operator in progress.get("stateOperators") or ():
+            self.n_late += int(operator.get("numRowsDroppedByWatermark") or 0)
+        observed = progress.get("observedMetrics") or {}
+        rows = observed.get(ROWS_IN)
+        if rows is not None:
+            self.n_features_in += rows["n_rows"]
+            self.n_timeless += rows["n_timeless"]
+        old = observed.get(OUT_OF_ORDER)
+        self.n_out_of_order += old["n_rows"] if old is not None else 0
 
 
 class StreamRecord:
@@ -101,16 +144,25 @@ class StreamRecord:
         run: The stream's run.
         job: The job's name, a label of the page.
         health_file: Written anew after each batch; None: none is.
+        alerts: Looks at each batch's measures; None: nobody does.
 
     Raises:
         UsageError: The health file cannot be written.
     """
 
-    def __init__(self, run: ActiveRun, job: str, health_file: Path | None) -> None:
+    def __init__(
+        self,
+        run: ActiveRun,
+        job: str,
+        health_file: Path | None,
+        alerts: AlertWatch | None = None,
+    ) -> None:
         self.totals = StreamTotals()
         self._run = run
         self._job = job
         self._health_file = health_file
+        self._alerts = alerts
+        self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
         self._lock = threading.Lock()
@@ -122,11 +174,22 @@ class StreamRecord:
                 "another with --health-file"
             ) from exc
 
-    def batch(self, number: int, outcome: Outcome, model_digest: str, *, is_replay: bool) -> None:
+    def batch(self, number: int, outcome: Outcome, models: BatchModels, *, is_replay: bool) -> None:
         """Take note of a batch that is in the table."""
         with self._lock:
-            self.totals.add(number, outcome, model_digest)
+            self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
+            self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
+            n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
+            self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
+            # Of a canary that is there no more, nothing is told.
+            self.totals.latest = {
+                name: value
+                for name, value in self.totals.latest.items()
+                if not name.startswith("canary_")
+            } | _canary_measures(outcome)
+        if self._alerts is not None:
+            self._alerts.batch_ended()
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
@@ -138,11 +201,20 @@ class StreamRecord:
                 {f"latency_{name}_seconds": value for name, value in seconds.items()}
             )
 
+    def unmatched(self, n_rows: int) -> None:
+        """Take note of the last batch's rows without a match in a joined table."""
+        with self._lock:
+            self.totals.n_unmatched += n_rows
+
     def progress(self, progress: Mapping[str, Any]) -> None:
         """Take note of what Spark says after a batch, and tell it on."""
         with self._lock:
             self._told_at = time.time()
+            self.totals.add_progress(progress)
             self.totals.latest.update(_measures(progress))
+            if self._alerts is not None:
+                self._alerts.look(self.totals.latest)
+                self.totals.latest.update(self._alerts.gauges)
             point = self.totals.latest | self.totals.as_metrics()
             step = int(progress["batchId"])
         with suppress(OSError):  # A file that grows old is what its reader looks for.
@@ -159,6 +231,8 @@ class StreamRecord:
             "batch": totals.batch,
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
+            "canary_digest": totals.canary_digest,
+            "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
             **totals.as_metrics(),
         }
@@ -167,6 +241,8 @@ class StreamRecord:
         """The measures in Prometheus' text format."""
         with self._lock:
             totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
+        if self._alerts is not None:  # Also while no batch comes.
+            latest.update(self._alerts.gauges)
         label = f"{{job={json.dumps(self._job)}}}"
         lines = [
             f"# TYPE sparkscore_stream_{name}_total counter\n"
@@ -242,6 +318,18 @@ def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _canary_measures(outcome: Outcome) -> dict[str, float]:
+    """What a batch's canary did, if it had one."""
+    counts = outcome.models.get(SPLIT_LABELS[1])
+    if counts is None:
+        return {}
+    return {
+        "canary_rows_scored": counts.n_scored,
+        "canary_rows_rejected": counts.n_rejected,
+        "canary_rows_failed": counts.n_failed,
+    }
+
+
 def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
     """What Spark says of a batch, by names with units."""
     found = {
@@ -251,10 +339,13 @@ def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
     durations = progress.get("durationMs") or {}
     found |= {f"batch_{name}_seconds": float(ms) / 1000 for name, ms in durations.items()}
     for operator in progress.get("stateOperators") or ():
-        late = float(operator.get("numRowsDroppedByWatermark") or 0)
-        found["rows_late"] = found.get("rows_late", 0.0) + late
-        size = float(operator.get("memoryUsedBytes") or 0)
-        found["state_bytes"] = found.get("state_bytes", 0.0) + size
+        sizes = {
+            "state_rows": operator.get("numRowsTotal"),
+            "state_bytes": operator.get("memoryUsedBytes"),
+            "state_disk_bytes": (operator.get("customMetrics") or {}).get("rocksdbSstFileSize"),
+        }
+        for name, size in sizes.items():
+            found[name] = found.get(name, 0.0) + float(size or 0)
     for source in progress.get("sources") or ():
         for name, value in (source.get("metrics") or {}).items():
             if name in _BACKLOG:

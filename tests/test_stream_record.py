@@ -14,6 +14,7 @@ from sparkscore import Workspace
 from sparkscore.errors import PortTakenError, UsageError
 from sparkscore.names import RunId
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.streams import BatchModel, BatchModels
 from sparkscore.stream_record import Pace, StreamPages, StreamRecord
 from sparkscore.tracking import ActiveRun
 
@@ -25,12 +26,24 @@ OUTCOME = Outcome(
     n_rejected=1,
     seconds={"commit": 0.25},
 )
+MODELS = BatchModels(BatchModel("models:/pump/7", "digest"))
 PROGRESS = {
     "batchId": 5,
     "inputRowsPerSecond": 10.0,
     "processedRowsPerSecond": 20.0,
     "durationMs": {"addBatch": 1500},
-    "stateOperators": [{"numRowsDroppedByWatermark": 2, "memoryUsedBytes": 100}],
+    "stateOperators": [
+        {
+            "numRowsTotal": 4,
+            "numRowsDroppedByWatermark": 2,
+            "memoryUsedBytes": 100,
+            "customMetrics": {"rocksdbSstFileSize": 50},
+        }
+    ],
+    "observedMetrics": {
+        "sparkscore_features": {"n_rows": 9, "n_timeless": 1},
+        "sparkscore_state": {"n_rows": 3},
+    },
     "sources": [{"metrics": {"numFilesOutstanding": "3", "other": "x"}}],
 }
 
@@ -53,7 +66,7 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
     health = tmp_path / "health.json"
     record = StreamRecord(run, "telemetry", health)
     assert json.loads(health.read_text())["batch"] == -1
-    record.batch(5, OUTCOME, "digest", is_replay=False)
+    record.batch(5, OUTCOME, MODELS, is_replay=False)
     record.latency({"p50": 1.5})
     record.progress(PROGRESS)
     told = json.loads(health.read_text())
@@ -69,11 +82,31 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
     assert metrics["seconds_commit"] == 0.25
 
 
+def test_state_and_rows_before_features_are_told(run: ActiveRun) -> None:
+    record = StreamRecord(run, "telemetry", None)
+    idle = PROGRESS | {"durationMs": {"latestOffset": 3}}
+    record.unmatched(2)
+    for progress in (PROGRESS, idle, PROGRESS | {"batchId": 6}):
+        record.progress(progress)
+    page = record.page()
+    for name, value in {
+        "rows_late_total": 4,
+        "rows_before_features_total": 18,
+        "rows_without_time_total": 2,
+        "rows_out_of_order_total": 6,
+        "rows_unmatched_total": 2,
+        "state_rows": 4.0,
+        "state_bytes": 100.0,
+        "state_disk_bytes": 50.0,
+    }.items():
+        assert f'sparkscore_stream_{name}{{job="telemetry"}} {value}' in page.splitlines()
+
+
 def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
     record = StreamRecord(run, 'tele"metry', None)
     pages = StreamPages(record, 0, "127.0.0.1")
     try:
-        record.batch(5, OUTCOME, "digest", is_replay=True)
+        record.batch(5, OUTCOME, MODELS, is_replay=True)
         record.progress(PROGRESS)
         url = f"http://127.0.0.1:{pages.port}"
         page = urllib.request.urlopen(f"{url}/metrics").read().decode()

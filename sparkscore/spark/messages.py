@@ -9,6 +9,7 @@ from pyspark.sql.types import StringType, StructType
 
 from sparkscore.errors import SourceError, listed
 from sparkscore.scoring.facts import MALFORMED_COLUMN
+from sparkscore.spark.failures import MALFORMED_SIGN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ def json_rows(
     Args:
         messages: A column `value` of bytes, and columns that are kept.
         schema: The columns to make; none is called as one that is kept.
-        place: Names a message, as text.
+        place: Names a message, as text that begins with `topic`.
         options: Of Spark's reader of JSON.
         wrong: What else is wrong with a message, as text; null: nothing.
 
@@ -71,3 +72,21 @@ def json_rows(
         *(sf.col(name) for name in kept),
         sf.concat(place, sf.lit(" "), told).alias(MALFORMED_COLUMN),
     )
+
+
+def stopped_at_malformed(rows: DataFrame) -> DataFrame:
+    """The rows, of which the first that is malformed ends the job; nobody has to look any more.
+
+    For rows that are put together before a plan sees them: one that has no values must not
+    be counted, or left out, as if it had some.
+    """
+    # In two parts, so that the sign itself does not stand in Spark's pictures of its plan.
+    text = sf.concat(
+        sf.lit(MALFORMED_SIGN.removesuffix("topic")),
+        sf.col(MALFORMED_COLUMN),
+        sf.lit("; features are computed over all rows, so that it cannot be set aside: mend what "),
+        sf.lit("sends it, or leave the features out"),
+    )
+    is_row = sf.col(MALFORMED_COLUMN).isNull()
+    kept = rows.where(sf.when(is_row, sf.lit(True)).otherwise(sf.raise_error(text)))
+    return kept.drop(MALFORMED_COLUMN)

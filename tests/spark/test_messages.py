@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.sql import functions as sf
 
-from sparkscore.errors import SourceError
+from sparkscore.errors import InvalidRowsError, SourceError
 from sparkscore.scoring.facts import MALFORMED_COLUMN
-from sparkscore.spark.messages import json_rows
+from sparkscore.spark.failures import SPARK_FAILURES, translated
+from sparkscore.spark.messages import json_rows, stopped_at_malformed
 from sparkscore.spark.other_formats import parsed_schema
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ NO_ROWS = (
 
 def parsed(spark: SparkSession, values: list[bytes | None], schema: str) -> DataFrame:
     frame = spark.createDataFrame([(v, i) for i, v in enumerate(values)], "value BINARY, n INT")
-    place = sf.format_string("message %d", "n")
+    place = sf.format_string("topic %d", "n")
     return json_rows(frame, parsed_schema(schema), place, {"timeZone": "UTC"})
 
 
@@ -56,12 +57,23 @@ def test_all_else_is_told_with_its_place_and_never_null_in_silence(spark: SparkS
     rows = parsed(spark, [*NO_ROWS, None], "id BIGINT, x DOUBLE").collect()
     said = [row[MALFORMED_COLUMN] for row in rows]
     assert [text and text.split(":")[0] for text in said[:-1]] == [
-        f"message {i} is no JSON object with id" for i in range(len(NO_ROWS))
+        f"topic {i} is no JSON object with id" for i in range(len(NO_ROWS))
     ]
     assert said[0] == (
-        """message 0 is no JSON object with id:bigint,x:double: '{"id":2,"x":"three"}'"""
+        """topic 0 is no JSON object with id:bigint,x:double: '{"id":2,"x":"three"}'"""
     )
-    assert said[-1] == f"message {len(NO_ROWS)} has no value"
+    assert said[-1] == f"topic {len(NO_ROWS)} has no value"
+
+
+def test_first_malformed_message_ends_what_puts_rows_together(spark: SparkSession) -> None:
+    rows = parsed(spark, [b'{"id":1}', b"[]"], "id BIGINT")
+    assert stopped_at_malformed(rows.where("n = 0")).columns == ["id", "n"]
+    assert stopped_at_malformed(rows.where("n = 0")).count() == 1
+    with pytest.raises(SPARK_FAILURES) as caught:
+        stopped_at_malformed(rows).collect()
+    error = translated(caught.value, "scoring")
+    assert isinstance(error, InvalidRowsError)
+    assert "message of topic 1 is no JSON object" in str(error)
 
 
 def test_schema_may_not_name_what_each_message_has(spark: SparkSession) -> None:
