@@ -8,7 +8,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
-│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   ├── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   └── SourceLostError         SOURCE_LOST              decide, as a person, to go on without
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -136,6 +137,12 @@ class SourceChangesError(SourceError):
     """What has changed in the source since the last run cannot be told."""
 
     code = "SOURCE_CHANGES"
+
+
+class SourceLostError(SourceError):
+    """Rows that were still to be read are gone from the source."""
+
+    code = "SOURCE_LOST"
 
 
 class EngineUnfitError(UsageError):
@@ -392,7 +399,7 @@ class SourceAwayError(TemporaryError, ConnectionError):
 
 
 class JarsUnavailableError(TemporaryError):
-    """The Delta jars are not cached and could not be fetched."""
+    """Jars of Delta, or of Kafka's connector, are not cached and could not be fetched."""
 
     code = "JARS_UNAVAILABLE"
 

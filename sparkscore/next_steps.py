@@ -24,6 +24,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "once without `--since-last`, or turn the change data feed of the source on; see "
         "[incremental.md](incremental.md)."
     ),
+    "SOURCE_LOST": (
+        "Messages were removed before the stream read them: look at the topic's retention and at "
+        "the stream's backlog; `--source-option failOnDataLoss=false` goes on with what is there."
+    ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
     ),
@@ -137,6 +141,7 @@ NEXT_STEPS: Mapping[str, str] = {
         "reached, then run the same command again; nothing is lost."
     ),
     "STORE_UNAVAILABLE": "The tracking, registry, artifact or object store did not answer.",
+    "SOURCE_AWAY": "The brokers of the source did not answer; run again when they do.",
     "JARS_UNAVAILABLE": (
         "`sparkscore setup` where a Maven repository can be reached, or the setting `spark.jars`."
     ),

@@ -20,6 +20,7 @@ from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
 from sparkscore.model_watch import ServingModel, try_model
+from sparkscore.names import kafka_topic
 from sparkscore.outlets.base import CommittedBatch, ScoreShape
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
@@ -258,6 +259,8 @@ def _opened(
 
     engine = workspace.spark_engine("arrow")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
+    if kafka_topic(job.source.uri) is not None:
+        workspace.load_kafka()
     source = open_stream(workspace.spark, source_spec(job))
     sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {the_model(job)}")

@@ -373,6 +373,6 @@ def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
 _BACKLOG = {
     "numBytesOutstanding": "backlog_bytes",
     "numFilesOutstanding": "backlog_files",
-    "avgOffsetsBehindLatest": "backlog_offsets",
+    "maxOffsetsBehindLatest": "backlog_offsets",
 }
 """What sources of Spark call that which waits."""

@@ -143,7 +143,7 @@ class Workspace(OpenedStores):
 
     @property
     def jar_source(self) -> JarSource:
-        """Where Delta's jars come from."""
+        """Where the jars of Delta and of Kafka's connector come from."""
         from sparkscore.spark.jars import DELTA_VERSION, JarSource
 
         spark = self.settings.spark
@@ -185,6 +185,16 @@ class Workspace(OpenedStores):
             MissingExtraError: PySpark is not installed.
         """
         return self._session[0]
+
+    def load_kafka(self) -> None:
+        """Let the session read and write topics of Kafka.
+
+        Raises:
+            JarsUnavailableError: The connector's jars are neither cached nor to be had.
+        """
+        from sparkscore.spark.session import load_kafka
+
+        load_kafka(self.spark, self.jar_source, self.announce)
 
     def pinned(self, uri: str) -> PinnedModel:
         """The package that a URI names now; its bytes are verified.

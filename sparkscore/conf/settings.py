@@ -13,7 +13,8 @@ MASK = "***"
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):(\S*)@")
 _QUERY_SECRET = re.compile(r"([?&;](?:password|passwd|pwd|token|secret)=)[^&;\s]*", re.IGNORECASE)
 _SECRET_KEY = re.compile(
-    r"secret|password|token|(access|account)[._-]?key|credential", re.IGNORECASE
+    r"secret|password|token|(access|account)[._-]?key|credential|jaas|keystore[._-]key",
+    re.IGNORECASE,
 )
 
 
