@@ -16,12 +16,13 @@ from sparkscore.errors import (
     EnvironmentMismatchError,
     SourceError,
     SparkscoreError,
+    shown,
 )
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import asked_models
-from sparkscore.names import kafka_topic, parse_run_key
+from sparkscore.names import feed_name, parse_run_key
 from sparkscore.package import open_package
 from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.duplicates import Duplicates, key_rule
@@ -90,9 +91,10 @@ def prepare(
     Raises:
         SparkscoreError: The model, the source or their fit is refused.
     """
-    if kafka_topic(job.source.uri) is not None:
+    feed = feed_name(job.source.uri)
+    if feed is not None:
         raise SourceError(
-            f"source {job.source.uri!r} is a topic, which has no end; score it as a stream: "
+            f"source {shown(feed)} is a feed, which has no end; score it as a stream: "
             "sparkscore score stream, with --trigger available-now for what is there now"
         )
     if run_key is not None:

@@ -18,19 +18,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sparkscore.errors import (
     CheckpointError,
-    ConfigError,
     SourceAwayError,
     SourceError,
     shown,
 )
 from sparkscore.files.spool import Message, Spool
+from sparkscore.names import MqttSource
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-SCHEMES = {"mqtt": 1883, "mqtts": 8883}
-"""Their usual ports."""
-_FORM = "mqtt://HOST:PORT/TOPIC/FILTER"
 _VARIABLE = "SPARKSCORE_MQTT_PASSWORD"
 _QOS = 1
 _KEEPALIVE_S = 30
@@ -50,59 +46,6 @@ _GATHER = 1000
 """Messages that become one segment, or those that come within a tenth of a second."""
 _HOLD_S = 3.0
 _RETRY_S = 1.0
-
-
-@dataclass(frozen=True)
-class MqttUri:
-    """A broker, and which topics are read.
-
-    Attributes:
-        name: The URI without its password.
-        password: That of the URI, or else of the environment.
-    """
-
-    name: str
-    host: str
-    port: int
-    is_encrypted: bool
-    topic: str
-    user: str | None
-    password: str | None
-
-
-def parse_mqtt_uri(uri: str) -> MqttUri:
-    """Read `mqtt://USER@HOST:PORT/TOPIC/FILTER`; `mqtts:` is encrypted, `+` and `#` are MQTT's.
-
-    Raises:
-        ConfigError: It is of another form.
-    """
-    scheme, _, rest = uri.partition("://")
-    # Not urlsplit: a '#' at the end of a filter is no fragment.
-    netloc, _, topic = rest.partition("/")
-    login, _, address = netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    host, colon, port = address.rpartition(":") if address.count(":") == 1 else (address, "", "")
-    name = f"{scheme}://{f'{user}@' if user else ''}{address}/{topic}"
-    if scheme not in SCHEMES or not host or (colon and not port.isdecimal()):
-        raise ConfigError(f"{shown(name)} names no broker; write {_FORM}")
-    *above, last = levels = topic.split("/")
-    is_odd = any("#" in level for level in above) or any(
-        "+" in level and level != "+" for level in levels
-    )
-    if not topic or is_odd or ("#" in last and last != "#"):
-        raise ConfigError(
-            f"{shown(name)} has no topic filter of MQTT's; write {_FORM}, where + is one whole "
-            "level and # all that are left"
-        )
-    return MqttUri(
-        name=name,
-        host=host,
-        port=int(port or SCHEMES[scheme]),
-        is_encrypted=scheme == "mqtts",
-        topic=topic,
-        user=unquote(user) or None,
-        password=unquote(password) or os.environ.get(_VARIABLE),
-    )
 
 
 class Resumption:
@@ -180,7 +123,7 @@ class MqttFeed:
 
     def __init__(
         self,
-        uri: MqttUri,
+        uri: MqttSource,
         spool: Spool,
         client_id: str,
         announce: Callable[[str], None],
@@ -251,7 +194,7 @@ class MqttFeed:
             CallbackAPIVersion.VERSION2, client_id, clean_session=False, manual_ack=True
         )
         if self._uri.user is not None:
-            client.username_pw_set(self._uri.user, self._uri.password)
+            client.username_pw_set(self._uri.user, self._uri.password or os.environ.get(_VARIABLE))
         if self._uri.is_encrypted:
             client.tls_set()
         client.reconnect_delay_set(1, 30)

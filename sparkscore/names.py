@@ -6,7 +6,7 @@ What comes in as `str` leaves as one of the types below and is not looked at aga
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,9 @@ _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _RECORD_KEY = re.compile(r"[/\w.\-: ]+")
 _TOPIC = re.compile(r"[\w.\-]{1,249}", re.ASCII)
 _KAFKA = "kafka:"
+_PYTHON = "python:"
+_MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_MQTT_FORM = "mqtt://HOST:PORT/TOPIC/FILTER"
 # Half a surrogate pair is no text either: neither a database nor a file system keeps it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -37,6 +40,24 @@ class PathRef:
     """A model that lies as a package folder at `path`."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class MqttSource:
+    """A broker, and which topics are read.
+
+    Attributes:
+        name: The URI without its password.
+        password: That of the URI, if it has one.
+    """
+
+    name: str
+    host: str
+    port: int
+    is_encrypted: bool
+    topic: str
+    user: str | None
+    password: str | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -192,6 +213,72 @@ def kafka_topic(uri: str) -> str | None:
             "'_' and '-', and the brokers as --source-option kafka.bootstrap.servers=HOST:PORT"
         )
     return topic
+
+
+def mqtt_source(uri: str) -> MqttSource | None:
+    """What `mqtt://USER@HOST:PORT/TOPIC/FILTER` names, or `mqtts:`; None: it is of another kind.
+
+    Raises:
+        InvalidNameError: It names no broker, or what it names is no topic filter.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme not in _MQTT_PORTS:
+        return None
+    # Not urlsplit: the '#' at the end of a filter is no fragment.
+    netloc, _, topic = rest.partition("/")
+    login, _, address = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    host, colon, port = address.partition(":")
+    name = f"{scheme}://{f'{user}@' if user else ''}{address}/{topic}"
+    if not host or (colon and not port.isdecimal()):
+        raise InvalidNameError(f"source {shown(name)} names no broker; write {_MQTT_FORM}")
+    *above, last = levels = topic.split("/")
+    is_odd = any("#" in level for level in above) or any(
+        "+" in level and level != "+" for level in levels
+    )
+    if not topic or is_odd or ("#" in last and last != "#"):
+        raise InvalidNameError(
+            f"source {shown(name)} has no topic filter of MQTT's; write {_MQTT_FORM}, where + is "
+            "one whole level, and # all that are left"
+        )
+    return MqttSource(
+        name=name,
+        host=host,
+        port=int(port or _MQTT_PORTS[scheme]),
+        is_encrypted=scheme == "mqtts",
+        topic=topic,
+        user=unquote(user) or None,
+        password=unquote(password) or None,
+    )
+
+
+def python_class(uri: str) -> tuple[str, str] | None:
+    """Module and class that `python:MODULE:CLASS` names; None: the URI is of another kind.
+
+    Raises:
+        InvalidNameError: It names no class.
+    """
+    if not uri.startswith(_PYTHON):
+        return None
+    module, _, name = uri.removeprefix(_PYTHON).partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise InvalidNameError(
+            f"source {shown(uri)} names no class; write python:PACKAGE.MODULE:CLASS"
+        )
+    return module, name
+
+
+def feed_name(uri: str) -> str | None:
+    """What to call a source that sends rows and keeps no table; None: it is of another kind.
+
+    Raises:
+        InvalidNameError: It is one, and names nothing.
+    """
+    broker = mqtt_source(uri)
+    if broker is not None:
+        return broker.name
+    is_feed = kafka_topic(uri) is not None or python_class(uri) is not None
+    return uri if is_feed else None
 
 
 def same_place(uri: str) -> str:

@@ -141,7 +141,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "reached, then run the same command again; nothing is lost."
     ),
     "STORE_UNAVAILABLE": "The tracking, registry, artifact or object store did not answer.",
-    "SOURCE_AWAY": "The brokers of the source did not answer; run again when they do.",
+    "SOURCE_AWAY": (
+        "The brokers of the source did not answer, or another process of the stream reads from "
+        "them; look which, and run again."
+    ),
     "JARS_UNAVAILABLE": (
         "`sparkscore setup` where a Maven repository can be reached, or the setting `spark.jars`."
     ),

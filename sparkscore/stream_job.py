@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
+from sparkscore.feeding import feeding, spark_places, stream_spec
 from sparkscore.files.checkpoint import Checkpoint
 from sparkscore.files.committed import committed_rows
 from sparkscore.files.stream_admission import admitted
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
-from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
+from sparkscore.job_planning import Announce, check_environment, scoring_request
 from sparkscore.job_result import JobResult
 from sparkscore.model_watch import ServingModel, try_model
 from sparkscore.names import kafka_topic
@@ -115,7 +116,8 @@ def run_stream_job(
         # A service that is told to end has done its work; a night that is cut off has not.
         ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
         try:
-            with stream.models, alerts, ends_well:
+            feed = feeding(workspace, job, stream.facts, record, announce)
+            with stream.models, alerts, feed, ends_well:
                 run_stream(
                     stream.source.frame,
                     _BatchScorer(stream, record, publisher, run.run_id),
@@ -253,15 +255,16 @@ def _opened(
 ) -> _Stream:
     _refuse_unfit(workspace, job)
     outlets = open_outlets(workspace, job)
+    spec = stream_spec(workspace, job)
     announce("Opening Spark")
     from sparkscore.spark.delta import files_sink
     from sparkscore.spark.stream_source import open_stream
 
     engine = workspace.spark_engine("arrow")
-    workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
+    workspace.check_clients(spark_places(spec, job), _WHY_ARROW)
     if kafka_topic(job.source.uri) is not None:
         workspace.load_kafka()
-    source = open_stream(workspace.spark, source_spec(job))
+    source = open_stream(workspace.spark, spec)
     sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {the_model(job)}")
     plan = _planned(workspace, job, the_model(job), source, sink)
@@ -429,7 +432,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
 
 def _publisher(stream: _Stream, record: StreamRecord, announce: Announce) -> Publisher:
     def wait(reason: OutletAwayError | None) -> None:
-        record.waits(reason)
+        record.waits("outlet", reason)
         announce("publishing goes on" if reason is None else f"publishing waits: {reason}")
 
     patience = Patience(stream.job.stream.publish_retry_s)

@@ -167,7 +167,7 @@ class StreamRecord:
         self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
-        self._waits_for = ""
+        self._waits: dict[str, str] = {}
         self._lock = threading.Lock()
         try:
             self._write_health()
@@ -202,10 +202,12 @@ class StreamRecord:
         with self._lock:
             self.totals.n_published += n_rows
 
-    def waits(self, reason: Exception | None) -> None:
-        """Take note, and tell it on at once, that a batch waits for an outlet; None: no more."""
+    def waits(self, what: str, reason: Exception | None) -> None:
+        """Take note, and tell it on at once, that something is waited for; None: no more."""
         with self._lock:
-            self._waits_for = "" if reason is None else str(reason)
+            self._waits.pop(what, None)
+            if reason is not None:
+                self._waits[what] = str(reason)
         with suppress(OSError):
             self._write_health()
 
@@ -249,7 +251,7 @@ class StreamRecord:
             "canary_digest": totals.canary_digest,
             "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
-            "waits_for": self._waits_for,
+            "waits_for": list(self._waits.values()),
             **totals.as_metrics(),
         }
 
@@ -265,7 +267,7 @@ class StreamRecord:
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
-        latest["is_waiting"] = float(bool(self._waits_for))
+        latest["is_waiting"] = float(bool(self._waits))
         lines += [
             f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
             for name, value in sorted(latest.items())

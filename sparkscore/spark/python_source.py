@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql.datasource import DataSource
 
 from sparkscore.errors import SourceError, shown
+from sparkscore.names import python_class
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.spark.other_formats import parsed_schema
 
@@ -16,17 +17,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-_SCHEME = "python:"
-_FORM = "python:PACKAGE.MODULE:CLASS"
-
-
-def is_python_source(uri: str) -> bool:
-    """Whether a URI names a class that reads a source."""
-    return uri.startswith(_SCHEME)
-
 
 def open_python_source(spark: SparkSession, spec: SourceSpec) -> DataFrame:
-    """The rows that come from a data source of the user's, which `python:MODULE:CLASS` names.
+    """The rows that come from a data source of the user's, which the source's URI names.
 
     All options are the source's. Its offsets are what makes rows come once: it must give the same
     rows between the same two offsets, also to a process that was started later.
@@ -34,7 +27,9 @@ def open_python_source(spark: SparkSession, spec: SourceSpec) -> DataFrame:
     Raises:
         SourceError: There is no such class, or it is no `pyspark.sql.datasource.DataSource`.
     """
-    return stream_of(spark, _imported(spec.uri), spec.options, spec.schema)
+    named = python_class(spec.uri)
+    assert named is not None
+    return stream_of(spark, _imported(spec.uri, *named), spec.options, spec.schema)
 
 
 def stream_of(
@@ -58,16 +53,13 @@ def stream_of(
     return reader.load()
 
 
-def _imported(uri: str) -> type[DataSource]:
-    module, colon, name = uri.removeprefix(_SCHEME).rpartition(":")
-    if not (module and colon and name):
-        raise SourceError(f"source {shown(uri)} names no class; write {_FORM}")
+def _imported(uri: str, module: str, name: str) -> type[DataSource]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as exc:
         raise SourceError(
             f"source {shown(uri)} cannot be imported: {exc}; put its module where the driver and "
-            f"the workers find it (PYTHONPATH, --py-files), and write {_FORM}"
+            "the workers find it (PYTHONPATH, --py-files)"
         ) from exc
     if not (isinstance(found, type) and issubclass(found, DataSource)):
         raise SourceError(

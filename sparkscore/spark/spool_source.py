@@ -7,11 +7,12 @@ the name of each file that it has ever read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+from pyspark.sql import functions as sf
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 from pyspark.sql.streaming.datasource import (
     ReadAllAvailable,
@@ -20,13 +21,52 @@ from pyspark.sql.streaming.datasource import (
     SupportsTriggerAvailableNow,
 )
 
+from sparkscore.errors import SourceError, nearest, shown
 from sparkscore.files.spool import segment_path, segments_in
+from sparkscore.scoring.engine import SourceSpec
+from sparkscore.spark.messages import json_rows
+from sparkscore.spark.other_formats import parsed_schema, spark_options
+from sparkscore.spark.python_source import stream_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 _SEGMENTS_A_TASK = 16
+
+
+SPOOL_OPTION = "spool"
+"""Which source option names the folder of the spool."""
+_PACE = "maxFilesPerTrigger"
+_JSON = frozenset({"dateFormat", "timestampFormat"})
+
+
+def open_spool(spark: SparkSession, spec: SourceSpec) -> DataFrame:
+    """The messages of a spool as rows: the columns of their JSON, and what else is known of them.
+
+    Raises:
+        SourceError: There is no schema, or an option is unknown.
+    """
+    known = [SPOOL_OPTION, _PACE, *sorted(_JSON)]
+    unknown = next((name for name in spec.options if name not in known), None)
+    if unknown is not None:
+        raise SourceError(
+            f"source option {shown(unknown)} is unknown for a broker{nearest(unknown, known)}; it "
+            f"takes {', '.join(known)}"
+        )
+    if spec.schema is None or spec.format not in ("auto", "json"):
+        raise SourceError(
+            f"the messages of {shown(spec.uri)} are read as JSON, of which nobody knows the "
+            "columns; leave --source-format out, and say --source-schema "
+            "'sensor STRING, ts TIMESTAMP, x DOUBLE'"
+        )
+    mine = {name: value for name, value in spec.options.items() if name not in _JSON}
+    json_only = {name: value for name, value in spec.options.items() if name in _JSON}
+    place = sf.format_string("topic '%s' at %s:", "mqtt_topic", "mqtt_received_at")
+    options = spark_options("json", replace(spec, options=json_only))
+    messages = stream_of(spark, SpoolSource, mine)
+    return json_rows(messages, parsed_schema(spec.schema), place, options)
 
 
 @dataclass
@@ -41,7 +81,7 @@ class Segments(InputPartition):
 
 
 class SpoolSource(DataSource):
-    """Reads the spool in the folder that the option `folder` names."""
+    """Reads the spool in the folder that the option `spool` names."""
 
     @classmethod
     def name(cls) -> str:
@@ -54,9 +94,9 @@ class SpoolSource(DataSource):
 
     def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802 - Spark's
         """See DataSource."""
-        limit = self.options.get("maxFilesPerTrigger")
+        limit = self.options.get(_PACE)
         return SpoolReader(
-            Path(self.options["folder"]), schema.names, None if limit is None else int(limit)
+            Path(self.options[SPOOL_OPTION]), schema.names, None if limit is None else int(limit)
         )
 
 

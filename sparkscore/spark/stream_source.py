@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as sf
 
 from sparkscore.errors import SourceError, listed, shown
-from sparkscore.names import kafka_topic
+from sparkscore.names import kafka_topic, mqtt_source, python_class
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import MALFORMED_COLUMN, SourceTable
 from sparkscore.spark.failures import SPARK_FAILURES, reason_of
@@ -16,6 +16,7 @@ from sparkscore.spark.features import check_streams, computed, joined, pinned_jo
 from sparkscore.spark.kafka_source import open_topic
 from sparkscore.spark.messages import stopped_at_malformed
 from sparkscore.spark.other_formats import OTHER_FORMATS, parsed_schema, spark_options
+from sparkscore.spark.python_source import open_python_source
 from sparkscore.spark.source import (
     OpenedSource,
     columns_of,
@@ -24,6 +25,7 @@ from sparkscore.spark.source import (
     located,
     open_source,
 )
+from sparkscore.spark.spool_source import open_spool
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -55,6 +57,21 @@ class _Options:
     spec: SourceSpec
 
 
+@dataclass(frozen=True)
+class _Coming:
+    """What comes to a source, before any filter.
+
+    Attributes:
+        name: Of the source's kind.
+        table_id: What tells it from another of its URI; empty: nothing does.
+    """
+
+    frame: DataFrame
+    uri: str
+    name: str
+    table_id: str = ""
+
+
 def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     """The rows that come to a source, filtered and with features; none is read yet.
 
@@ -64,7 +81,8 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
     Args:
         spark: A classic session.
         spec: A Delta table, a folder of Parquet, CSV, JSON or ORC, or `kafka:TOPIC`, for which the
-            session has the connector. Options of the stream, such as maxFilesPerTrigger,
+            session has the connector; or an MQTT broker, whose messages something else puts into
+            a spool; or `python:MODULE:CLASS`. Options of the stream, such as maxFilesPerTrigger,
             skipChangeCommits or readChangeFeed, stand among its options.
 
     Raises:
@@ -77,23 +95,12 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
             f"source {shown(spec.uri)} is read as a stream, which has no version "
             f"({spec.version}); a Delta table's stream begins at --source-option startingVersion=N"
         )
-    topic = kafka_topic(spec.uri)
-    is_table = topic is None and spec.format not in ("parquet", *OTHER_FORMATS)
-    uri = located(spark, spec.uri) if topic is None else spec.uri
-    detail = detail_of(spark, uri) if is_table else None
     try:
-        if topic is not None:
-            frame, table_id = open_topic(spark, topic, spec)
-            name = "kafka"
-        elif detail is not None and detail["format"] == "delta":
-            frame = _delta(spark, uri, spec)
-            table_id, name = str(detail["id"]), "delta"
-        else:
-            frame, name = _files(spark, uri, spec)
-            table_id = ""
+        coming = _coming(spark, spec)
+        frame = coming.frame
         if spec.where is not None:
             frame = _filtered(frame, spec.where)
-        if topic is not None and spec.features.are_there:
+        if MALFORMED_COLUMN in frame.columns and spec.features.are_there:
             frame = stopped_at_malformed(frame)
         frame = computed(frame, spec.features)
         check_streams(frame)
@@ -105,8 +112,29 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
             f"{shown(spec.where)}: {reason_of(exc)}; check --source, --source-option and --where"
         ) from exc
     features = spec.features if spec.features.are_there else None
-    table = SourceTable(uri, name, "", columns, table_id, spec.where, features=features)
+    table = SourceTable(
+        coming.uri, coming.name, "", columns, coming.table_id, spec.where, features=features
+    )
     return OpenedSource(frame, table)
+
+
+def _coming(spark: SparkSession, spec: SourceSpec) -> _Coming:
+    """The rows of a source, whatever kind it is of."""
+    topic = kafka_topic(spec.uri)
+    if topic is not None:
+        frame, identity = open_topic(spark, topic, spec)
+        return _Coming(frame, spec.uri, "kafka", identity)
+    if mqtt_source(spec.uri) is not None:
+        return _Coming(open_spool(spark, spec), spec.uri, "mqtt")
+    if python_class(spec.uri) is not None:
+        return _Coming(open_python_source(spark, spec), spec.uri, "python")
+    uri = located(spark, spec.uri)
+    is_files = spec.format in ("parquet", *OTHER_FORMATS)
+    detail = None if is_files else detail_of(spark, uri)
+    if detail is not None and detail["format"] == "delta":
+        return _Coming(_delta(spark, uri, spec), uri, "delta", str(detail["id"]))
+    frame, name = _files(spark, uri, spec)
+    return _Coming(frame, uri, name)
 
 
 def _filtered(frame: DataFrame, where: str) -> DataFrame:

@@ -92,7 +92,8 @@ def test_outlet_that_stays_away_ends_the_stream_and_gets_all_later(
         away = run("score", "stream", *arguments)
     assert (away.exit_code, away.result["error"]["code"]) == (75, "OUTLET_AWAY"), away.stderr
     assert "publishing waits: " in away.stderr
-    assert "lock timeout" in json.loads((world.folder / "health.json").read_text())["waits_for"]
+    (waits_for,) = json.loads((world.folder / "health.json").read_text())["waits_for"]
+    assert "lock timeout" in waits_for
     assert [row[1] for row in published(database)] == [2.0, 4.0]
     assert run("score", "stream", *arguments).result["metrics"]["rows_published"] == 2
     assert [row[1] for row in published(database)] == [10.0, 4.0, 6.0]

@@ -1,0 +1,140 @@
+"""What a broker or a feed of the user's sends is scored once, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as paho
+import pytest
+from deltalake import DeltaTable
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
+
+if TYPE_CHECKING:
+    from tests.journeys.conftest import Run, World
+
+pytestmark = pytest.mark.usefixtures("spark")
+_WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[MqttBroker]:
+    with running_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def sender(broker: MqttBroker) -> Iterator[paho.Client]:
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    yield client
+    client.disconnect()
+    client.loop_stop()
+
+
+def stream(source: str, *more: str) -> list[str]:
+    return [
+        *("--model", "models:/linear@champion", "--source", source, "--target", "./scores"),
+        *("--key", "id", "--checkpoint", "./checkpoint", "--trust-code", "--name", "telemetry"),
+        *more,
+    ]
+
+
+def read_rows(broker: MqttBroker, *more: str) -> list[str]:
+    """The arguments of a stream of what machines send."""
+    schema = ("--source-schema", "id BIGINT, x DOUBLE", "--keep", "mqtt_topic")
+    rejects = ("--on-invalid", "quarantine", "--max-rejects", "10")
+    return stream(f"mqtt://127.0.0.1:{broker.port}/plant/#", *schema, *rejects, *more)
+
+
+def send(sender: paho.Client, ids: range) -> None:
+    for i in ids:
+        payload = f'{{"id": {i}, "x": {i / 8}}}'
+        sender.publish(f"plant/{i % 3}", payload, qos=1).wait_for_publish(_WAIT_S)
+
+
+def n_scored(world: World) -> int:
+    if not world.commits("scores"):
+        return 0
+    return DeltaTable(world.folder / "scores").to_pyarrow_table().num_rows
+
+
+def has_scored(world: World, n_rows: int) -> bool:
+    return n_scored(world) >= n_rows
+
+
+def test_a_killed_stream_of_a_broker_loses_and_doubles_nothing(
+    broker: MqttBroker, sender: paho.Client, world: World, run: Run
+) -> None:
+    job = world.start("score", "stream", *read_rows(broker, "--trigger", "continuous-service"))
+    segments = world.folder / "checkpoint" / "sparkscore" / "mqtt" / "segments"
+    job.await_sign(segments.is_dir)
+    job.await_sign(lambda: "as rows come" in (world.folder / "job.err").read_text())
+    job.await_sign(partial(_is_subscribed, world))
+    send(sender, range(100))
+    sender.publish("plant/odd", b"{'id': 1}", qos=1).wait_for_publish(_WAIT_S)
+    job.await_sign(partial(has_scored, world, 1))
+    send(sender, range(100, 150))
+    job.kill_group()
+    send(sender, range(150, 200))
+    last = run("score", "stream", *read_rows(broker))
+    assert last.exit_code == 0, last.stderr
+    table = DeltaTable(world.folder / "scores").to_pyarrow_table().sort_by("id")
+    assert table["id"].to_pylist() == list(range(200))
+    assert table["mqtt_topic"].to_pylist() == [f"plant/{i % 3}" for i in range(200)]
+    assert table["prediction"].to_pylist() == [i / 8 * 2 + 1 for i in range(200)]
+    (rejected,) = DeltaTable(world.folder / "scores_rejects").to_pyarrow_table().to_pylist()
+    assert "topic 'plant/odd'" in rejected["reject_message"]
+    assert len(list(segments.glob("*"))) <= 1
+
+
+def _is_subscribed(world: World) -> bool:
+    """Whether the job has a session at the broker: from then on nothing is lost."""
+    return "Reading from mqtt://" in (world.folder / "job.err").read_text()
+
+
+def test_a_feed_of_the_users_is_a_stream(world: World, run: Run) -> None:
+    source = "python:sparkscore.testing.counting_feed:CountingFeed"
+    first = run("score", "stream", *stream(source, "--source-option", "rows=10"))
+    assert (first.exit_code, first.result["output"]["rows"]) == (0, 10), first.stderr
+    again = run("score", "stream", *stream(source, "--source-option", "rows=25"))
+    assert again.result["output"]["rows"] == 15
+    table = DeltaTable(world.folder / "scores").to_pyarrow_table()
+    assert sorted(table["id"].to_pylist()) == list(range(25))
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "code", "named"),
+    [
+        ("mqtt://127.0.0.1:1/t", ("--source-schema", "id BIGINT, x DOUBLE"), 75, "does not answer"),
+        ("mqtt://127.0.0.1:1/t", (), 2, "--source-schema"),
+        ("mqtt://u:geheim@h/a#", (), 2, "topic filter"),
+        ("mqtt://u:geheim@h/a", ("--source-option", "qos=2"), 2, "maxFilesPerTrigger"),
+        ("python:no.such.module:Feed", (), 2, "no.such.module"),
+        ("python:pathlib:Path", (), 2, "DataSource"),
+        ("python:pathlib", (), 2, "python:PACKAGE.MODULE:CLASS"),
+    ],
+)
+def test_what_sends_no_rows_is_refused(
+    source: str, more: tuple[str, ...], code: int, named: str, world: World, run: Run
+) -> None:
+    refused = run("score", "stream", *stream(source, *more))
+    assert (refused.exit_code, named in refused.stderr) == (code, True), refused.stderr
+    assert "geheim" not in refused.stderr
+    assert not (world.folder / "scores").exists()
+
+
+def test_a_feed_is_no_batch(world: World, run: Run) -> None:
+    for source in ("mqtt://u:geheim@h/a", "python:a:B"):
+        refused = run(
+            *("score", "batch", "--model", "models:/linear@champion", "--source", source),
+            *("--target", "./scores", "--key", "id", "--trust-code"),
+        )
+        assert refused.exit_code == 2
+        assert "score stream" in refused.stderr
+        assert "geheim" not in refused.stderr
+    assert not (world.folder / "scores").exists()
