@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
 import pytest
 from deltalake import DeltaTable
 from paho.mqtt.enums import CallbackAPIVersion
+from pyspark import cloudpickle
 
 from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
 
@@ -60,7 +63,7 @@ def send(sender: paho.Client, ids: range) -> None:
 def n_scored(world: World) -> int:
     if not world.commits("scores"):
         return 0
-    return DeltaTable(world.folder / "scores").to_pyarrow_table().num_rows
+    return int(DeltaTable(world.folder / "scores").to_pyarrow_table().num_rows)
 
 
 def has_scored(world: World, n_rows: int) -> bool:
@@ -97,8 +100,18 @@ def _is_subscribed(world: World) -> bool:
     return "Reading from mqtt://" in (world.folder / "job.err").read_text()
 
 
-def test_a_feed_of_the_users_is_a_stream(world: World, run: Run) -> None:
-    source = "python:sparkscore.testing.counting_feed:CountingFeed"
+@pytest.fixture
+def counting_feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of a feed in a module that this process alone can import."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    module = importlib.import_module("counting_feed")
+    cloudpickle.register_pickle_by_value(module)  # Workers have not this process's path.
+    yield "python:counting_feed:CountingFeed"
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def test_a_feed_of_the_users_is_a_stream(counting_feed: str, world: World, run: Run) -> None:
+    source = counting_feed
     first = run("score", "stream", *stream(source, "--source-option", "rows=10"))
     assert (first.exit_code, first.result["output"]["rows"]) == (0, 10), first.stderr
     again = run("score", "stream", *stream(source, "--source-option", "rows=25"))
