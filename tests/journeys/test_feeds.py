@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
@@ -105,9 +106,11 @@ def counting_feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URI of a feed in a module that this process alone can import."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     module = importlib.import_module("counting_feed")
-    cloudpickle.register_pickle_by_value(module)  # Workers have not this process's path.
+    register: Callable[[ModuleType], None] = cloudpickle.register_pickle_by_value
+    unregister: Callable[[ModuleType], None] = cloudpickle.unregister_pickle_by_value
+    register(module)  # Workers have not this process's path.
     yield "python:counting_feed:CountingFeed"
-    cloudpickle.unregister_pickle_by_value(module)
+    unregister(module)
 
 
 def test_a_feed_of_the_users_is_a_stream(counting_feed: str, world: World, run: Run) -> None:
