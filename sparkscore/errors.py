@@ -40,6 +40,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
 │   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── OutletError                 OUTLET_INVALID           mend the place that rows go to
 │   └── CheckpointError             CHECKPOINT_INVALID
 │       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
 │       ├── LostCheckpointError     CHECKPOINT_LOST
@@ -51,6 +52,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
 │   ├── StagedFilesGoneError        STAGED_FILES_GONE
+│   ├── OutletAwayError             OUTLET_AWAY
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -347,6 +349,12 @@ class RunKeyConflictError(TargetError):
     code = "RUN_KEY_CONFLICT"
 
 
+class OutletError(TargetError):
+    """A place that a stream is published to does not take its rows."""
+
+    code = "OUTLET_INVALID"
+
+
 class CheckpointError(TargetError):
     """The checkpoint of a stream is damaged, or cannot be written."""
 
@@ -406,6 +414,12 @@ class StagedFilesGoneError(TemporaryError):
     """What a job had written and not committed was removed, while it was stopped."""
 
     code = "STAGED_FILES_GONE"
+
+
+class OutletAwayError(TemporaryError, ConnectionError):
+    """A place that a stream is published to did not answer."""
+
+    code = "OUTLET_AWAY"
 
 
 class SparkStoppedError(TemporaryError):

@@ -18,6 +18,7 @@ from sparkscore.errors import (
     TargetError,
     shown,
 )
+from sparkscore.extras import missing_extra
 from sparkscore.names import parse_model_uri
 from sparkscore.opened_stores import OpenedStores
 from sparkscore.package.signing import check_signed, parse_public_key
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sparkscore.files.filesystem import Store, TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
+    from sparkscore.outlets.base import Outlet
     from sparkscore.package.environment import Mismatch
     from sparkscore.package.layout import Package
     from sparkscore.scoring.batch import BatchLimits
@@ -360,6 +362,28 @@ class Workspace(OpenedStores):
         from sparkscore.spark.delta import DeltaSink
 
         return DeltaSink(self.spark, uri)
+
+    def outlet(self, uri: str) -> Outlet:
+        """The place that a stream is published to; nothing is asked of it yet.
+
+        Raises:
+            ConfigError: There is none of the URI's scheme, or the URI is incomplete.
+            MissingExtraError: The library that reaches it is not installed.
+        """
+        scheme = uri.partition(":")[0]
+        if scheme not in ("postgresql", "postgres"):
+            raise ConfigError(
+                f"a stream cannot be published to scheme {shown(scheme)}; name an outlet such as "
+                "postgresql://HOST/DATABASE?table=TABLE with --publish"
+            )
+        try:
+            from sparkscore.outlets.postgres import PostgresOutlet, parse_postgres_uri
+        except ModuleNotFoundError as exc:
+            missing = missing_extra(exc, "publishing to PostgreSQL")
+            if missing is None:
+                raise
+            raise missing from exc
+        return PostgresOutlet(parse_postgres_uri(uri))
 
     def close(self) -> None:
         """Stop the Spark session, if this workspace opened one."""

@@ -29,6 +29,8 @@ def masked(key: str, value: object) -> object:
         return {name: masked(f"{key}.{name}", item) for name, item in value.items()}
     if value is not None and _SECRET_KEY.search(key):
         return MASK
+    if isinstance(value, list | tuple):
+        return type(value)(masked(key, item) for item in value)
     if not isinstance(value, str):
         return value
     return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", value))
