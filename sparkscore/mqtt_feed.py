@@ -44,6 +44,9 @@ _CONNECT_S = 15.0
 _GATHER_S = 0.1
 _GATHER = 1000
 """Messages that become one segment, or those that come within a tenth of a second."""
+_BURST = 16
+_PAUSE_S = 0.005
+"""After which a burst counts as over: a broker sends a hundred or so, then waits for answers."""
 _HOLD_S = 3.0
 _RETRY_S = 1.0
 
@@ -298,8 +301,9 @@ class MqttFeed:
         items: list[Delivery | _Connected] = []
         ends_at = time.monotonic() + _HOLD_S
         while len(items) < _GATHER:
+            left_s = max(0.0, ends_at - time.monotonic())
             try:
-                item = self._items.get(timeout=max(0.0, ends_at - time.monotonic()))
+                item = self._items.get(timeout=left_s if len(items) < _BURST else _PAUSE_S)
             except queue.Empty:
                 break
             if item is None:
