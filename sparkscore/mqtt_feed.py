@@ -143,6 +143,7 @@ class MqttFeed:
         self._answered = threading.Event()
         self._refusal: Exception | None = None
         self._resumption = Resumption(())
+        self._knows_retained = False
         self._last_at = time.monotonic()
         self._is_ending = False
         self._client = self._made_client(client_id)
@@ -229,16 +230,14 @@ class MqttFeed:
             self._connection += 1
             self._is_connected = True
         self._items.put(_Connected(is_resumed))
-        if not is_resumed:
-            # Only then: to subscribe again would bring each retained message again.
-            client.subscribe(self._uri.topic, _QOS)
-            if not self._spool.is_new:
-                self._announce(
-                    f"broker {self._uri.name} has forgotten the session of this stream: what came "
-                    "while it was away is lost"
-                )
-        else:
-            self._answered.set()
+        self._knows_retained = is_resumed and not self._spool.is_new
+        # Each time: a session may be there whose first client was killed before it said so.
+        client.subscribe(self._uri.topic, _QOS)
+        if not is_resumed and not self._spool.is_new:
+            self._announce(
+                f"broker {self._uri.name} has forgotten the session of this stream: what came "
+                "while it was away is lost"
+            )
         self._on_wait(None)
 
     def _subscribed(
@@ -272,13 +271,17 @@ class MqttFeed:
             self._announce(f"the connection to {self._uri.name} is lost ({reason}); trying again")
             self._on_wait(self._away(reason))
 
-    def _received(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+    def _received(self, client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        if message.retain and self._knows_retained:
+            # To subscribe again brings again what came when the session began, or later as new.
+            client.ack(message.mid, message.qos)
+            return
         kept = Message(message.topic, bytes(message.payload), dt.datetime.now(dt.UTC))
         self._last_at = time.monotonic()
         self._items.put(Delivery(kept, message.mid, message.qos, self._connection))
 
     def _fill(self) -> None:
-        """Move deliveries into the spool until `stop`, and what was given before it too."""
+        """Move deliveries into the spool until the end, and those that came before it too."""
         is_last = False
         while not is_last:
             items, is_last = self._gathered()
@@ -292,7 +295,7 @@ class MqttFeed:
                 else:
                     self._keep(new, repeats)
                     new, repeats = self._resume(item), []
-            if not items:  # It is quiet, or the end.
+            if not items and not is_last:  # It is quiet; what is held at the end comes again.
                 new += self._resumption.give_up()
             self._keep(new, repeats)
 

@@ -221,6 +221,30 @@ def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing(
     assert {type(each) for each in feeds.waits} == {SourceAwayError, type(None)}
 
 
+def test_retained_messages_come_once(broker: MqttBroker, sender: paho.Client, feeds: Feeds) -> None:
+    sender.publish(f"{feeds.topic}/a", "1", qos=1, retain=True).wait_for_publish(_WAIT_S)
+    for last in (2, 3):
+        with feeds.feed(broker.port):
+            wait_until(lambda: 1 in ids(feeds.folder))
+            send(sender, f"{feeds.topic}/b", str(last))
+            wait_until(lambda n=last: n in ids(feeds.folder))  # type: ignore[misc]
+    assert ids(feeds.folder) == [1, 2, 3]
+
+
+def test_a_session_without_topics_gets_them(
+    broker: MqttBroker, sender: paho.Client, feeds: Feeds
+) -> None:
+    killed = paho.Client(CallbackAPIVersion.VERSION2, feeds.topic, clean_session=False)
+    killed.connect("127.0.0.1", broker.port)
+    killed.loop_start()
+    wait_until(killed.is_connected)
+    killed.disconnect()
+    killed.loop_stop()
+    with feeds.feed(broker.port):
+        send(sender, feeds.topic, "1")
+        wait_until(lambda: ids(feeds.folder) == [1])
+
+
 def test_a_session_that_the_broker_has_forgotten_is_told(feeds: Feeds) -> None:
     for _ in range(2):
         with running_broker() as fresh, feeds.feed(fresh.port):
