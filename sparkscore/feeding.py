@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import ConfigError, MissingExtraError
-from sparkscore.files.spool import Spool
+from sparkscore.files.spool import SPOOL_OPTION, Spool
 from sparkscore.job_planning import Announce, source_spec
 from sparkscore.names import feed_name, mqtt_source
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sparkscore.stream_record import StreamRecord
     from sparkscore.workspace import Workspace
 
-_SPOOL = "spool"
 _QUIET_S = 2.0
 """With `available-now`: a broker that sends nothing for so long has sent what it had kept."""
 
@@ -42,7 +41,7 @@ def stream_spec(workspace: Workspace, job: JobSettings) -> SourceSpec:
             "reading from an MQTT broker needs 'paho', which is not installed; "
             "run: pip install 'sparkscore[mqtt]'"
         )
-    folder = spec.options.get(_SPOOL)
+    folder = spec.options.get(SPOOL_OPTION)
     if folder is None:
         assert job.stream.checkpoint is not None
         root = workspace.table_path(job.stream.checkpoint)
@@ -50,10 +49,10 @@ def stream_spec(workspace: Workspace, job: JobSettings) -> SourceSpec:
             raise ConfigError(
                 f"messages of {broker.name!r} are kept in a folder before they are acknowledged, "
                 f"and checkpoint {str(root)!r} lies in none; name one that workers see at the same "
-                f"path with --source-option {_SPOOL}=FOLDER"
+                f"path with --source-option {SPOOL_OPTION}=FOLDER"
             )
         folder = str(root.absolute() / "sparkscore" / "mqtt")
-    return replace(spec, uri=broker.name, options={**spec.options, _SPOOL: folder})
+    return replace(spec, uri=broker.name, options={**spec.options, SPOOL_OPTION: folder})
 
 
 def spark_places(spec: SourceSpec, job: JobSettings) -> list[str]:
@@ -81,7 +80,7 @@ def feeding(
         return
     from sparkscore.mqtt_feed import MqttFeed
 
-    spool = Spool(Path(stream_spec(workspace, job).options[_SPOOL]))
+    spool = Spool(Path(stream_spec(workspace, job).options[SPOOL_OPTION]))
     client_id = f"sparkscore-{stream.stream_id[:12]}"  # 23 characters are what all brokers take.
     feed = MqttFeed(
         broker, spool, client_id, announce, lambda reason: record.waits("source", reason)

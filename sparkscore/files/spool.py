@@ -36,6 +36,8 @@ SPOOLED = pa.schema(
     ]
 )
 """The columns of a segment: a row a message."""
+SPOOL_OPTION = "spool"
+"""Which source option names the folder of the spool."""
 N_REMEMBERED = 2000
 """Messages that are known again; brokers send less than that before they wait for an answer."""
 _STATE = "state.json"

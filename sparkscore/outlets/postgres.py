@@ -316,7 +316,8 @@ class PostgresOutlet:
 
 def _connected(conninfo: str) -> psycopg.Connection:
     given = conninfo_to_dict(conninfo)
-    return psycopg.connect(autocommit=True, **{**_LIBPQ_DEFAULTS, **given})  # type: ignore[arg-type]
+    # Statements that are prepared are of a session, which poolers such as PgBouncer share out.
+    return psycopg.connect(autocommit=True, prepare_threshold=None, **{**_LIBPQ_DEFAULTS, **given})  # type: ignore[arg-type]
 
 
 def _oid(cursor: psycopg.Cursor, table: sql.Identifier) -> int | None:

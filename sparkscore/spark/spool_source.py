@@ -22,7 +22,7 @@ from pyspark.sql.streaming.datasource import (
 )
 
 from sparkscore.errors import SourceError, nearest, shown
-from sparkscore.files.spool import segment_path, segments_in
+from sparkscore.files.spool import SPOOL_OPTION, segment_path, segments_in
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.spark.messages import json_rows
 from sparkscore.spark.other_formats import parsed_schema, spark_options
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _SEGMENTS_A_TASK = 16
 
 
-SPOOL_OPTION = "spool"
-"""Which source option names the folder of the spool."""
 _PACE = "maxFilesPerTrigger"
 _JSON = frozenset({"dateFormat", "timestampFormat"})
 
@@ -55,6 +53,9 @@ def open_spool(spark: SparkSession, spec: SourceSpec) -> DataFrame:
             f"source option {shown(unknown)} is unknown for a broker{nearest(unknown, known)}; it "
             f"takes {', '.join(known)}"
         )
+    pace = spec.options.get(_PACE, "1")
+    if not pace.isdecimal() or int(pace) == 0:
+        raise SourceError(f"source option {_PACE} is {shown(pace)}; it takes a whole number from 1")
     if spec.schema is None or spec.format not in ("auto", "json"):
         raise SourceError(
             f"the messages of {shown(spec.uri)} are read as JSON, of which nobody knows the "
@@ -63,7 +64,8 @@ def open_spool(spark: SparkSession, spec: SourceSpec) -> DataFrame:
         )
     mine = {name: value for name, value in spec.options.items() if name not in _JSON}
     json_only = {name: value for name, value in spec.options.items() if name in _JSON}
-    place = sf.format_string("topic '%s' at %s:", "mqtt_topic", "mqtt_received_at")
+    received_at = sf.col("mqtt_received_at").cast("string")
+    place = sf.format_string("topic '%s' at %s:", "mqtt_topic", received_at)
     options = spark_options("json", replace(spec, options=json_only))
     messages = stream_of(spark, SpoolSource, mine)
     return json_rows(messages, parsed_schema(spec.schema), place, options)

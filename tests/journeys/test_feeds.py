@@ -130,6 +130,12 @@ def test_a_feed_of_the_users_is_a_stream(counting_feed: str, world: World, run: 
         ("mqtt://127.0.0.1:1/t", (), 2, "--source-schema"),
         ("mqtt://u:geheim@h/a#", (), 2, "topic filter"),
         ("mqtt://u:geheim@h/a", ("--source-option", "qos=2"), 2, "maxFilesPerTrigger"),
+        (
+            "mqtt://h/a",
+            ("--source-option", "maxFilesPerTrigger=0", "--source-schema", "id BIGINT, x DOUBLE"),
+            2,
+            "whole number",
+        ),
         ("python:no.such.module:Feed", (), 2, "no.such.module"),
         ("python:pathlib:Path", (), 2, "DataSource"),
         ("python:pathlib", (), 2, "python:PACKAGE.MODULE:CLASS"),
