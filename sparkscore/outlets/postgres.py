@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import psycopg
 import pyarrow as pa
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from sparkscore.errors import ConfigError, OutletAwayError, OutletError, listed, shown
 from sparkscore.outlets.base import CommittedBatch, ScoreShape
@@ -316,8 +316,11 @@ class PostgresOutlet:
 
 def _connected(conninfo: str) -> psycopg.Connection:
     given = conninfo_to_dict(conninfo)
+    missing = {name: value for name, value in _LIBPQ_DEFAULTS.items() if name not in given}
     # Statements that are prepared are of a session, which poolers such as PgBouncer share out.
-    return psycopg.connect(autocommit=True, prepare_threshold=None, **{**_LIBPQ_DEFAULTS, **given})  # type: ignore[arg-type]
+    return psycopg.connect(
+        make_conninfo(conninfo, **missing), autocommit=True, prepare_threshold=None
+    )
 
 
 def _oid(cursor: psycopg.Cursor, table: sql.Identifier) -> int | None:
