@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
+from sparkscore.errors import (
+    BatchDeadlineError,
+    ConfigError,
+    EngineUnfitError,
+    ModelTooLargeError,
+    UsageError,
+    WorkerCrashError,
+    listed,
+)
 from sparkscore.files.checkpoint import Checkpoint
 from sparkscore.files.stream_admission import admitted
 from sparkscore.flavors.load import flavor_of
@@ -23,10 +31,9 @@ from sparkscore.provenance import environment, run_origin
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
-from sparkscore.scoring.streams import plan_of_batch
 from sparkscore.scoring.table_write import score_write
 from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
-from sparkscore.stream_models import ServedModels, StreamModels, split_of
+from sparkscore.stream_models import ServedModels, StreamModels, shadow_job, split_of
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
@@ -125,15 +132,15 @@ class _BatchScorer:
         """Score a batch, or find that it was committed before."""
         stream = self.stream
         models = self._models_of(number)
-        plan = plan_of_batch(models.plan, stream.facts.stream_id, number)
+        plan = models.plan_of(stream.facts.stream_id, number)
         done = stream.sink.find(plan.identity)
         if done is not None:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         else:
-            outcome = self._scored(frame, plan, models)
+            outcome = self._scored_whatever_the_shadow_does(frame, number, models)
             outcome.check_books()
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
-        self.stream.models.batch(outcome)
+        self.stream.models.batch(models.batch_models, outcome)
         self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
 
     def _models_of(self, number: int) -> ServedModels:
@@ -145,6 +152,20 @@ class _BatchScorer:
         current = models.current
         checkpoint.keep_models(number, current.batch_models)
         return current
+
+    def _scored_whatever_the_shadow_does(
+        self, frame: DataFrame, number: int, models: ServedModels
+    ) -> Outcome:
+        """Score a batch; where a worker ends, once more without the shadow: it may be its fault."""
+        stream_id = self.stream.facts.stream_id
+        try:
+            return self._scored(frame, models.plan_of(stream_id, number), models)
+        except (WorkerCrashError, BatchDeadlineError, ModelTooLargeError) as exc:
+            if models.shadow is None:
+                raise
+            self.stream.models.put_off_shadow(models.shadow, str(exc))
+        alone = replace(models, shadow=None)
+        return self._scored(frame, alone.plan_of(stream_id, number), alone)
 
     def _scored(self, frame: DataFrame, plan: ScoringPlan, models: ServedModels) -> Outcome:
         from sparkscore.spark.source import OpenedSource
@@ -195,7 +216,19 @@ def _opened(
         _check_same_table(plan, fresh)
         return ServingModel(fresh, engine.ship(fresh.model))
 
-    models = StreamModels(workspace, job, first, served, announce)
+    beside = shadow_job(job)
+    if beside is not None:
+        _refuse_unfit_shadow(sink, plan)
+
+    def shadowed(uri: str) -> ServingModel:
+        """A model planned for the shadow's table, and sent to the nodes."""
+        assert beside is not None
+        shadow_sink = workspace.delta_sink(beside.target.uri)
+        fresh = _planned(workspace, beside, uri, source, shadow_sink)
+        _refuse_unfit_shadow(shadow_sink, fresh)
+        return ServingModel(fresh, engine.ship(fresh.model))
+
+    models = StreamModels(workspace, job, first, served, shadowed, announce)
     check_environment(workspace, models.current.facts[1:], announce)
     assert job.stream.checkpoint is not None
     root = workspace.table_path(job.stream.checkpoint)
@@ -220,6 +253,7 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
     """
     the_model(job)
     split_of(job)
+    shadow_job(job)
     alert_bounds(job)
     alert_hook(job)
     if job.stream.checkpoint is None:
@@ -263,6 +297,23 @@ def _planned(
     plan = plan_scoring(model, source.table, scoring_request(workspace, job, None, sink.uri))
     sink.check(score_write(plan))
     return plan
+
+
+def _refuse_unfit_shadow(sink: DeltaSink, plan: ScoringPlan) -> None:
+    """Refuse a shadow where Spark writes one of the tables.
+
+    Raises:
+        EngineUnfitError: It does.
+    """
+    try:
+        sink.as_files(score_write(plan))
+    except EngineUnfitError as exc:
+        raise EngineUnfitError(
+            "the workers write a shadow's scores beside the published ones, but of "
+            f"{sink.uri!r} Spark writes the files: {exc.reason}",
+            "arrow",
+            "take mode append and a table that Python writes, or leave the shadow out",
+        ) from exc
 
 
 def _check_same_table(first: ScoringPlan, fresh: ScoringPlan) -> None:
@@ -310,6 +361,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "model_version": str(plan.model.version or ""),
             "model_digest": plan.model.digest,
             **_canary_params(job),
+            **_shadow_params(stream.models),
             "source": plan.source.uri,
             "where": plan.source.where or "",
             "target": stream.sink.uri,
@@ -334,6 +386,13 @@ def _canary_params(job: JobSettings) -> dict[str, str]:
         "canary_share": str(canary.share),
         "canary_where": split.sql,
     }
+
+
+def _shadow_params(models: StreamModels) -> dict[str, str]:
+    shadow = models.current.shadow
+    if shadow is None:
+        return {}
+    return {"shadow_model": shadow.plan.model.uri, "shadow_target": shadow.plan.request.target}
 
 
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:

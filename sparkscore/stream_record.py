@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.scoring.outcome import ModelCounts
 from sparkscore.scoring.panel import SPLIT_LABELS
+from sparkscore.scoring.shadow import SHADOW_LABEL
 from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
-    from sparkscore.scoring.streams import BatchModels
+    from sparkscore.scoring.streams import BatchModel, BatchModels
     from sparkscore.stream_alerts import AlertWatch
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
 _REJECTED_OVER = 20
 """Batches that the share of rejected rows is over: of a batch of few rows one is much."""
+_OF_TRIALS = ("canary_", "shadow_")
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
 
@@ -75,6 +78,7 @@ class StreamTotals:
     table_version: int = -1
     model_digest: str = ""
     canary_digest: str = ""
+    shadow_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
     def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
@@ -87,6 +91,7 @@ class StreamTotals:
         self.batch, self.table_version = number, outcome.commit.version
         self.model_digest = models.champion.digest
         self.canary_digest = "" if models.canary is None else models.canary.digest
+        self.shadow_digest = "" if models.shadow is None else models.shadow.digest
 
     def as_metrics(self) -> dict[str, float]:
         """The totals by name."""
@@ -127,6 +132,8 @@ class StreamRecord:
         self._job = job
         self._health_file = health_file
         self._alerts = alerts
+        self._shadow: BatchModel | None = None
+        self._difference = ModelCounts()
         self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
@@ -147,12 +154,12 @@ class StreamRecord:
             self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
             n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
             self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
-            # Of a canary that is there no more, nothing is told.
+            # Of a canary or shadow that is there no more, nothing is told.
             self.totals.latest = {
                 name: value
                 for name, value in self.totals.latest.items()
-                if not name.startswith("canary_")
-            } | _canary_measures(outcome)
+                if not name.startswith(_OF_TRIALS)
+            } | self._trial_measures(outcome, models)
         if self._alerts is not None:
             self._alerts.batch_ended()
             self.totals.latest.update(
@@ -191,6 +198,7 @@ class StreamRecord:
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
             "canary_digest": totals.canary_digest,
+            "shadow_digest": totals.shadow_digest,
             "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
             **totals.as_metrics(),
@@ -213,6 +221,23 @@ class StreamRecord:
             for name, value in sorted(latest.items())
         ]
         return "\n".join(lines) + "\n"
+
+    def _trial_measures(self, outcome: Outcome, models: BatchModels) -> dict[str, float]:
+        """What a batch's canary and shadow did, if it had them."""
+        found: dict[str, float] = {}
+        for what, label in (("canary", SPLIT_LABELS[1]), ("shadow", SHADOW_LABEL)):
+            counts = outcome.models.get(label)
+            if counts is not None:
+                found[f"{what}_rows_scored"] = counts.n_scored
+                found[f"{what}_rows_rejected"] = counts.n_rejected
+                found[f"{what}_rows_failed"] = counts.n_failed
+        if outcome.shadow_failure is not None:
+            found["shadow_rows_failed"] = outcome.n_read
+        if models.shadow != self._shadow:
+            self._shadow, self._difference = models.shadow, ModelCounts()
+        counts = outcome.models.get(SHADOW_LABEL, ModelCounts())
+        self._difference = self._difference.plus(counts)
+        return found | _difference_measures(self._difference)
 
     def _write_health(self) -> None:
         if self._health_file is not None:
@@ -277,15 +302,15 @@ def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _canary_measures(outcome: Outcome) -> dict[str, float]:
-    """What a batch's canary did, if it had one."""
-    counts = outcome.models.get(SPLIT_LABELS[1])
-    if counts is None:
+def _difference_measures(total: ModelCounts) -> dict[str, float]:
+    """How the answers of a shadow differ from the published ones."""
+    if not total.n_compared:
         return {}
     return {
-        "canary_rows_scored": counts.n_scored,
-        "canary_rows_rejected": counts.n_rejected,
-        "canary_rows_failed": counts.n_failed,
+        "shadow_rows_compared": total.n_compared,
+        "shadow_different_share": total.n_different / total.n_compared,
+        "shadow_mean_difference": total.difference / total.n_compared,
+        "shadow_mean_absolute_difference": total.absolute / total.n_compared,
     }
 
 

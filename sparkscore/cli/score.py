@@ -147,6 +147,12 @@ _STREAM_OPTIONS = (
         help="What names an entity; repeatable. Default: the key, if it is one column.",
     ),
     click.option(
+        "--shadow",
+        metavar="URI",
+        help="Model that scores all rows too, into a table of its own that is not published.",
+    ),
+    click.option("--shadow-target", metavar="URI", help="That table. Default: TARGET_shadow."),
+    click.option(
         "--alert",
         multiple=True,
         metavar="NAME=BOUND",
@@ -177,6 +183,8 @@ _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "canary_by": "stream.canary.by",
+    "shadow": "stream.shadow.model",
+    "shadow_target": "stream.shadow.target",
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
