@@ -151,20 +151,16 @@ class StreamRecord:
         with self._lock:
             self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
-            self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
-            n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
-            self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
             # Of a canary or shadow that is there no more, nothing is told.
-            self.totals.latest = {
-                name: value
-                for name, value in self.totals.latest.items()
-                if not name.startswith(_OF_TRIALS)
-            } | self._trial_measures(outcome, models)
+            kept = {k: v for k, v in self.totals.latest.items() if not k.startswith(_OF_TRIALS)}
+            self.totals.latest = (
+                kept
+                | self._trial_measures(outcome, models)
+                | {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
+                | {"rejected_share": self._rejected_share(outcome)}
+            )
         if self._alerts is not None:
             self._alerts.batch_ended()
-            self.totals.latest.update(
-                {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
-            )
 
     def latency(self, seconds: Mapping[str, float]) -> None:
         """Take note of how old the rows of the last batch were when they were committed."""
@@ -221,6 +217,12 @@ class StreamRecord:
             for name, value in sorted(latest.items())
         ]
         return "\n".join(lines) + "\n"
+
+    def _rejected_share(self, outcome: Outcome) -> float:
+        """Rows without a prediction, as a share of those of the last batches."""
+        self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
+        n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
+        return n_rejected / max(n_read, 1)
 
     def _trial_measures(self, outcome: Outcome, models: BatchModels) -> dict[str, float]:
         """What a batch's canary and shadow did, if it had them."""
