@@ -33,6 +33,7 @@ from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
 from sparkscore.scoring.table_write import score_write
 from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
+from sparkscore.stream_drift import StreamDrift, check_drift_columns, drift_columns
 from sparkscore.stream_models import ServedModels, StreamModels, shadow_job, split_of
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from sparkscore.spark.source import OpenedSource
     from sparkscore.tracking import ActiveRun
 
+_SHADOW = "the workers write a shadow's scores beside the published ones"
 _WHY_ARROW = "Spark feeds the model of a stream"
 
 
@@ -97,6 +99,7 @@ def run_stream_job(
     with _started_run(stream) as run:
         alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
         record = StreamRecord(run, job.name, job.stream.health_file, alerts)
+        drift = StreamDrift(stream.checkpoint, job.stream.drift.rows, announce)
         pages = _pages(record, job, announce)
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
@@ -105,7 +108,7 @@ def run_stream_job(
             with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, record, run.run_id),
+                    _BatchScorer(stream, record, drift, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -113,7 +116,8 @@ def run_stream_job(
                     what=f"scoring {stream.source.table.uri!r} into {stream.sink.uri!r}",
                 )
         finally:
-            run.log_metrics(record.totals.as_metrics() | record.totals.latest)
+            drift.close()
+            run.log_metrics(record.metrics())
             if pages is not None:
                 pages.close()
     workspace.outbox.replay()
@@ -126,6 +130,7 @@ class _BatchScorer:
 
     stream: _Stream
     record: StreamRecord
+    drift: StreamDrift
     run_id: str
 
     def __call__(self, frame: DataFrame, number: int) -> None:
@@ -141,6 +146,7 @@ class _BatchScorer:
             outcome.check_books()
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
         self.stream.models.batch(models.batch_models, outcome)
+        self.record.measured(self.drift.batch(models.champion.plan.model.digest, outcome))
         self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
 
     def _models_of(self, number: int) -> ServedModels:
@@ -194,7 +200,7 @@ def _opened(
     start_over: bool,
     has_moved: bool,
 ) -> _Stream:
-    _refuse_unfit(workspace, job)
+    _refuse_unasked(workspace, job)
     announce("Opening Spark")
     from sparkscore.spark.delta import files_sink
     from sparkscore.spark.stream_source import open_stream
@@ -218,14 +224,17 @@ def _opened(
 
     beside = shadow_job(job)
     if beside is not None:
-        _refuse_unfit_shadow(sink, plan)
+        _refuse_unfit(sink, plan, _SHADOW)
+    if drift_columns(job):
+        check_drift_columns(plan, drift_columns(job))
+        _refuse_unfit(sink, plan, "drift is told of by the workers that write the scores")
 
     def shadowed(uri: str) -> ServingModel:
         """A model planned for the shadow's table, and sent to the nodes."""
         assert beside is not None
         shadow_sink = workspace.delta_sink(beside.target.uri)
         fresh = _planned(workspace, beside, uri, source, shadow_sink)
-        _refuse_unfit_shadow(shadow_sink, fresh)
+        _refuse_unfit(shadow_sink, fresh, _SHADOW)
         return ServingModel(fresh, engine.ship(fresh.model))
 
     models = StreamModels(workspace, job, first, served, shadowed, announce)
@@ -243,7 +252,7 @@ def _opened(
     return _Stream(workspace, job, engine, source, sink, first, models, checkpoint, facts)
 
 
-def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
+def _refuse_unasked(workspace: Workspace, job: JobSettings) -> None:
     """Refuse what a stream cannot do, before Spark is opened.
 
     Raises:
@@ -294,13 +303,15 @@ def _planned(
     model = workspace.model(uri, job.predict)
     if flavor_of(open_package(model.folder)) == SPARK:
         raise EngineUnfitError("a stream scores in Python workers, and the model is Spark ML's")
-    plan = plan_scoring(model, source.table, scoring_request(workspace, job, None, sink.uri))
+    request = scoring_request(workspace, job, None, sink.uri)
+    request = replace(request, sketched=drift_columns(job))
+    plan = plan_scoring(model, source.table, request)
     sink.check(score_write(plan))
     return plan
 
 
-def _refuse_unfit_shadow(sink: DeltaSink, plan: ScoringPlan) -> None:
-    """Refuse a shadow where Spark writes one of the tables.
+def _refuse_unfit(sink: DeltaSink, plan: ScoringPlan, what: str) -> None:
+    """Refuse what only workers can do that write the files themselves.
 
     Raises:
         EngineUnfitError: It does.
@@ -309,10 +320,9 @@ def _refuse_unfit_shadow(sink: DeltaSink, plan: ScoringPlan) -> None:
         sink.as_files(score_write(plan))
     except EngineUnfitError as exc:
         raise EngineUnfitError(
-            "the workers write a shadow's scores beside the published ones, but of "
-            f"{sink.uri!r} Spark writes the files: {exc.reason}",
+            f"{what}, but of {sink.uri!r} Spark writes the files: {exc.reason}",
             "arrow",
-            "take mode append and a table that Python writes, or leave the shadow out",
+            "take mode append and a table that Python writes, or leave that out",
         ) from exc
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _FIRST_INTERVAL_S = 10.0
 _REJECTED_OVER = 20
 """Batches that the share of rejected rows is over: of a batch of few rows one is much."""
+_NO_KEY = re.compile(r"[^/\w.\-: ]")
+"""What the key of a metric has not, and a column's name may have."""
 _OF_TRIALS = ("canary_", "shadow_")
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
@@ -162,6 +166,11 @@ class StreamRecord:
         if self._alerts is not None:
             self._alerts.batch_ended()
 
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Take note of further measures of the last batch, by names with units."""
+        with self._lock:
+            self.totals.latest.update(values)
+
     def latency(self, seconds: Mapping[str, float]) -> None:
         """Take note of how old the rows of the last batch were when they were committed."""
         with self._lock:
@@ -177,12 +186,17 @@ class StreamRecord:
             if self._alerts is not None:
                 self._alerts.look(self.totals.latest)
                 self.totals.latest.update(self._alerts.gauges)
-            point = self.totals.latest | self.totals.as_metrics()
             step = int(progress["batchId"])
         with suppress(OSError):  # A file that grows old is what its reader looks for.
             self._write_health()
         if self._pace.is_due():
-            self._run.log_metrics(point, step=step, synchronous=False)
+            self._run.log_metrics(self.metrics(), step=step, synchronous=False)
+
+    def metrics(self) -> dict[str, float]:
+        """Totals and measures of the last batch, as a run takes their names."""
+        with self._lock:
+            found = self.totals.latest | self.totals.as_metrics()
+        return {_NO_KEY.sub("_", name): value for name, value in found.items()}
 
     def health(self) -> dict[str, object]:
         """State of the stream, as the health file and `/healthz` have it."""
@@ -206,16 +220,19 @@ class StreamRecord:
             totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
         if self._alerts is not None:  # Also while no batch comes.
             latest.update(self._alerts.gauges)
-        label = f"{{job={json.dumps(self._job)}}}"
+        label = _labels({"job": self._job})
         lines = [
             f"# TYPE sparkscore_stream_{name}_total counter\n"
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
-        lines += [
-            f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
-            for name, value in sorted(latest.items())
-        ]
+        for name, of_name in groupby(sorted(latest), lambda name: name.partition(".")[0]):
+            lines.append(f"# TYPE sparkscore_stream_{name} gauge")
+            for each in of_name:
+                labels = {"job": self._job}
+                if each != name:  # Such as drift.temperature.
+                    labels["column"] = each.partition(".")[2]
+                lines.append(f"sparkscore_stream_{name}{_labels(labels)} {latest[each]}")
         return "\n".join(lines) + "\n"
 
     def _rejected_share(self, outcome: Outcome) -> float:
@@ -278,6 +295,16 @@ class StreamPages:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return (
+        "{"
+        + ",".join(
+            f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in labels.items()
+        )
+        + "}"
+    )
 
 
 def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:

@@ -153,6 +153,12 @@ _STREAM_OPTIONS = (
     ),
     click.option("--shadow-target", metavar="URI", help="That table. Default: TARGET_shadow."),
     click.option(
+        "--drift",
+        multiple=True,
+        metavar="COLUMN",
+        help="Input or prediction whose last rows are compared with the first; repeatable.",
+    ),
+    click.option(
         "--alert",
         multiple=True,
         metavar="NAME=BOUND",
@@ -183,6 +189,7 @@ _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "canary_by": "stream.canary.by",
+    "drift": "stream.drift.columns",
     "shadow": "stream.shadow.model",
     "shadow_target": "stream.shadow.target",
     "source": "source.uri",

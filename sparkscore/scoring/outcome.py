@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels, added
 from sparkscore.scoring.rejects import ReasonCount, added_reasons
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.sketch import ColumnSketch
 
 
 class OutcomeStatus(StrEnum):
@@ -165,6 +168,8 @@ class Outcome:
         shadow_failure: Why the scores of the model in the shadow are not in their table; None: they
             are, or there is none.
         n_beside: Rows of challengers in the commit, where each model has rows of its own.
+        sketches: How columns are spread that the request asks for: inputs of all rows, and
+            predictions that were written.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
         n_chunks_resumed: Chunks of the input that earlier attempts had finished.
@@ -184,6 +189,7 @@ class Outcome:
     other_reasons: Sequence[ReasonCount] = ()
     shadow_failure: str | None = None
     n_beside: int = 0
+    sketches: Mapping[str, ColumnSketch] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
     batches: Sequence[BatchReport] = ()

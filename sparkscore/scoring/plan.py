@@ -86,6 +86,7 @@ class ScoringRequest:
         order_by: With duplicates first or last: the column that orders the rows of a key.
         checks: What scores have to be before they are published.
         accept_checks: Whether those that fail are published.
+        sketched: Columns, read or predicted, of which the outcome says how they are spread.
     """
 
     job: str
@@ -107,6 +108,7 @@ class ScoringRequest:
     order_by: str | None = None
     checks: Checks = field(default_factory=Checks)
     accept_checks: bool = False
+    sketched: tuple[str, ...] = ()
 
     @property
     def rejects_uri(self) -> str | None:

@@ -75,6 +75,9 @@ def score_files_job(
         packed: Source columns that come to the model as doubles, null as NaN.
         shadow: Where the scores of a model in the shadow go.
     """
+    sketched = dict.fromkeys((*plan.request.checks.columns, *plan.request.sketched))
+    predicted = set(plan.predictions.names)
+    read = {binding.source.name for binding in plan.bindings if binding.source is not None}
     job = ScoreFilesJob(
         scoring=task,
         layout=sink.layout(score_write(plan)),
@@ -85,7 +88,8 @@ def score_files_job(
         attempt=new_attempt(),
         max_reports=max_reports,
         models=_model_rows(plan),
-        sketched=plan.request.checks.columns,
+        sketched=tuple(name for name in sketched if name in predicted),
+        sketched_inputs=tuple(name for name in sketched if name in read - predicted),
         keeps_rejected=plan.request.keeps_rejected,
         tells_reasons=plan.request.is_inline,
         rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
@@ -146,7 +150,8 @@ def scored_and_committed(
                 resumed.ledger.check_claim()
             files = tuple(file for result in results for file in result.files)
             written = WrittenScores(files, job.attempt, run_ids)
-            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            profile = _profile(results)
+            write = checked_write(plan, sink, profile, _held_text(sink, files))
             rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
             shadow_failure = _shadow_committed(results, job, plan, shadow, facts)
             commit = sink.write(written, write, facts)
@@ -177,6 +182,7 @@ def scored_and_committed(
         is_inline=plan.request.is_inline,
         rejects=rejects_commit,
         shadow_failure=shadow_failure,
+        sketches=profile.columns,
         seconds={
             "score_and_commit": ended - started,
             "commit": ended - scored,
@@ -352,6 +358,7 @@ def _shadow_job(plan: ScoringPlan, job: ScoreFilesJob, sink: FilesSink) -> Score
         replace_where=None,
         models=(answers,),
         sketched=(),
+        sketched_inputs=(),
         keeps_rejected=False,
         tells_reasons=False,
         rejects=None,

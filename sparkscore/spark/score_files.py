@@ -83,7 +83,8 @@ class ScoreFilesJob:
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
         models: Whose answers become rows.
-        sketched: Columns whose values checks look at.
+        sketched: Columns of the score table whose spread is told.
+        sketched_inputs: The same of the columns that the model reads.
         keeps_rejected: Whether rows without a prediction stand in the score table.
         tells_reasons: Whether each row of it says why it has none.
         rejects: How rejected rows are kept; None: in the score table, or there are none.
@@ -101,6 +102,7 @@ class ScoreFilesJob:
     max_reports: int
     models: tuple[ModelRows, ...]
     sketched: tuple[str, ...] = ()
+    sketched_inputs: tuple[str, ...] = ()
     keeps_rejected: bool = False
     tells_reasons: bool = False
     rejects: RejectsTable | None = None
@@ -198,6 +200,7 @@ def score_into_files(
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     sketches = {name: ColumnSketch() for name in job.sketched}
+    input_sketches = {name: ColumnSketch() for name in job.sketched_inputs}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
@@ -208,6 +211,8 @@ def score_into_files(
                         writer.write(rows)
                         for name, sketch in sketches.items():
                             sketch.add(rows.column(name))
+                    for name, sketch in input_sketches.items():
+                        sketch.add(model_batch.column(name))
                     if job.shadow is not None:
                         shadow.add(_score_rows(job.shadow, carried, scored))
                     if scored.rejects is not None:
@@ -227,7 +232,7 @@ def score_into_files(
         read_s=reading.seconds,
         write_s=writing.seconds,
         task_s=task.seconds,
-        sketches={name: sketch.to_facts() for name, sketch in sketches.items()},
+        sketches={name: sketch.to_facts() for name, sketch in (input_sketches | sketches).items()},
         rejects=tuple(rejects),
         partition_rejects=dict(rejected.by_partition),
         shadow=tuple(apart),
