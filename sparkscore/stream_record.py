@@ -298,13 +298,8 @@ class StreamPages:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    return (
-        "{"
-        + ",".join(
-            f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in labels.items()
-        )
-        + "}"
-    )
+    texts = (f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in labels.items())
+    return "{" + ",".join(texts) + "}"
 
 
 def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
