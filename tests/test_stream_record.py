@@ -39,10 +39,16 @@ TRIALS = replace(
     OUTCOME,
     batches=[
         BatchReport(
-            **dict.fromkeys(("n_rows", "n_rejected", "n_bytes", "n_loads", "rss_bytes"), 0),
-            **dict.fromkeys(("convert_s", "predict_s", "load_s"), 0.0),
             worker="w",
             ended_ms=0,
+            n_rows=4,
+            n_rejected=0,
+            n_bytes=64,
+            convert_s=0.0,
+            predict_s=0.0,
+            load_s=0.0,
+            n_loads=1,
+            rss_bytes=1,
             models={
                 "canary": ModelCounts(n_rows=4, n_failed=3, failure="why"),
                 "shadow": ModelCounts(
@@ -98,7 +104,7 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
 
 def test_series_are_as_many_after_any_number_of_versions(run: ActiveRun) -> None:
     record = StreamRecord(run, "telemetry", None)
-    names = set()
+    names: set[str] = set()
     for number in range(300):
         version = number // 3
         models = BatchModels(
