@@ -85,16 +85,17 @@ class ServedModels:
         spec = PanelSpec(tuple(members), beside, ModelsAs.APART, split=split)
         return plan_panel(spec, plan.source, plan.request)
 
-    def plan_of(self, stream_id: str, batch: int) -> ScoringPlan:
-        """The plan of a batch of a stream.
+    def plan_of(self, stream_id: str, batch: int, joined: str) -> ScoringPlan:
+        """The plan of a batch of a stream; see `scoring.streams.plan_of_batch`.
 
         Raises:
             SparkscoreError: The models do not fit one table.
         """
-        plan = plan_of_batch(self.plan, stream_id, batch)
+        plan = plan_of_batch(self.plan, stream_id, batch, joined)
         if self.shadow is None:
             return plan
-        return replace(plan, shadow=Shadow(plan_of_batch(self.shadow.plan, stream_id, batch)))
+        shadow = Shadow(plan_of_batch(self.shadow.plan, stream_id, batch, joined))
+        return replace(plan, shadow=shadow)
 
     @property
     def _all(self) -> list[ServingModel]:
@@ -269,3 +270,18 @@ def split_of(job: JobSettings) -> Split | None:
             "columns that do, such as --canary-by sensor (stream.canary.by)"
         )
     return Split(by, parse_share(canary.share))
+
+
+def trial_params(job: JobSettings, models: ServedModels) -> dict[str, str]:
+    """What a run says of a canary and a shadow."""
+    params: dict[str, str] = {}
+    split, canary, shadow = split_of(job), job.stream.canary, models.shadow
+    if split is not None:
+        params |= {"canary_uri": str(canary.model), "canary_share": str(canary.share)}
+        params["canary_where"] = split.sql
+    if shadow is not None:
+        params |= {
+            "shadow_uri": str(job.stream.shadow.model),
+            "shadow_target": shadow.plan.request.target,
+        }
+    return params
