@@ -86,6 +86,7 @@ class StreamTotals:
     n_scored: int = 0
     n_rejected: int = 0
     n_nulled: int = 0
+    n_published: int = 0
     n_skipped: int = 0
     n_features_in: int = 0
     n_timeless: int = 0
@@ -121,6 +122,7 @@ class StreamTotals:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_nulled": self.n_nulled,
+            "rows_published": self.n_published,
             "rows_skipped": self.n_skipped,
             "rows_before_features": self.n_features_in,
             "rows_without_time": self.n_timeless,
@@ -176,6 +178,7 @@ class StreamRecord:
         self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
+        self._waits_for = ""
         self._lock = threading.Lock()
         try:
             self._write_health()
@@ -205,6 +208,18 @@ class StreamRecord:
         """Take note of further measures of the last batch, by names with units."""
         with self._lock:
             self.totals.latest.update(values)
+
+    def published(self, n_rows: int) -> None:
+        """Take note of rows that outlets were handed."""
+        with self._lock:
+            self.totals.n_published += n_rows
+
+    def waits(self, reason: Exception | None) -> None:
+        """Take note, and tell it on at once, that a batch waits for an outlet; None: no more."""
+        with self._lock:
+            self._waits_for = "" if reason is None else str(reason)
+        with suppress(OSError):
+            self._write_health()
 
     def latency(self, seconds: Mapping[str, float]) -> None:
         """Take note of how old the rows of the last batch were when they were committed."""
@@ -252,6 +267,7 @@ class StreamRecord:
             "shadow_digest": totals.shadow_digest,
             "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
+            "waits_for": self._waits_for,
             **totals.as_metrics(),
         }
 
@@ -267,6 +283,7 @@ class StreamRecord:
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
+        latest["is_waiting"] = float(bool(self._waits_for))
         for name, of_name in groupby(sorted(latest), lambda name: name.partition(".")[0]):
             lines.append(f"# TYPE sparkscore_stream_{name} gauge")
             for each in of_name:
@@ -405,6 +422,6 @@ def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
 _BACKLOG = {
     "numBytesOutstanding": "backlog_bytes",
     "numFilesOutstanding": "backlog_files",
-    "avgOffsetsBehindLatest": "backlog_offsets",
+    "maxOffsetsBehindLatest": "backlog_offsets",
 }
 """What sources of Spark call that which waits."""
