@@ -88,7 +88,8 @@ def check_drift_columns(plan: ScoringPlan, columns: tuple[str, ...]) -> None:
     Raises:
         ConfigError: One is neither read by the model nor predicted, or they are too many.
     """
-    read = (binding.source.name for binding in plan.bindings if binding.source is not None)
+    bound = (b for b in plan.bindings if not b.guards)
+    read = (binding.source.name for binding in bound if binding.source is not None)
     known = list(dict.fromkeys([*read, *plan.predictions.names]))
     unknown = next((name for name in columns if name not in known), None)
     if unknown is not None:
