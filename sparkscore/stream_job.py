@@ -17,7 +17,7 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
-from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.model_watch import ServingModel, try_model
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
 from sparkscore.scoring.engine import RunFacts
@@ -25,6 +25,8 @@ from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
 from sparkscore.scoring.streams import plan_of_batch
 from sparkscore.scoring.table_write import score_write
+from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
+from sparkscore.stream_models import ServedModels, StreamModels, split_of
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
@@ -51,18 +53,9 @@ class _Stream:
     source: OpenedSource
     sink: DeltaSink
     first: ServingModel
+    models: StreamModels
     checkpoint: Checkpoint
     facts: StreamFacts
-
-    def served(self, uri: str) -> ServingModel:
-        """A model planned for this stream, and sent to the nodes.
-
-        Raises:
-            SparkscoreError: It cannot score this source into this table.
-        """
-        plan = _planned(self.workspace, self.job, uri, self.source, self.sink)
-        _check_same_table(self.first.plan, plan)
-        return ServingModel(plan, self.engine.ship(plan.model))
 
 
 def run_stream_job(
@@ -95,19 +88,17 @@ def run_stream_job(
     workspace.outbox.replay()
     stream = _opened(workspace, job, announce, start_over=start_over, has_moved=has_moved)
     with _started_run(stream) as run:
-        record = StreamRecord(run, job.name, job.stream.health_file)
+        alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
+        record = StreamRecord(run, job.name, job.stream.health_file, alerts)
         pages = _pages(record, job, announce)
-        watch = ModelWatch(
-            workspace, the_model(job), stream.first, stream.served, job.stream.watch_s, announce
-        )
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
         ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
         try:
-            with watch, ends_well:
+            with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, watch, record, run.run_id),
+                    _BatchScorer(stream, record, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -124,38 +115,38 @@ def run_stream_job(
 
 @dataclass(frozen=True)
 class _BatchScorer:
-    """Scores one micro-batch after the other, each with one model, and commits it."""
+    """Scores one micro-batch after the other, each with its models, and commits it."""
 
     stream: _Stream
-    watch: ModelWatch
     record: StreamRecord
     run_id: str
 
     def __call__(self, frame: DataFrame, number: int) -> None:
         """Score a batch, or find that it was committed before."""
         stream = self.stream
-        model = self._model_of(number)
-        plan = plan_of_batch(model.plan, stream.facts.stream_id, number)
+        models = self._models_of(number)
+        plan = plan_of_batch(models.plan, stream.facts.stream_id, number)
         done = stream.sink.find(plan.identity)
         if done is not None:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
         else:
-            outcome = self._scored(frame, plan, model)
+            outcome = self._scored(frame, plan, models)
             outcome.check_books()
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
-        self.record.batch(number, outcome, plan.model.digest, is_replay=is_replay)
+        self.stream.models.batch(outcome)
+        self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
 
-    def _model_of(self, number: int) -> ServingModel:
-        """The model that the batch was begun with, however long ago; else the newest."""
-        checkpoint = self.stream.checkpoint
-        known = checkpoint.model_of(number)
+    def _models_of(self, number: int) -> ServedModels:
+        """The models that the batch was begun with, however long ago; else the newest."""
+        checkpoint, models = self.stream.checkpoint, self.stream.models
+        known = checkpoint.models_of(number)
         if known is not None:
-            return self.watch.of(known)
-        model = self.watch.current
-        checkpoint.keep_model(number, model.batch_model)
-        return model
+            return models.of(known)
+        current = models.current
+        checkpoint.keep_models(number, current.batch_models)
+        return current
 
-    def _scored(self, frame: DataFrame, plan: ScoringPlan, model: ServingModel) -> Outcome:
+    def _scored(self, frame: DataFrame, plan: ScoringPlan, models: ServedModels) -> Outcome:
         from sparkscore.spark.source import OpenedSource
         from sparkscore.spark.stream import EventTimes
 
@@ -165,7 +156,7 @@ class _BatchScorer:
         source = OpenedSource(frame if times is None else times.frame, stream.source.table)
         # Spark runs each batch in a session of its own, with settings of its own.
         session = frame.sparkSession
-        engine = replace(stream.engine, spark=session, packed=model.packed)
+        engine = replace(stream.engine, spark=session, packed=models.packed)
         facts = RunFacts(run_id=self.run_id, scored_at=dt.datetime.now(dt.UTC))
         outcome = engine.run(plan, source, replace(stream.sink, spark=session), facts)
         # Nothing was observed where another attempt was faster.
@@ -193,9 +184,19 @@ def _opened(
     sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {the_model(job)}")
     plan = _planned(workspace, job, the_model(job), source, sink)
-    check_environment(workspace, [plan.model], announce)
     _check_event_time(job, source)
+    check_environment(workspace, [plan.model], announce)
     try_model(workspace, plan)
+    first = ServingModel(plan, engine.ship(plan.model))
+
+    def served(uri: str) -> ServingModel:
+        """A model planned for this stream, and sent to the nodes."""
+        fresh = _planned(workspace, job, uri, source, sink)
+        _check_same_table(plan, fresh)
+        return ServingModel(fresh, engine.ship(fresh.model))
+
+    models = StreamModels(workspace, job, first, served, announce)
+    check_environment(workspace, models.current.facts[1:], announce)
     assert job.stream.checkpoint is not None
     root = workspace.table_path(job.stream.checkpoint)
     checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
@@ -206,8 +207,7 @@ def _opened(
         start_over=start_over,
         has_moved=has_moved,
     )
-    first = ServingModel(plan, engine.ship(plan.model))
-    return _Stream(workspace, job, engine, source, sink, first, checkpoint, facts)
+    return _Stream(workspace, job, engine, source, sink, first, models, checkpoint, facts)
 
 
 def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
@@ -219,6 +219,9 @@ def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
         UsageError: The session would be a Connect one.
     """
     the_model(job)
+    split_of(job)
+    alert_bounds(job)
+    alert_hook(job)
     if job.stream.checkpoint is None:
         raise ConfigError(
             "a stream keeps its progress in a folder, and the job names none; give one of its own "
@@ -306,6 +309,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "model_uri": the_model(job),
             "model_version": str(plan.model.version or ""),
             "model_digest": plan.model.digest,
+            **_canary_params(job),
             "source": plan.source.uri,
             "where": plan.source.where or "",
             "target": stream.sink.uri,
@@ -318,6 +322,18 @@ def _started_run(stream: _Stream) -> ActiveRun:
     )
     run.log_json(environment(), "environment.json")
     return run
+
+
+def _canary_params(job: JobSettings) -> dict[str, str]:
+    split = split_of(job)
+    if split is None:
+        return {}
+    canary = job.stream.canary
+    return {
+        "canary_uri": str(canary.model),
+        "canary_share": str(canary.share),
+        "canary_where": split.sql,
+    }
 
 
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,13 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.scoring.panel import SPLIT_LABELS
 from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
+    from sparkscore.scoring.streams import BatchModels
+    from sparkscore.stream_alerts import AlertWatch
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
+_REJECTED_OVER = 20
+"""Batches that the share of rejected rows is over: of a batch of few rows one is much."""
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
 
@@ -68,9 +74,10 @@ class StreamTotals:
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
+    canary_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
-    def add(self, number: int, outcome: Outcome, model_digest: str) -> None:
+    def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
         """Count a batch that is in the table."""
         self.n_batches += 1
         self.n_read += outcome.n_read
@@ -78,7 +85,8 @@ class StreamTotals:
         self.n_rejected += outcome.n_rejected
         self.n_nulled += outcome.n_nulled
         self.batch, self.table_version = number, outcome.commit.version
-        self.model_digest = model_digest
+        self.model_digest = models.champion.digest
+        self.canary_digest = "" if models.canary is None else models.canary.digest
 
     def as_metrics(self) -> dict[str, float]:
         """The totals by name."""
@@ -101,16 +109,25 @@ class StreamRecord:
         run: The stream's run.
         job: The job's name, a label of the page.
         health_file: Written anew after each batch; None: none is.
+        alerts: Looks at each batch's measures; None: nobody does.
 
     Raises:
         UsageError: The health file cannot be written.
     """
 
-    def __init__(self, run: ActiveRun, job: str, health_file: Path | None) -> None:
+    def __init__(
+        self,
+        run: ActiveRun,
+        job: str,
+        health_file: Path | None,
+        alerts: AlertWatch | None = None,
+    ) -> None:
         self.totals = StreamTotals()
         self._run = run
         self._job = job
         self._health_file = health_file
+        self._alerts = alerts
+        self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
         self._lock = threading.Lock()
@@ -122,11 +139,22 @@ class StreamRecord:
                 "another with --health-file"
             ) from exc
 
-    def batch(self, number: int, outcome: Outcome, model_digest: str, *, is_replay: bool) -> None:
+    def batch(self, number: int, outcome: Outcome, models: BatchModels, *, is_replay: bool) -> None:
         """Take note of a batch that is in the table."""
         with self._lock:
-            self.totals.add(number, outcome, model_digest)
+            self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
+            self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
+            n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
+            self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
+            # Of a canary that is there no more, nothing is told.
+            self.totals.latest = {
+                name: value
+                for name, value in self.totals.latest.items()
+                if not name.startswith("canary_")
+            } | _canary_measures(outcome)
+        if self._alerts is not None:
+            self._alerts.batch_ended()
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
@@ -143,6 +171,9 @@ class StreamRecord:
         with self._lock:
             self._told_at = time.time()
             self.totals.latest.update(_measures(progress))
+            if self._alerts is not None:
+                self._alerts.look(self.totals.latest)
+                self.totals.latest.update(self._alerts.gauges)
             point = self.totals.latest | self.totals.as_metrics()
             step = int(progress["batchId"])
         with suppress(OSError):  # A file that grows old is what its reader looks for.
@@ -159,6 +190,8 @@ class StreamRecord:
             "batch": totals.batch,
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
+            "canary_digest": totals.canary_digest,
+            "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
             **totals.as_metrics(),
         }
@@ -167,6 +200,8 @@ class StreamRecord:
         """The measures in Prometheus' text format."""
         with self._lock:
             totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
+        if self._alerts is not None:  # Also while no batch comes.
+            latest.update(self._alerts.gauges)
         label = f"{{job={json.dumps(self._job)}}}"
         lines = [
             f"# TYPE sparkscore_stream_{name}_total counter\n"
@@ -240,6 +275,18 @@ def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
             """Say nothing: probes come each second."""
 
     return Handler
+
+
+def _canary_measures(outcome: Outcome) -> dict[str, float]:
+    """What a batch's canary did, if it had one."""
+    counts = outcome.models.get(SPLIT_LABELS[1])
+    if counts is None:
+        return {}
+    return {
+        "canary_rows_scored": counts.n_scored,
+        "canary_rows_rejected": counts.n_rejected,
+        "canary_rows_failed": counts.n_failed,
+    }
 
 
 def _measures(progress: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from sparkscore import Workspace
 from sparkscore.errors import PortTakenError, UsageError
 from sparkscore.names import RunId
 from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.streams import BatchModel, BatchModels
 from sparkscore.stream_record import Pace, StreamPages, StreamRecord
 from sparkscore.tracking import ActiveRun
 
@@ -25,6 +26,7 @@ OUTCOME = Outcome(
     n_rejected=1,
     seconds={"commit": 0.25},
 )
+MODELS = BatchModels(BatchModel("models:/pump/7", "digest"))
 PROGRESS = {
     "batchId": 5,
     "inputRowsPerSecond": 10.0,
@@ -53,7 +55,7 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
     health = tmp_path / "health.json"
     record = StreamRecord(run, "telemetry", health)
     assert json.loads(health.read_text())["batch"] == -1
-    record.batch(5, OUTCOME, "digest", is_replay=False)
+    record.batch(5, OUTCOME, MODELS, is_replay=False)
     record.latency({"p50": 1.5})
     record.progress(PROGRESS)
     told = json.loads(health.read_text())
@@ -73,7 +75,7 @@ def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
     record = StreamRecord(run, 'tele"metry', None)
     pages = StreamPages(record, 0, "127.0.0.1")
     try:
-        record.batch(5, OUTCOME, "digest", is_replay=True)
+        record.batch(5, OUTCOME, MODELS, is_replay=True)
         record.progress(PROGRESS)
         url = f"http://127.0.0.1:{pages.port}"
         page = urllib.request.urlopen(f"{url}/metrics").read().decode()

@@ -83,6 +83,39 @@ class RoutesSettings(Frozen):
     """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
 
 
+class CanarySettings(Frozen):
+    """A model that scores a share of a stream's entities in the champion's place."""
+
+    model: str | None = None
+    """Its URI, such as models:/pump@challenger."""
+    share: str | None = None
+    """The share of entities, such as 5%."""
+    by: tuple[str, ...] = ()
+    """Columns that name an entity; empty: the key, where that is one column."""
+
+
+class AlertSettings(Frozen):
+    """The most that a stream's measures may be; what is over that is told once, and its end too."""
+
+    latency_p99_seconds: NotNegative | None = None
+    """From event to commit, of the rows of a batch; with event_time."""
+    backlog_files: NotNegative | None = None
+    """What waits in the source, as it tells: files and bytes of Delta, offsets of Kafka."""
+    backlog_bytes: NotNegative | None = None
+    backlog_offsets: NotNegative | None = None
+    rejected_share: Share | None = None
+    """Rows without a prediction, of those of the last twenty batches."""
+    batch_seconds: NotNegative | None = None
+    idle_seconds: NotNegative | None = None
+    """Since the last batch ended: the source is dry, or a batch does not come to its end."""
+    canary_rows_failed: NotNegative | None = None
+    """Of a batch; the champion has scored them."""
+    webhook: str | None = None
+    """Where each alert is posted as JSON when it begins and when it ends."""
+    secret_file: Path | None = None
+    """A file with the secret that signs what is posted; None: it is not signed."""
+
+
 class StreamSettings(Frozen):
     """What a job needs besides to score a source as its rows come."""
 
@@ -92,8 +125,10 @@ class StreamSettings(Frozen):
     """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
     watch_s: Count = 10
     """Seconds between two looks at the alias that names the model."""
+    canary: CanarySettings = Field(default_factory=CanarySettings)
     event_time: str | None = None
     """The column that says when a row came to be, for latencies; None: none are told."""
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
     health_file: Path | None = None
     """A file that is written anew after each batch; None: none is."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparkscore.errors import CheckpointError, shown
 from sparkscore.files.filesystem import TablePath
-from sparkscore.scoring.streams import BatchModel, StreamFacts
+from sparkscore.scoring.streams import BatchModels, StreamFacts
 from sparkscore.whole_files import write_whole
 
 _OURS = "sparkscore"
 _FACTS = "stream.json"
 _N_KEPT = 200
-"""Batches whose model is remembered; Spark itself keeps 100 that could be tried again."""
+"""Batches whose models are remembered; Spark itself keeps 100 that could be tried again."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Checkpoint:
         """
         return self._newest("commits")
 
-    def model_of(self, batch: int) -> BatchModel | None:
-        """The model that the batch was begun with; None: it was not begun.
+    def models_of(self, batch: int) -> BatchModels | None:
+        """The models that the batch was begun with; None: it was not begun.
 
         Raises:
             CheckpointError: What is remembered of it cannot be read.
@@ -80,15 +80,15 @@ class Checkpoint:
         if not path.is_file():
             return None
         with self._readable(path):
-            return BatchModel(**json.loads(path.read_text(encoding="utf-8")))
+            return BatchModels.from_json(path.read_text(encoding="utf-8"))
 
-    def keep_model(self, batch: int, model: BatchModel) -> None:
-        """Remember, before the batch is scored, which model scores it; old batches are forgotten.
+    def keep_models(self, batch: int, models: BatchModels) -> None:
+        """Remember, before the batch is scored, which models score it; old batches are forgotten.
 
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        self._write(f"batch-{batch}.json", json.dumps(asdict(model)))
+        self._write(f"batch-{batch}.json", models.to_json())
         (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
 
     def check_writable(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from sparkscore.names import same_place
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.plan import ScoringPlan
 
 
@@ -55,6 +56,42 @@ class BatchModel:
 
     uri: str
     digest: str
+
+
+@dataclass(frozen=True)
+class BatchModels:
+    """All models of a batch.
+
+    Attributes:
+        champion: Scores all rows, or those that the canary does not.
+        canary: Scores the share of `split`; None: there is none.
+    """
+
+    champion: BatchModel
+    canary: BatchModel | None = None
+    split: Split | None = None
+
+    def to_json(self) -> str:
+        """The models as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The models that `to_json` wrote.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        try:
+            facts = json.loads(text)
+            canary, split = facts["canary"], facts["split"]
+            return cls(
+                BatchModel(**facts["champion"]),
+                None if canary is None else BatchModel(**canary),
+                None if split is None else Split(tuple(split["columns"]), split["share"]),
+            )
+        except (TypeError, KeyError) as exc:
+            raise ValueError(f"it says nothing of models: {exc}") from exc
 
 
 def asked_of(plan: ScoringPlan) -> dict[str, str]:

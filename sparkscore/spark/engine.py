@@ -68,7 +68,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
-        packed: The model's package where it was sent before; None: it is sent with each run.
+        packed: Packages that were sent before, by digest; others are sent with each run.
     """
 
     spark: SparkSession
@@ -79,7 +79,7 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
-    packed: PackedPackage | None = None
+    packed: Mapping[str, PackedPackage] = field(default_factory=dict)
 
     @property
     def application_id(self) -> str | None:
