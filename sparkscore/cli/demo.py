@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sparkscore.cli import GlobalOptions
-from sparkscore.cli.context import note, open_workspace
+from sparkscore.cli.context import note, noted_by_any_thread, open_workspace
 from sparkscore.cli.output import Output, show
 from sparkscore.demo.folder import claimed_folder
 from sparkscore.demo.handover import (
@@ -77,7 +77,7 @@ def _play(folder: Path, job_file: Path, *, quiet: bool) -> None:
     workspace = open_workspace(stores_in(folder))
     try:
         with _watcher(kind.n_steps, quiet=quiet) as watcher:
-            demo = kind(workspace, job_file, folder, watcher, note)
+            demo = kind(workspace, job_file, folder, watcher, noted_by_any_thread())
             demo.play()
     finally:
         workspace.close()

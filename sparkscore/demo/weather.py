@@ -68,9 +68,10 @@ def autumn_weather(weather: pa.Table) -> pa.Table:
 
 
 def write_day_files(weather: pa.Table, folder: Path) -> int:
-    """Write readings as a station's logger would: lines of JSON, a file for each day.
+    """Write readings as a station's logger would: lines of JSON, a file for each day in UTC.
 
-    A file is seen when all of it is there, so that a stream may read the folder meanwhile.
+    A file is seen when all of it is there, so that a stream may read the folder meanwhile. It does
+    not read a file twice, so that a day should be written whole.
 
     Args:
         weather: Rows of `read_weather`; label and month are left out.
