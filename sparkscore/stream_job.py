@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from sparkscore.model_watch import ServingModel, try_model
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
 from sparkscore.scoring.engine import RunFacts
+from sparkscore.scoring.features import Features, joined_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
 from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
 from sparkscore.scoring.streams import plan_of_batch
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sparkscore.scoring.streams import StreamFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
+    from sparkscore.spark.features import PinnedJoin
     from sparkscore.spark.source import OpenedSource
     from sparkscore.tracking import ActiveRun
 
@@ -56,6 +58,11 @@ class _Stream:
     models: StreamModels
     checkpoint: Checkpoint
     facts: StreamFacts
+
+    @property
+    def features(self) -> Features:
+        """What is computed before scoring."""
+        return self.source.table.features or Features()
 
 
 def run_stream_job(
@@ -120,18 +127,29 @@ class _BatchScorer:
     stream: _Stream
     record: StreamRecord
     run_id: str
+    checked: dict[str, int] = field(default_factory=dict)
+    """Joined tables and the versions of them that were found to have one row a key."""
 
     def __call__(self, frame: DataFrame, number: int) -> None:
         """Score a batch, or find that it was committed before."""
+        from sparkscore.spark.stream import kept, read_through
+
         stream = self.stream
         models = self._models_of(number)
-        plan = plan_of_batch(models.plan, stream.facts.stream_id, number)
+        tables = self._tables_of(number, frame)
+        versions = {each.join.table: each.version for each in tables}
+        plan = plan_of_batch(models.plan, stream.facts.stream_id, number, joined_text(versions))
         done = stream.sink.find(plan.identity)
-        if done is not None:
-            outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
-        else:
-            outcome = self._scored(frame, plan, models)
+        if done is None:
+            # A merge reads its rows several times, and Spark's state is to be made but once.
+            is_kept = stream.features.in_query and plan.request.refuses_duplicates
+            with kept(frame) if is_kept else nullcontext():
+                outcome = self._scored(frame, plan, models, tables)
             outcome.check_books()
+        else:
+            outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
+            if stream.features.in_query:
+                read_through(frame)  # Spark's state of the batch is made by reading its rows.
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
         self.stream.models.batch(outcome)
         self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
@@ -146,22 +164,50 @@ class _BatchScorer:
         checkpoint.keep_models(number, current.batch_models)
         return current
 
-    def _scored(self, frame: DataFrame, plan: ScoringPlan, models: ServedModels) -> Outcome:
+    def _tables_of(self, number: int, frame: DataFrame) -> tuple[PinnedJoin, ...]:
+        """The tables that the batch is joined with: at the versions that it was begun with."""
+        from sparkscore.spark.features import check_one_match, pinned_joins
+
+        stream = self.stream
+        if not stream.features.joins:
+            return ()
+        known = stream.checkpoint.tables_of(number)
+        pinned = pinned_joins(frame.sparkSession, stream.features, known or {})
+        for each in pinned:
+            if self.checked.get(each.join.table) != each.version:
+                check_one_match(each)
+                self.checked[each.join.table] = each.version
+        if known is None:
+            stream.checkpoint.keep_tables(number, {p.join.table: p.version for p in pinned})
+        return pinned
+
+    def _scored(
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        models: ServedModels,
+        tables: tuple[PinnedJoin, ...],
+    ) -> Outcome:
+        from sparkscore.spark.features import joined
         from sparkscore.spark.source import OpenedSource
         from sparkscore.spark.stream import EventTimes
 
         stream = self.stream
+        made = joined(frame, tables)
         column = stream.job.stream.event_time
-        times = None if column is None else EventTimes(frame, column)
-        source = OpenedSource(frame if times is None else times.frame, stream.source.table)
+        times = None if column is None else EventTimes(made.frame, column)
+        rows = made.frame if times is None else times.frame
+        source = OpenedSource(rows, stream.source.table, given=made.given)
         # Spark runs each batch in a session of its own, with settings of its own.
         session = frame.sparkSession
         engine = replace(stream.engine, spark=session, packed=models.packed)
         facts = RunFacts(run_id=self.run_id, scored_at=dt.datetime.now(dt.UTC))
         outcome = engine.run(plan, source, replace(stream.sink, spark=session), facts)
         # Nothing was observed where another attempt was faster.
-        if times is not None and outcome.status is OutcomeStatus.SUCCEEDED:
-            self.record.latency(times.ages(time.time()))
+        if outcome.status is OutcomeStatus.SUCCEEDED:
+            if times is not None:
+                self.record.latency(times.ages(time.time()))
+            self.record.unmatched(made.n_unmatched())
         return outcome
 
 
@@ -318,9 +364,12 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "rejects": plan.request.rejects_uri or plan.request.rejects or "",
             "trigger": job.stream.trigger,
             "checkpoint": str(stream.checkpoint.root),
+            "features": stream.features.digest if stream.features.are_there else "",
         }
     )
     run.log_json(environment(), "environment.json")
+    if stream.features.are_there:
+        run.log_json(asdict(stream.features), "features.json")
     return run
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
+from sparkscore.scoring.features import OUT_OF_ORDER, ROWS_IN
 from sparkscore.scoring.panel import SPLIT_LABELS
 from sparkscore.whole_files import write_whole
 
@@ -62,6 +63,13 @@ class StreamTotals:
     Attributes:
         n_batches: Batches that were committed, or found committed.
         n_replayed: Those of them that an earlier attempt had committed.
+        n_skipped: Rows that a join dropped, since they had no match.
+        n_features_in: Rows that came to windows or states.
+        n_timeless: Those of them that had no time, and were left out.
+        n_late: What came to windows or states after their time, and was left out: rows, or of
+            windows one for each window and key of a task.
+        n_out_of_order: Rows that were older than one of their key before, and were scored.
+        n_unmatched: Rows without a match in a joined table.
         latest: Measures of the last batch; units are in the names.
     """
 
@@ -71,6 +79,12 @@ class StreamTotals:
     n_scored: int = 0
     n_rejected: int = 0
     n_nulled: int = 0
+    n_skipped: int = 0
+    n_features_in: int = 0
+    n_timeless: int = 0
+    n_late: int = 0
+    n_out_of_order: int = 0
+    n_unmatched: int = 0
     batch: int = -1
     table_version: int = -1
     model_digest: str = ""
@@ -84,6 +98,7 @@ class StreamTotals:
         self.n_scored += outcome.n_scored
         self.n_rejected += outcome.n_rejected
         self.n_nulled += outcome.n_nulled
+        self.n_skipped += outcome.n_skipped
         self.batch, self.table_version = number, outcome.commit.version
         self.model_digest = models.champion.digest
         self.canary_digest = "" if models.canary is None else models.canary.digest
@@ -97,7 +112,27 @@ class StreamTotals:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_nulled": self.n_nulled,
+            "rows_skipped": self.n_skipped,
+            "rows_before_features": self.n_features_in,
+            "rows_without_time": self.n_timeless,
+            "rows_late": self.n_late,
+            "rows_out_of_order": self.n_out_of_order,
+            "rows_unmatched": self.n_unmatched,
         }
+
+    def add_progress(self, progress: Mapping[str, Any]) -> None:
+        """Count what Spark says of the features of a batch that it has executed."""
+        if "addBatch" not in (progress.get("durationMs") or {}):
+            return  # Of an idle while it may say again what it said of the batch before.
+        for operator in progress.get("stateOperators") or ():
+            self.n_late += int(operator.get("numRowsDroppedByWatermark") or 0)
+        observed = progress.get("observedMetrics") or {}
+        rows = observed.get(ROWS_IN)
+        if rows is not None:
+            self.n_features_in += rows["n_rows"]
+            self.n_timeless += rows["n_timeless"]
+        old = observed.get(OUT_OF_ORDER)
+        self.n_out_of_order += old["n_rows"] if old is not None else 0
 
 
 class StreamRecord:
@@ -166,10 +201,16 @@ class StreamRecord:
                 {f"latency_{name}_seconds": value for name, value in seconds.items()}
             )
 
+    def unmatched(self, n_rows: int) -> None:
+        """Take note of the last batch's rows without a match in a joined table."""
+        with self._lock:
+            self.totals.n_unmatched += n_rows
+
     def progress(self, progress: Mapping[str, Any]) -> None:
         """Take note of what Spark says after a batch, and tell it on."""
         with self._lock:
             self._told_at = time.time()
+            self.totals.add_progress(progress)
             self.totals.latest.update(_measures(progress))
             if self._alerts is not None:
                 self._alerts.look(self.totals.latest)
@@ -298,10 +339,13 @@ def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
     durations = progress.get("durationMs") or {}
     found |= {f"batch_{name}_seconds": float(ms) / 1000 for name, ms in durations.items()}
     for operator in progress.get("stateOperators") or ():
-        late = float(operator.get("numRowsDroppedByWatermark") or 0)
-        found["rows_late"] = found.get("rows_late", 0.0) + late
-        size = float(operator.get("memoryUsedBytes") or 0)
-        found["state_bytes"] = found.get("state_bytes", 0.0) + size
+        sizes = {
+            "state_rows": operator.get("numRowsTotal"),
+            "state_bytes": operator.get("memoryUsedBytes"),
+            "state_disk_bytes": (operator.get("customMetrics") or {}).get("rocksdbSstFileSize"),
+        }
+        for name, size in sizes.items():
+            found[name] = found.get(name, 0.0) + float(size or 0)
     for source in progress.get("sources") or ():
         for name, value in (source.get("metrics") or {}).items():
             if name in _BACKLOG:

@@ -32,7 +32,18 @@ PROGRESS = {
     "inputRowsPerSecond": 10.0,
     "processedRowsPerSecond": 20.0,
     "durationMs": {"addBatch": 1500},
-    "stateOperators": [{"numRowsDroppedByWatermark": 2, "memoryUsedBytes": 100}],
+    "stateOperators": [
+        {
+            "numRowsTotal": 4,
+            "numRowsDroppedByWatermark": 2,
+            "memoryUsedBytes": 100,
+            "customMetrics": {"rocksdbSstFileSize": 50},
+        }
+    ],
+    "observedMetrics": {
+        "sparkscore_features": {"n_rows": 9, "n_timeless": 1},
+        "sparkscore_state": {"n_rows": 3},
+    },
     "sources": [{"metrics": {"numFilesOutstanding": "3", "other": "x"}}],
 }
 
@@ -69,6 +80,26 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
     assert metrics["batch_addBatch_seconds"] == 1.5
     assert metrics["latency_p50_seconds"] == 1.5
     assert metrics["seconds_commit"] == 0.25
+
+
+def test_state_and_rows_before_features_are_told(run: ActiveRun) -> None:
+    record = StreamRecord(run, "telemetry", None)
+    idle = PROGRESS | {"durationMs": {"latestOffset": 3}}
+    record.unmatched(2)
+    for progress in (PROGRESS, idle, PROGRESS | {"batchId": 6}):
+        record.progress(progress)
+    page = record.page()
+    for name, value in {
+        "rows_late_total": 4,
+        "rows_before_features_total": 18,
+        "rows_without_time_total": 2,
+        "rows_out_of_order_total": 6,
+        "rows_unmatched_total": 2,
+        "state_rows": 4.0,
+        "state_bytes": 100.0,
+        "state_disk_bytes": 50.0,
+    }.items():
+        assert f'sparkscore_stream_{name}{{job="telemetry"}} {value}' in page.splitlines()
 
 
 def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:

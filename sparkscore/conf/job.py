@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sparkscore.conf.features import FeatureSettings
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
 from sparkscore.conf.settings import (
     Count,
@@ -153,6 +154,8 @@ class JobSettings(Frozen):
     source: SourceSettings
     where: str | None = None
     """A Spark SQL filter on the source; None: all rows."""
+    features: FeatureSettings = FeatureSettings()
+    """What is computed from the rows before they are scored."""
     target: TargetSettings
     key: tuple[str, ...] = ()
     """Columns that tell one row from another."""

@@ -7,7 +7,7 @@ from a backup or taken from another stream would have batches skipped or scored 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,27 @@ class Checkpoint:
         """
         self._write(f"batch-{batch}.json", models.to_json())
         (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def tables_of(self, batch: int) -> Mapping[str, int] | None:
+        """Joined tables and their versions, if the batch was begun with such.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / f"tables-{batch}.json"
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return {str(name): int(v) for name, v in json.loads(path.read_text()).items()}
+
+    def keep_tables(self, batch: int, versions: Mapping[str, int]) -> None:
+        """Remember, before the batch is scored, which versions of tables it is joined with.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(f"tables-{batch}.json", json.dumps(dict(versions)))
+        (self.root / _OURS / f"tables-{batch - _N_KEPT}.json").unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """Find out before a row is read whether the folder takes files.

@@ -309,6 +309,10 @@ def identify(
         fingerprint["on_nan"] = request.on_nan.value
     if request.duplicates is not None:
         fingerprint["duplicates"] = f"{request.duplicates} {request.order_by or ''}".strip()
+    if source.features is not None:
+        fingerprint["features"] = source.features.digest
+    if source.joined:
+        fingerprint["joined"] = source.joined
     if source.since:
         fingerprint["since"] = source.since
     derived = f"inputs-{_digest_of(sorted(fingerprint.items()))[:16]}"

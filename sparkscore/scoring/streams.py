@@ -10,6 +10,7 @@ from typing import Self
 
 from sparkscore.names import same_place
 from sparkscore.scoring.canary import Split
+from sparkscore.scoring.features import Features
 from sparkscore.scoring.plan import ScoringPlan
 
 
@@ -104,6 +105,7 @@ def asked_of(plan: ScoringPlan) -> dict[str, str]:
         "where": plan.source.where or "",
         "keys": ", ".join(request.keys),
         "mode": request.mode.value,
+        **(plan.source.features or Features()).bound_to_checkpoint(),
     }
 
 
@@ -113,13 +115,23 @@ def stream_app_id(stream_id: str, target: str) -> str:
     return "sparkscore-" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def plan_of_batch(plan: ScoringPlan, stream_id: str, batch: int) -> ScoringPlan:
-    """The plan of a stream for one of its batches, counted from 0."""
+def plan_of_batch(plan: ScoringPlan, stream_id: str, batch: int, joined: str = "") -> ScoringPlan:
+    """The plan of a stream for one of its batches, counted from 0.
+
+    Args:
+        plan: The stream's.
+        stream_id: The stream.
+        batch: Its number.
+        joined: Tables that it is joined with, and their versions.
+    """
+    facts = {"stream": stream_id, "batch": str(batch)}
+    if joined:
+        facts["joined"] = joined
     identity = replace(
         plan.identity,
         app_id=stream_app_id(stream_id, plan.request.target),
         run_key=f"stream-{stream_id[:8]}-{batch}",
-        fingerprint={**plan.identity.fingerprint, "stream": stream_id, "batch": str(batch)},
+        fingerprint={**plan.identity.fingerprint, **facts},
         txn_version=batch,
     )
     return replace(plan, identity=identity)

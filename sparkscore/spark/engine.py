@@ -27,6 +27,7 @@ from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
+from sparkscore.spark.features import with_features
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
 from sparkscore.spark.node_cache import NodeLimits
@@ -104,11 +105,14 @@ class SparkEngine:
 
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
+            ConfigError: Its features cannot be computed.
         """
         if spec.since is None:
             opened = open_source(self.spark, spec)
         else:
             opened = open_changes(self.spark, spec, spec.since)
+        if spec.features.are_there:
+            opened = with_features(opened, spec.features, self.spark)
         return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def ship(self, model: ModelFacts) -> PackedPackage:

@@ -38,7 +38,14 @@ INVALID_ROW_SIGN = "sparkscore: column"
 OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
 """How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
 
-_RAISED_IN_SQL = {NULL_KEY_SIGN: KeyColumnError, INVALID_ROW_SIGN: InvalidRowsError}
+UNMATCHED_SIGN = "sparkscore: feature table"
+"""How `raise_error` begins for a row that a joined table knows nothing of."""
+
+_RAISED_IN_SQL = {
+    NULL_KEY_SIGN: KeyColumnError,
+    INVALID_ROW_SIGN: InvalidRowsError,
+    UNMATCHED_SIGN: InvalidRowsError,
+}
 _MAX_REASON_CHARS = 300
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"

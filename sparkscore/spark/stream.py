@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyspark.sql import Observation
@@ -112,6 +113,21 @@ def run_stream(
             raise translated(cause, what, is_ending=is_ending(frame.sparkSession)) from cause
 
     _until_signal(run, stopping)
+
+
+@contextmanager
+def kept(frame: DataFrame) -> Iterator[None]:
+    """While it lasts, the rows of a batch are made once, however often they are read."""
+    frame.persist()
+    try:
+        yield
+    finally:
+        frame.unpersist()
+
+
+def read_through(frame: DataFrame) -> None:
+    """Read a batch for nothing but what its query remembers of it."""
+    frame.write.format("noop").mode("overwrite").save()
 
 
 class EventTimes:

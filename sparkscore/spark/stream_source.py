@@ -11,6 +11,7 @@ from sparkscore.errors import SourceError, listed, shown
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceTable
 from sparkscore.spark.failures import SPARK_FAILURES, reason_of
+from sparkscore.spark.features import check_streams, computed, joined, pinned_joins
 from sparkscore.spark.other_formats import OTHER_FORMATS, parsed_schema, spark_options
 from sparkscore.spark.source import (
     OpenedSource,
@@ -52,7 +53,10 @@ class _Options:
 
 
 def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
-    """The rows that come to a source, with its filter applied; none is read yet.
+    """The rows that come to a source, filtered and with features; none is read yet.
+
+    Joined tables are not in the frame, which is that of a query, but among the columns: each batch
+    is joined by itself, so that it has their newest version.
 
     Args:
         spark: A classic session.
@@ -61,6 +65,7 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
 
     Raises:
         SourceError: There is no such source, an option is unknown, or its columns are not known.
+        ConfigError: Its features cannot be computed.
     """
     if spec.version is not None:
         raise SourceError(
@@ -78,13 +83,17 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
             table_id = ""
         if spec.where is not None:
             frame = frame.where(sf.expr(spec.where))
-        columns = columns_of(frame.schema)
+        frame = computed(frame, spec.features)
+        check_streams(frame)
+        pinned = pinned_joins(spark, spec.features, {})
+        columns = columns_of(joined(frame, pinned).frame.schema)
     except SPARK_FAILURES as exc:
         raise SourceError(
             f"source {shown(spec.uri)} cannot be read as a stream with filter "
             f"{shown(spec.where)}: {reason_of(exc)}; check --source, --source-option and --where"
         ) from exc
-    table = SourceTable(uri, name, "", columns, table_id, spec.where)
+    features = spec.features if spec.features.are_there else None
+    table = SourceTable(uri, name, "", columns, table_id, spec.where, features=features)
     return OpenedSource(frame, table)
 
 
