@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
 from sparkscore.files.checkpoint import Checkpoint
+from sparkscore.files.committed import committed_rows
 from sparkscore.files.stream_admission import admitted
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
@@ -18,8 +20,11 @@ from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
 from sparkscore.job_result import JobResult
 from sparkscore.model_watch import ServingModel, try_model
+from sparkscore.names import kafka_topic
+from sparkscore.outlets.base import CommittedBatch, ScoreShape
 from sparkscore.package import open_package
 from sparkscore.provenance import environment, run_origin
+from sparkscore.publishing import Patience, Publisher, open_outlets
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.features import Features, joined_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
@@ -32,9 +37,13 @@ from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame
 
     from sparkscore.conf import JobSettings
+    from sparkscore.errors import OutletAwayError
+    from sparkscore.files.sink import FilesSink
+    from sparkscore.outlets.base import Outlet
     from sparkscore.scoring.streams import StreamFacts
     from sparkscore.spark.delta import DeltaSink
     from sparkscore.spark.engine import SparkEngine
@@ -54,10 +63,13 @@ class _Stream:
     engine: SparkEngine
     source: OpenedSource
     sink: DeltaSink
+    files: FilesSink
     first: ServingModel
     models: StreamModels
     checkpoint: Checkpoint
     facts: StreamFacts
+    outlets: Sequence[Outlet]
+    shape: ScoreShape
 
     @property
     def features(self) -> Features:
@@ -98,6 +110,7 @@ def run_stream_job(
         alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
         record = StreamRecord(run, job.name, job.stream.health_file, alerts)
         pages = _pages(record, job, announce)
+        publisher = _publisher(stream, record, announce)
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
         # A service that is told to end has done its work; a night that is cut off has not.
         ends_well = nullcontext() if "availableNow" in trigger else suppress(SystemExit)
@@ -105,7 +118,7 @@ def run_stream_job(
             with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, record, run.run_id),
+                    _BatchScorer(stream, record, publisher, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -116,22 +129,25 @@ def run_stream_job(
             run.log_metrics(record.totals.as_metrics() | record.totals.latest)
             if pages is not None:
                 pages.close()
+            for outlet in stream.outlets:
+                outlet.close()
     workspace.outbox.replay()
     return _result(stream, record, run, started)
 
 
 @dataclass(frozen=True)
 class _BatchScorer:
-    """Scores one micro-batch after the other, each with its models, and commits it."""
+    """Scores one micro-batch after the other with its models, commits and publishes it."""
 
     stream: _Stream
     record: StreamRecord
+    publisher: Publisher
     run_id: str
     checked: dict[str, int] = field(default_factory=dict)
     """Joined tables and the versions of them that were found to have one row a key."""
 
     def __call__(self, frame: DataFrame, number: int) -> None:
-        """Score a batch, or find that it was committed before."""
+        """Score a batch, or find that it was committed before; then publish it."""
         from sparkscore.spark.stream import kept, read_through
 
         stream = self.stream
@@ -150,6 +166,7 @@ class _BatchScorer:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
             if stream.features.in_query:
                 read_through(frame)  # Spark's state of the batch is made by reading its rows.
+        outcome = self._published(outcome, number)
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
         self.stream.models.batch(outcome)
         self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
@@ -163,6 +180,21 @@ class _BatchScorer:
         current = models.current
         checkpoint.keep_models(number, current.batch_models)
         return current
+
+    def _published(self, outcome: Outcome, number: int) -> Outcome:
+        """Hand the rows to the outlets, out of the commit: also those of an earlier attempt."""
+        stream = self.stream
+        if not stream.outlets:
+            return outcome
+        started = time.monotonic()
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            return committed_rows(stream.files.root, outcome.commit.version, stream.shape.schema)
+
+        batch = CommittedBatch(stream.shape, stream.facts.stream_id, number, rows)
+        self.record.published(self.publisher.publish(batch))
+        seconds = {**outcome.seconds, "publish": time.monotonic() - started}
+        return replace(outcome, seconds=seconds)
 
     def _tables_of(self, number: int, frame: DataFrame) -> tuple[PinnedJoin, ...]:
         """The tables that the batch is joined with: at the versions that it was begun with."""
@@ -220,12 +252,15 @@ def _opened(
     has_moved: bool,
 ) -> _Stream:
     _refuse_unfit(workspace, job)
+    outlets = open_outlets(workspace, job)
     announce("Opening Spark")
     from sparkscore.spark.delta import files_sink
     from sparkscore.spark.stream_source import open_stream
 
     engine = workspace.spark_engine("arrow")
     workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
+    if kafka_topic(job.source.uri) is not None:
+        workspace.load_kafka()
     source = open_stream(workspace.spark, source_spec(job))
     sink = workspace.delta_sink(job.target.uri)
     announce(f"Resolving {the_model(job)}")
@@ -243,17 +278,35 @@ def _opened(
 
     models = StreamModels(workspace, job, first, served, announce)
     check_environment(workspace, models.current.facts[1:], announce)
+    scores = score_schema(models.current.plan)
+    shape = ScoreShape(scores, plan.request.keys, job.stream.event_time)
+    for outlet in outlets:
+        outlet.check(shape)
+    files = files_sink(workspace.spark, job.target.uri)
     assert job.stream.checkpoint is not None
     root = workspace.table_path(job.stream.checkpoint)
     checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
     facts = admitted(
         checkpoint,
         plan,
-        files_sink(workspace.spark, job.target.uri),
+        files,
         start_over=start_over,
         has_moved=has_moved,
     )
-    return _Stream(workspace, job, engine, source, sink, first, models, checkpoint, facts)
+    return _Stream(
+        workspace=workspace,
+        job=job,
+        engine=engine,
+        source=source,
+        sink=sink,
+        files=files,
+        first=first,
+        models=models,
+        checkpoint=checkpoint,
+        facts=facts,
+        outlets=outlets,
+        shape=shape,
+    )
 
 
 def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
@@ -364,6 +417,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "rejects": plan.request.rejects_uri or plan.request.rejects or "",
             "trigger": job.stream.trigger,
             "checkpoint": str(stream.checkpoint.root),
+            "publish": " ".join(outlet.name for outlet in stream.outlets),
             "features": stream.features.digest if stream.features.are_there else "",
         }
     )
@@ -371,6 +425,15 @@ def _started_run(stream: _Stream) -> ActiveRun:
     if stream.features.are_there:
         run.log_json(asdict(stream.features), "features.json")
     return run
+
+
+def _publisher(stream: _Stream, record: StreamRecord, announce: Announce) -> Publisher:
+    def wait(reason: OutletAwayError | None) -> None:
+        record.waits(reason)
+        announce("publishing goes on" if reason is None else f"publishing waits: {reason}")
+
+    patience = Patience(stream.job.stream.publish_retry_s)
+    return Publisher(stream.outlets, stream.checkpoint, patience, wait)
 
 
 def _canary_params(job: JobSettings) -> dict[str, str]:
@@ -422,6 +485,7 @@ def _result(
             "rejected": totals.n_rejected,
             "nulled": totals.n_nulled,
             "rejects": stream.first.plan.request.rejects_uri,
+            "published_to": [outlet.name for outlet in stream.outlets],
         },
         metrics=totals.as_metrics() | totals.latest,
     )

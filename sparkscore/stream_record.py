@@ -79,6 +79,7 @@ class StreamTotals:
     n_scored: int = 0
     n_rejected: int = 0
     n_nulled: int = 0
+    n_published: int = 0
     n_skipped: int = 0
     n_features_in: int = 0
     n_timeless: int = 0
@@ -112,6 +113,7 @@ class StreamTotals:
             "rows_scored": self.n_scored,
             "rows_rejected": self.n_rejected,
             "rows_nulled": self.n_nulled,
+            "rows_published": self.n_published,
             "rows_skipped": self.n_skipped,
             "rows_before_features": self.n_features_in,
             "rows_without_time": self.n_timeless,
@@ -165,6 +167,7 @@ class StreamRecord:
         self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
+        self._waits_for = ""
         self._lock = threading.Lock()
         try:
             self._write_health()
@@ -188,11 +191,23 @@ class StreamRecord:
                 for name, value in self.totals.latest.items()
                 if not name.startswith("canary_")
             } | _canary_measures(outcome)
-        if self._alerts is not None:
-            self._alerts.batch_ended()
             self.totals.latest.update(
                 {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
             )
+        if self._alerts is not None:
+            self._alerts.batch_ended()
+
+    def published(self, n_rows: int) -> None:
+        """Take note of rows that outlets were handed."""
+        with self._lock:
+            self.totals.n_published += n_rows
+
+    def waits(self, reason: Exception | None) -> None:
+        """Take note, and tell it on at once, that a batch waits for an outlet; None: no more."""
+        with self._lock:
+            self._waits_for = "" if reason is None else str(reason)
+        with suppress(OSError):
+            self._write_health()
 
     def latency(self, seconds: Mapping[str, float]) -> None:
         """Take note of how old the rows of the last batch were when they were committed."""
@@ -234,6 +249,7 @@ class StreamRecord:
             "canary_digest": totals.canary_digest,
             "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
+            "waits_for": self._waits_for,
             **totals.as_metrics(),
         }
 
@@ -249,6 +265,7 @@ class StreamRecord:
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
+        latest["is_waiting"] = float(bool(self._waits_for))
         lines += [
             f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
             for name, value in sorted(latest.items())
@@ -356,6 +373,6 @@ def _measures(progress: Mapping[str, Any]) -> dict[str, float]:
 _BACKLOG = {
     "numBytesOutstanding": "backlog_bytes",
     "numFilesOutstanding": "backlog_files",
-    "avgOffsetsBehindLatest": "backlog_offsets",
+    "maxOffsetsBehindLatest": "backlog_offsets",
 }
 """What sources of Spark call that which waits."""

@@ -136,6 +136,12 @@ _STREAM_OPTIONS = (
         "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
     ),
     click.option(
+        "--publish",
+        multiple=True,
+        metavar="URI",
+        help="Outlet that gets each batch's rows after its commit; repeatable.",
+    ),
+    click.option(
         "--canary",
         metavar="URI=SHARE",
         help="Model that scores a share of the entities: models:/NAME@challenger=5%.",
@@ -166,6 +172,7 @@ _STREAM_OPTIONS = (
 _STREAM_KEYS = (
     "checkpoint",
     "trigger",
+    "publish",
     "event_time",
     "health_file",
     "metrics_port",

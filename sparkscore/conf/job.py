@@ -124,6 +124,10 @@ class StreamSettings(Frozen):
     """The folder that the stream keeps its progress in; one a stream, for its whole life."""
     trigger: str = "available-now"
     """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
+    publish: tuple[str, ...] = ()
+    """URIs of the outlets that get each batch's rows after its commit, in this order."""
+    publish_retry_s: Count = 60
+    """Seconds that an outlet which is away is asked again before the stream ends with exit 75."""
     watch_s: Count = 10
     """Seconds between two looks at the alias that names the model."""
     canary: CanarySettings = Field(default_factory=CanarySettings)

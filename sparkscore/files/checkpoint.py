@@ -19,6 +19,7 @@ from sparkscore.whole_files import write_whole
 
 _OURS = "sparkscore"
 _FACTS = "stream.json"
+_PUBLISHED = "published.json"
 _N_KEPT = 200
 """Batches whose models are remembered; Spark itself keeps 100 that could be tried again."""
 
@@ -111,6 +112,26 @@ class Checkpoint:
         """
         self._write(f"tables-{batch}.json", json.dumps(dict(versions)))
         (self.root / _OURS / f"tables-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def published(self) -> Mapping[str, int]:
+        """The last batch that each outlet is known to have, by the outlet's name.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / _PUBLISHED
+        if not path.is_file():
+            return {}
+        with self._readable(path):
+            return {str(k): int(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+
+    def keep_published(self, newest: Mapping[str, int]) -> None:
+        """Remember which batch was published last, by the outlet's name.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_PUBLISHED, json.dumps(newest))
 
     def check_writable(self) -> None:
         """Find out before a row is read whether the folder takes files.

@@ -97,12 +97,15 @@ class BatchModels:
 
 def asked_of(plan: ScoringPlan) -> dict[str, str]:
     """What a checkpoint may be used for, of a plan; models come and go."""
-    request = plan.request
+    request, source = plan.request, plan.source
+    # Other sources look after that themselves; a topic that was made anew counts from 0 again.
+    topic = {"topic's cluster and id": source.table_id} if source.format == "kafka" else {}
     return {
         "job": request.job,
-        "source": same_place(plan.source.uri),
+        "source": same_place(source.uri),
+        **topic,
         "target": same_place(request.target),
-        "where": plan.source.where or "",
+        "where": source.where or "",
         "keys": ", ".join(request.keys),
         "mode": request.mode.value,
         **(plan.source.features or Features()).bound_to_checkpoint(),
