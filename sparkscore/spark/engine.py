@@ -392,7 +392,7 @@ def table_rows(
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     """`frame`, whose rows are counted on their way; see `count_of`."""
-    return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
+    return frame.observe(read, sf.expr("count(1) AS n_rows"))
 
 
 def _is_one_pass(plan: ScoringPlan) -> bool:
