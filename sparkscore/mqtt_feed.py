@@ -267,6 +267,12 @@ class MqttFeed:
     ) -> None:
         with self._lock:
             was_connected, self._is_connected = self._is_connected, False
+        if not was_connected and not self._answered.is_set():
+            self._refusal = self._away(
+                f"it ends the connection before it answers ({reason}), as some do that refuse a "
+                f"login; check user and {_VARIABLE}"
+            )
+            self._answered.set()
         if was_connected and not self._is_ending:
             self._announce(f"the connection to {self._uri.name} is lost ({reason}); trying again")
             self._on_wait(self._away(reason))

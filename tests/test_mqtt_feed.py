@@ -152,8 +152,8 @@ class Feeds:
     told: list[str] = field(default_factory=list)
     waits: list[Exception | None] = field(default_factory=list)
 
-    def feed(self, port: int, spool: Spool | None = None) -> MqttFeed:
-        uri = mqtt_source(f"mqtt://127.0.0.1:{port}/{self.topic}/#")
+    def feed(self, port: int, spool: Spool | None = None, login: str = "") -> MqttFeed:
+        uri = mqtt_source(f"mqtt://{login}127.0.0.1:{port}/{self.topic}/#")
         assert uri is not None
         kept = spool or Spool(self.folder)
         return MqttFeed(uri, kept, self.topic, self.told.append, self.waits.append)
@@ -266,6 +266,19 @@ def test_a_broker_that_is_away_is_named_and_the_spool_is_free(feeds: Feeds) -> N
     for _ in range(2):
         with pytest.raises(SourceAwayError, match=f"127.0.0.1:{port}"), feeds.feed(port):
             pass
+
+
+def test_a_login_that_is_refused_is_named(feeds: Feeds, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_broker(("reader", "geheim")) as guarded:
+        with feeds.feed(guarded.port, login="reader:geheim@"):
+            pass
+        monkeypatch.setenv("SPARKSCORE_MQTT_PASSWORD", "geheim")
+        with feeds.feed(guarded.port, login="reader@"):
+            pass
+        refused = feeds.feed(guarded.port, login="reader:falsch@")
+        with pytest.raises(SourceAwayError, match="SPARKSCORE_MQTT_PASSWORD") as told, refused:
+            pass
+    assert "falsch" not in str(told.value)
 
 
 @pytest.mark.parametrize(
