@@ -258,6 +258,27 @@ def test_what_cannot_be_computed_is_refused_before_a_row_is_read(
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_a_function_comes_before_all_else(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "rows", [1, 2, 3, 4])
+    code = """
+def prepare(frame):
+    return frame.where("x > 0.2").withColumn("double", frame["x"] * 2)
+
+def fail(frame):
+    raise RuntimeError("no such sensor")
+"""
+    (tmp_path / "my_features.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    summed = Window("1 hour", None, (), {"total": "sum(double)"})
+    features = Features(function="my_features:prepare", watermark=MARK, window=summed)
+    (row,) = of_table(spark, tmp_path, features).collect()
+    assert row["total"] == (2 + 3 + 4) / 8 * 2
+    with pytest.raises(ConfigError, match=r"my_features:fail.*no such sensor"):
+        of_table(spark, tmp_path, Features(function="my_features:fail"))
+
+
 def test_state_is_refused_where_the_session_keeps_it_elsewhere(
     stream: Streamed, spark: SparkSession, tmp_path: Path
 ) -> None:
