@@ -14,13 +14,14 @@ from sparkscore.errors import (
     ConfigError,
     EngineUnfitError,
     EnvironmentMismatchError,
+    SourceError,
     SparkscoreError,
 )
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import asked_models
-from sparkscore.names import parse_run_key
+from sparkscore.names import kafka_topic, parse_run_key
 from sparkscore.package import open_package
 from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.duplicates import Duplicates, key_rule
@@ -89,6 +90,11 @@ def prepare(
     Raises:
         SparkscoreError: The model, the source or their fit is refused.
     """
+    if kafka_topic(job.source.uri) is not None:
+        raise SourceError(
+            f"source {job.source.uri!r} is a topic, which has no end; score it as a stream: "
+            "sparkscore score stream, with --trigger available-now for what is there now"
+        )
     if run_key is not None:
         parse_run_key(run_key)
     if job.since_last:

@@ -81,7 +81,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
 def _named_bindings(plan: ScoringPlan) -> list[tuple[str, Binding]]:
     """How each column of the model, or of each of several, is filled."""
     if plan.panel is None:
-        return [(binding.model_column, binding) for binding in plan.bindings]
+        return [(b.model_column, b) for b in plan.bindings if not b.guards]
     return [
         (f"{member.label}: {binding.model_column}", binding)
         for member in plan.panel.all_members

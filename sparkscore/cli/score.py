@@ -136,6 +136,12 @@ _STREAM_OPTIONS = (
         "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
     ),
     click.option(
+        "--publish",
+        multiple=True,
+        metavar="URI",
+        help="Outlet that gets each batch's rows after its commit; repeatable.",
+    ),
+    click.option(
         "--canary",
         metavar="URI=SHARE",
         help="Model that scores a share of the entities: models:/NAME@challenger=5%.",
@@ -145,6 +151,18 @@ _STREAM_OPTIONS = (
         multiple=True,
         metavar="COLUMN",
         help="What names an entity; repeatable. Default: the key, if it is one column.",
+    ),
+    click.option(
+        "--shadow",
+        metavar="URI",
+        help="Model that scores all rows too, into a table of its own that is not published.",
+    ),
+    click.option("--shadow-target", metavar="URI", help="That table. Default: TARGET_shadow."),
+    click.option(
+        "--drift",
+        multiple=True,
+        metavar="COLUMN",
+        help="Input or prediction whose last rows are compared with the first; repeatable.",
     ),
     click.option(
         "--alert",
@@ -166,6 +184,7 @@ _STREAM_OPTIONS = (
 _STREAM_KEYS = (
     "checkpoint",
     "trigger",
+    "publish",
     "event_time",
     "health_file",
     "metrics_port",
@@ -177,6 +196,9 @@ _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "canary_by": "stream.canary.by",
+    "drift": "stream.drift.columns",
+    "shadow": "stream.shadow.model",
+    "shadow_target": "stream.shadow.target",
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from sparkscore.errors import CheckpointError, shown
 from sparkscore.files.filesystem import TablePath
+from sparkscore.scoring.drift import DriftWindow
 from sparkscore.scoring.streams import BatchModels, StreamFacts
 from sparkscore.whole_files import write_whole
 
 _OURS = "sparkscore"
 _FACTS = "stream.json"
+_PUBLISHED = "published.json"
 _N_KEPT = 200
 """Batches whose models are remembered; Spark itself keeps 100 that could be tried again."""
 
@@ -91,6 +93,26 @@ class Checkpoint:
         self._write(f"batch-{batch}.json", models.to_json())
         (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
 
+    def drift_of(self, digest: str) -> DriftWindow | None:
+        """The first and last rows that a model has scored; None: nothing is remembered of them.
+
+        Raises:
+            CheckpointError: What is remembered cannot be read.
+        """
+        path = self.root / _OURS / _drift_name(digest)
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return DriftWindow.from_json(path.read_text(encoding="utf-8"))
+
+    def keep_drift(self, digest: str, window: DriftWindow) -> None:
+        """Remember the first and last rows that a model has scored.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_drift_name(digest), window.to_json())
+
     def tables_of(self, batch: int) -> Mapping[str, int] | None:
         """Joined tables and their versions, if the batch was begun with such.
 
@@ -111,6 +133,26 @@ class Checkpoint:
         """
         self._write(f"tables-{batch}.json", json.dumps(dict(versions)))
         (self.root / _OURS / f"tables-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def published(self) -> Mapping[str, int]:
+        """The last batch that each outlet is known to have, by the outlet's name.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / _PUBLISHED
+        if not path.is_file():
+            return {}
+        with self._readable(path):
+            return {str(k): int(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+
+    def keep_published(self, newest: Mapping[str, int]) -> None:
+        """Remember which batch was published last, by the outlet's name.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_PUBLISHED, json.dumps(newest))
 
     def check_writable(self) -> None:
         """Find out before a row is read whether the folder takes files.
@@ -160,3 +202,7 @@ class Checkpoint:
                 "backup; or start over with --start-over and a new --checkpoint, which reads the "
                 "source from its beginning"
             ) from exc
+
+
+def _drift_name(digest: str) -> str:
+    return f"drift-{digest[:16]}.json"

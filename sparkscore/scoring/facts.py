@@ -18,6 +18,9 @@ from sparkscore.scoring.casts import can_hold_missing
 if TYPE_CHECKING:
     from sparkscore.scoring.features import Features
 
+MALFORMED_COLUMN = "__sparkscore_malformed"
+"""The column of a source that says what is wrong with a row; null: nothing. See `Binding.guards`"""
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -66,11 +66,13 @@ class BatchModels:
     Attributes:
         champion: Scores all rows, or those that the canary does not.
         canary: Scores the share of `split`; None: there is none.
+        shadow: Scores all rows, and is not published; None: there is none.
     """
 
     champion: BatchModel
     canary: BatchModel | None = None
     split: Split | None = None
+    shadow: BatchModel | None = None
 
     def to_json(self) -> str:
         """The models as text."""
@@ -85,11 +87,12 @@ class BatchModels:
         """
         try:
             facts = json.loads(text)
-            canary, split = facts["canary"], facts["split"]
+            canary, split, shadow = (facts[name] for name in ("canary", "split", "shadow"))
             return cls(
                 BatchModel(**facts["champion"]),
                 None if canary is None else BatchModel(**canary),
                 None if split is None else Split(tuple(split["columns"]), split["share"]),
+                None if shadow is None else BatchModel(**shadow),
             )
         except (TypeError, KeyError) as exc:
             raise ValueError(f"it says nothing of models: {exc}") from exc
@@ -97,12 +100,15 @@ class BatchModels:
 
 def asked_of(plan: ScoringPlan) -> dict[str, str]:
     """What a checkpoint may be used for, of a plan; models come and go."""
-    request = plan.request
+    request, source = plan.request, plan.source
+    # Other sources look after that themselves; a topic that was made anew counts from 0 again.
+    topic = {"topic's cluster and id": source.table_id} if source.format == "kafka" else {}
     return {
         "job": request.job,
-        "source": same_place(plan.source.uri),
+        "source": same_place(source.uri),
+        **topic,
         "target": same_place(request.target),
-        "where": plan.source.where or "",
+        "where": source.where or "",
         "keys": ", ".join(request.keys),
         "mode": request.mode.value,
         **(plan.source.features or Features()).bound_to_checkpoint(),

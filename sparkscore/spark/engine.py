@@ -13,7 +13,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.environments.build import BuiltEnvironment
-from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
+from sparkscore.errors import EngineUnfitError, KeyColumnError, SparkscoreError, shown
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
@@ -209,13 +209,29 @@ class SparkEngine:
         table = self._rejects(plan)
         rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
         packed = () if crossing.packing is None else crossing.packing.packed
-        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
+        shadow, failure = self._shadow(plan)
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed, shadow)
         score = scored_files(counted_by(read, source.frame), crossing, job)
         with session_conf(self.spark, self._conf()):
-            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts, rejects)
+            outcome = scored_and_committed(
+                self.spark, score, job, plan, sink, facts, rejects, shadow=shadow
+            )
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
-        return replace(outcome, n_read=count_of(read))
+        told = outcome.shadow_failure or failure
+        return replace(outcome, n_read=count_of(read), shadow_failure=told)
+
+    def _shadow(self, plan: ScoringPlan) -> tuple[FilesSink | None, str | None]:
+        """The table of the model in the shadow, if there is one; or why it takes no rows."""
+        if plan.shadow is None:
+            return None, None
+        write = score_write(plan.shadow.plan)
+        try:
+            sink = DeltaSink(self.spark, plan.shadow.uri).as_files(write)
+            sink.check(write)
+        except SparkscoreError as exc:
+            return None, str(exc)
+        return sink, None
 
     def _written_by_spark(
         self,
@@ -376,7 +392,7 @@ def table_rows(
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     """`frame`, whose rows are counted on their way; see `count_of`."""
-    return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
+    return frame.observe(read, sf.expr("count(1) AS n_rows"))
 
 
 def _is_one_pass(plan: ScoringPlan) -> bool:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import functions as sf
 from pyspark.sql.types import StringType
 
 from sparkscore.errors import EngineUnfitError
 from sparkscore.spark.packing import (
     Packing,
     is_collated,
-    packed_column,
+    packed_expression,
     packing_of,
     unpacked,
     way_of,
@@ -100,12 +99,12 @@ def scored_files(
     """What runs the Spark job that scores `frame` into files, and says what its tasks have done."""
     # By number, since two columns may differ in case only, and a name may hold anything.
     columns = [
-        (sf.lit(True) if crossing.single is _NO_COLUMN else sf.col(quoted(name))).alias(f"c{i}")
+        f"{'true' if crossing.single is _NO_COLUMN else quoted(name)} AS c{i}"
         for i, name in enumerate(crossing.single.names)
     ]
     if crossing.packing is not None:
-        columns.append(packed_column(crossing.packing))
-    results = frame.select(*columns).mapInArrow(_mapper(crossing, job), "result string")
+        columns.append(packed_expression(crossing.packing))
+    results = frame.selectExpr(*columns).mapInArrow(_mapper(crossing, job), "result string")
     return lambda: [TaskResult.from_json(row["result"]) for row in results.collect()]
 
 

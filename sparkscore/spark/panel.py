@@ -33,6 +33,7 @@ from sparkscore.scoring.rejects import (
     reasons,
     together,
 )
+from sparkscore.scoring.shadow import compared
 from sparkscore.spark.node_cache import loaded_digests
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, batch_report, score_rows
@@ -287,10 +288,14 @@ class PanelTask(ScoringTask):
     """What a worker needs of several models; as a task, it is that of the first of them.
 
     `batch.predictions` are the answers of all: the head's columns, then a struct a challenger.
+
+    Attributes:
+        compares: Whether it is told how the challengers' answers differ from the head's.
     """
 
     head: Answerer | None = None
     challengers: tuple[ChallengerTask, ...] = ()
+    compares: bool = False
 
     def score(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored:
         """The head's answers and the challengers'; a row without one of the head is rejected."""
@@ -305,8 +310,8 @@ class PanelTask(ScoringTask):
             mask=_null_mask(scored.predictions),
         )
         counts = {
-            challenger.label: counts
-            for challenger, (_, counts) in zip(self.challengers, beside, strict=True)
+            challenger.label: self._compared(scored.predictions, answers, counts)
+            for challenger, (answers, counts) in zip(self.challengers, beside, strict=True)
         }
         return replace(scored, predictions=answers), report | {
             "models": report["models"] | counts,
@@ -315,6 +320,19 @@ class PanelTask(ScoringTask):
                 for name in ("convert_s", "predict_s", "load_s")
             },
         }
+
+    def _compared(
+        self, head: pa.StructArray, beside: pa.StructArray, counts: ModelCounts
+    ) -> ModelCounts:
+        if not self.compares:
+            return counts
+        found = compared(head, beside)
+        return counts._replace(
+            n_compared=found.n_rows,
+            n_different=found.n_different,
+            difference=found.difference,
+            absolute=found.absolute,
+        )
 
 
 def _together(
