@@ -14,6 +14,7 @@ from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
+from sparkscore.files.planning import MAX_TASK_BYTES, fair_task_bytes
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
@@ -28,11 +29,14 @@ from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_c
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
-from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
+from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, crossing_rows
+from sparkscore.spark.frame_scoring import frame_chunks, frame_scoring
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
+from sparkscore.spark.resuming import Resumption, n_resumed, resumption
+from sparkscore.spark.scan_cut import n_slots, scan_bytes
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.scoring.panel import Panel
+    from sparkscore.spark.score_files import ScoreFilesJob
 
 _Result = TypeVar("_Result")
 
@@ -69,6 +74,8 @@ class SparkEngine:
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
         packed: The model's package where it was sent before; None: it is sent with each run.
+        max_chunk_bytes: Most bytes of the source that a task reads, and a killed job reads again,
+            where its rows come straight from files.
     """
 
     spark: SparkSession
@@ -80,6 +87,7 @@ class SparkEngine:
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
     packed: PackedPackage | None = None
+    max_chunk_bytes: int = MAX_TASK_BYTES
 
     @property
     def application_id(self) -> str | None:
@@ -201,17 +209,30 @@ class SparkEngine:
         facts: RunFacts,
         task: ScoringTask,
     ) -> Outcome:
-        read = Observation()
         table = self._rejects(plan)
         rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
         packed = () if crossing.packing is None else crossing.packing.packed
         job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
-        score = scored_files(counted_by(read, source.frame), crossing, job)
+        rows = crossing_rows(source.frame, crossing)
         with session_conf(self.spark, self._conf()):
-            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts, rejects)
+            resumed = self._resumption(plan, rows, job, facts)
+            with frame_scoring(rows, crossing, job, resumed) as scoring:
+                outcome = scored_and_committed(
+                    self.spark, scoring.run, job, plan, sink, facts, rejects, resumed
+                )
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
-        return replace(outcome, n_read=count_of(read))
+        return replace(outcome, n_read=scoring.n_read() + n_resumed(resumed))
+
+    def _resumption(
+        self, plan: ScoringPlan, rows: DataFrame, job: ScoreFilesJob, facts: RunFacts
+    ) -> Resumption | None:
+        """What is left of a run; None where Spark may not cut its rows the same way twice."""
+        n_bytes = scan_bytes(rows)
+        if n_bytes is None:
+            return None
+        chunk_bytes = fair_task_bytes(n_bytes, n_slots(self.spark), self.max_chunk_bytes)
+        return resumption(plan, job, facts, partial(frame_chunks, rows), chunk_bytes)
 
     def _written_by_spark(
         self,

@@ -23,16 +23,19 @@ from sparkscore.spark.packing import (
     unpacked,
     way_of,
 )
-from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
+from sparkscore.spark.score_files import Inputs, ScoreFilesJob, score_into_files
 from sparkscore.spark.source import quoted
 from sparkscore.spark.task_slot import task_slot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from sparkscore.files.ledger import Ledger
     from sparkscore.scoring.facts import SourceColumn
     from sparkscore.scoring.plan import ScoringPlan
 
+READ = "sparkscore_read"
+"""By which rows are counted on their way to Python."""
 _NO_COLUMN = pa.schema([pa.field("_", pa.bool_())])
 """Crosses where nothing else does, so that a batch still has rows."""
 
@@ -94,10 +97,8 @@ def crossing_columns(plan: ScoringPlan, frame: DataFrame) -> CrossingColumns:
     )
 
 
-def scored_files(
-    frame: DataFrame, crossing: CrossingColumns, job: ScoreFilesJob
-) -> Callable[[], Sequence[TaskResult]]:
-    """What runs the Spark job that scores `frame` into files, and says what its tasks have done."""
+def crossing_rows(frame: DataFrame, crossing: CrossingColumns) -> DataFrame:
+    """The columns of `frame` that cross to Python, in order; rows are counted on their way."""
     # By number, since two columns may differ in case only, and a name may hold anything.
     columns = [
         (sf.lit(True) if crossing.single is _NO_COLUMN else sf.col(quoted(name))).alias(f"c{i}")
@@ -105,21 +106,35 @@ def scored_files(
     ]
     if crossing.packing is not None:
         columns.append(packed_column(crossing.packing))
-    results = frame.select(*columns).mapInArrow(_mapper(crossing, job), "result string")
-    return lambda: [TaskResult.from_json(row["result"]) for row in results.collect()]
+    return frame.observe(READ, sf.count(sf.lit(1)).alias("n_rows")).select(*columns)
 
 
-def _mapper(
-    crossing: CrossingColumns, job: ScoreFilesJob
+def score_mapper(
+    crossing: CrossingColumns,
+    job: ScoreFilesJob,
+    ledger: Ledger | None = None,
+    chunks: Sequence[str] = (),
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What scores one partition of the rows of `crossing_rows`, and tells what it has done.
+
+    Args:
+        crossing: What their columns are.
+        job: What all tasks share.
+        ledger: Where each task says what it has done; None: nowhere.
+        chunks: For the ledger, what each partition is called.
+    """
+
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
         context = TaskContext.get()
         assert context is not None
+        index = context.partitionId()
         inputs = (crossing.inputs(batch) for batch in batches if batch.num_rows > 0)
         with task_slot() as slot:
-            result = score_into_files(job, context.partitionId(), inputs, slot)
+            result = score_into_files(job, index, inputs, slot)
+        if ledger is not None:
+            ledger.record(chunks[index], result.to_json())
         yield pa.RecordBatch.from_pydict({"result": [result.to_json()]})
 
     return score
