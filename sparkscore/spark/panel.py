@@ -41,6 +41,10 @@ Scored = tuple[ScoredBatch, Report]
 _ADDED = ("convert_s", "predict_s", "load_s", "n_splits", "n_not_finite")
 """What of the reports of several models of one batch is added up."""
 _UNROUTED = -1
+_FATAL = (
+    "it has ended a Python worker (a crash, os._exit, or no answer within the deadline), and was "
+    "not asked any more"
+)
 
 
 class Answerer(Protocol):
@@ -82,12 +86,16 @@ class ChallengerTask(MemberTask):
     def answers(self, batch: pa.RecordBatch, slot: TaskSlot) -> tuple[pa.StructArray, ModelCounts]:
         """Its answers, null where it has none, and what became of the rows; it raises nothing.
 
-        Where it cannot be loaded, that is not tried again by this Spark task.
+        Where it cannot be loaded, that is not tried again by this Spark task. Where it has ended a
+        worker, it is not asked again on this node, so that Spark's next try of the task succeeds.
         """
         if self._refusals:
             return self._failed(batch, self._refusals[0])
         try:
-            scored, report = self._scored(batch, slot)
+            with slot.asking(self.label) as has_ended_one:
+                if has_ended_one:
+                    raise ModelError(_FATAL)
+                scored, report = self._scored(batch, slot)
         except (PredictionError, InvalidRowsError) as exc:
             return self._failed(batch, str(exc))
         except SparkscoreError as exc:
