@@ -29,8 +29,8 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.engine import scored_frame
 from sparkscore.spark.file_scores import score_files_job
-from sparkscore.spark.frame_files import crossing_columns, crossing_rows
-from sparkscore.spark.frame_scoring import frame_scoring
+from sparkscore.spark.frame_files import crossing_columns
+from sparkscore.spark.frame_scoring import FrameScoring
 from sparkscore.spark.shipped_task import shipped_task
 from sparkscore.workspace import Workspace
 
@@ -91,8 +91,7 @@ def _pieces(
         sink = workspace.files_sink(str(next(targets)))
         job = score_files_job(plan, sink, task, facts, max_reports=16)
         crossing = crossing_columns(plan, source.frame)
-        with frame_scoring(crossing_rows(source.frame, crossing), crossing, job, None) as scoring:
-            scoring.run()
+        FrameScoring(source.frame, crossing, job, {}).run(None)
 
     def write(frame: DataFrame, kind: str) -> None:
         frame.write.format(kind).mode("append").save(str(next(targets)))

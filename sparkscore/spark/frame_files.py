@@ -39,6 +39,9 @@ READ = "sparkscore_read"
 _NO_COLUMN = pa.schema([pa.field("_", pa.bool_())])
 """Crosses where nothing else does, so that a batch still has rows."""
 
+ArrowMapper = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""What `mapInArrow` runs over one partition."""
+
 
 @dataclass(frozen=True)
 class CrossingColumns:
@@ -114,7 +117,7 @@ def score_mapper(
     job: ScoreFilesJob,
     ledger: Ledger | None = None,
     chunks: Sequence[str] = (),
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> ArrowMapper:
     """What scores one partition of the rows of `crossing_rows`, and tells what it has done.
 
     Args:

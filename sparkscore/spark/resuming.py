@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import sparkscore
 from sparkscore.errors import (
@@ -27,10 +27,18 @@ from sparkscore.files.ledger import Earlier, Ledger, are_there, together
 from sparkscore.spark.score_files import TaskResult
 
 if TYPE_CHECKING:
-    from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.engine import RunFacts
     from sparkscore.scoring.plan import RunIdentity, ScoringPlan
     from sparkscore.spark.score_files import ScoreFilesJob
+
+
+class HasFiles(Protocol):
+    """A table into whose folder workers write before anything is committed."""
+
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name."""
+        ...
+
 
 _MENDABLE = (
     CheckFailedError,
@@ -136,7 +144,7 @@ def n_resumed(resumed: Resumption | None) -> int:
 
 @contextmanager
 def cleaned(
-    folders: Sequence[tuple[FilesSink, RunIdentity]], attempt: str, resumed: Resumption | None
+    folders: Sequence[tuple[HasFiles, RunIdentity]], attempt: str, resumed: Resumption | None
 ) -> Iterator[None]:
     """Remove, when a block has ended, what it left in the targets' folders and nobody needs.
 
@@ -172,7 +180,7 @@ def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
 
 
 def _remove(
-    folders: Sequence[tuple[FilesSink, RunIdentity]],
+    folders: Sequence[tuple[HasFiles, RunIdentity]],
     attempt: str,
     resumed: Resumption | None,
     earlier: frozenset[str],

@@ -23,7 +23,7 @@ from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, plan_scoring
+from sparkscore.scoring.plan import ScoringPlan, WriteMode, plan_scoring
 from sparkscore.scoring.rejects import InvalidRows, NanAnswers
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
@@ -80,9 +80,11 @@ class Bench:
         )
         self.engine: FilesEngine | SparkEngine = FilesEngine(spark, TRUST)
         if engine != "files":
-            self.engine = SparkEngine(spark, engine, TRUST)
+            self.engine = SparkEngine(spark, "arrow", TRUST)
         self.source = source
         self.asked = request(self.target)
+        if engine == "merge":
+            self.asked = replace(self.asked, mode=WriteMode.MERGE)
         self.checks = Checks()
 
     def plan(self) -> ScoringPlan:
@@ -138,7 +140,8 @@ def bench(spark: SparkSession, source: Path, tmp_path: Path, engine: str) -> Ben
     return Bench(spark, source, tmp_path, "die", engine)
 
 
-each_engine = pytest.mark.parametrize("engine", ["files", "arrow"])
+each_engine = pytest.mark.parametrize("engine", ["files", "arrow", "merge"])
+"""In the last one, Spark takes into the table what Python has written."""
 
 
 @each_engine
