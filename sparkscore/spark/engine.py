@@ -231,7 +231,7 @@ class SparkEngine:
         self, plan: ScoringPlan, scoring: FrameScoring, facts: RunFacts
     ) -> Resumption | None:
         """What is left of a run; None where Spark may not cut its rows the same way twice."""
-        n_bytes = scoring.n_bytes()
+        n_bytes = scoring.n_bytes() if plan.source.version else None
         if n_bytes is None:
             return None
         chunk_bytes = fair_task_bytes(n_bytes, n_slots(self.spark), self.max_chunk_bytes)

@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 CommitFrame = Callable[["DataFrame", TableWrite, "RunFacts", tuple[str, ...]], "Commit"]
 """Writes rows in one commit that names the earlier attempts whose rows are among them."""
 
-_READING = {"ignoreMissingFiles": "false", "ignoreCorruptFiles": "false"}
-"""A session may ask for the opposite, and would then commit what is left of the scores."""
+_READING = {
+    # A session may ask for the opposite, and would then commit what is left of the scores.
+    "ignoreMissingFiles": "false",
+    "ignoreCorruptFiles": "false",
+    "__globPaths__": "false",  # Paths are names, whatever characters they have.
+}
 
 
 @dataclass(frozen=True)
