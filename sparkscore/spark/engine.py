@@ -196,6 +196,8 @@ class SparkEngine:
         try:
             return sink.as_files(write), crossing
         except EngineUnfitError:
+            if not plan.source.version and _is_one_pass(plan):
+                raise  # A batch of a stream is never resumed, and Spark alone has less to do.
             by_partition = plan.request.max_partition_rejects != RejectBudget()
             commit = partial(self._taken, plan, sink, source.gone)
             return staged_sink(sink, write, by_partition=by_partition, commit=commit), crossing
