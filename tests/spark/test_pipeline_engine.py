@@ -201,10 +201,10 @@ def test_scores_are_published_only_when_they_pass_the_checks(
     workspace: Workspace, model: str, source: Path
 ) -> None:
     with pytest.raises(CheckFailedError, match=r"min_rows: \d+ rows"):
-        run(workspace, model, source, **{"checks.min_rows": 10**6})
+        run(workspace, model, source, "night", **{"checks.min_rows": 10**6})
     assert n_commits(source) == 0
     checks = {"checks.min_rows": 2, "checks.max_null_share": {"prediction": 0}}
-    result = run(workspace, model, source, **checks)
+    result = run(workspace, model, source, "night", **checks)
     assert result.output["rows"] == scores(source).num_rows >= 2
 
 
