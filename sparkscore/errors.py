@@ -8,7 +8,8 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
-│   │   └── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   ├── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   └── SourceLostError         SOURCE_LOST              decide, as a person, to go on without
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
 │   ├── RecordExistsError           RESOURCE_ALREADY_EXISTS
@@ -39,16 +40,19 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── TargetSchemaError           TARGET_SCHEMA
 │   ├── TargetUnwritableError       TARGET_UNWRITABLE
 │   ├── RunKeyConflictError         RUN_KEY_CONFLICT
+│   ├── OutletError                 OUTLET_INVALID           mend the place that rows go to
 │   └── CheckpointError             CHECKPOINT_INVALID
 │       ├── ForeignCheckpointError  CHECKPOINT_FOREIGN
 │       ├── LostCheckpointError     CHECKPOINT_LOST
 │       └── StaleCheckpointError    CHECKPOINT_STALE
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
+│   ├── SourceAwayError             SOURCE_AWAY
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
 │   ├── StagedFilesGoneError        STAGED_FILES_GONE
+│   ├── OutletAwayError             OUTLET_AWAY
 │   └── TargetBusyError             TARGET_BUSY
 └── InternalError                   INTERNAL             1   report it
     ├── BooksError                  BOOKS_UNBALANCED
@@ -133,6 +137,12 @@ class SourceChangesError(SourceError):
     """What has changed in the source since the last run cannot be told."""
 
     code = "SOURCE_CHANGES"
+
+
+class SourceLostError(SourceError):
+    """Rows that were still to be read are gone from the source."""
+
+    code = "SOURCE_LOST"
 
 
 class EngineUnfitError(UsageError):
@@ -339,6 +349,12 @@ class RunKeyConflictError(TargetError):
     code = "RUN_KEY_CONFLICT"
 
 
+class OutletError(TargetError):
+    """A place that a stream is published to does not take its rows."""
+
+    code = "OUTLET_INVALID"
+
+
 class CheckpointError(TargetError):
     """The checkpoint of a stream is damaged, or cannot be written."""
 
@@ -376,8 +392,14 @@ class StoreUnavailableError(TemporaryError, ConnectionError):
     code = "STORE_UNAVAILABLE"
 
 
+class SourceAwayError(TemporaryError, ConnectionError):
+    """Those who keep the source's rows do not answer."""
+
+    code = "SOURCE_AWAY"
+
+
 class JarsUnavailableError(TemporaryError):
-    """The Delta jars are not cached and could not be fetched."""
+    """Jars of Delta, or of Kafka's connector, are not cached and could not be fetched."""
 
     code = "JARS_UNAVAILABLE"
 
@@ -392,6 +414,12 @@ class StagedFilesGoneError(TemporaryError):
     """What a job had written and not committed was removed, while it was stopped."""
 
     code = "STAGED_FILES_GONE"
+
+
+class OutletAwayError(TemporaryError, ConnectionError):
+    """A place that a stream is published to did not answer."""
+
+    code = "OUTLET_AWAY"
 
 
 class SparkStoppedError(TemporaryError):

@@ -22,6 +22,7 @@ _EXTRAS = {
     "pandas": "spark",
     "paramiko": "sftp",
     "prophet": "prophet",
+    "psycopg": "postgres",
     "pyarrow": "spark",
     "pyspark": "spark",
     "pytorch": "pytorch",

@@ -10,16 +10,32 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sparkscore.environments.remote import load_remotely
-from sparkscore.errors import EngineUnfitError, EnvironmentMismatchError, SparkscoreError
+from sparkscore.errors import (
+    ConfigError,
+    EngineUnfitError,
+    EnvironmentMismatchError,
+    SourceError,
+    SparkscoreError,
+)
 from sparkscore.flavors import load_predictor
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import asked_models
-from sparkscore.names import parse_run_key
+from sparkscore.names import kafka_topic, parse_run_key
 from sparkscore.package import open_package
 from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.duplicates import Duplicates, key_rule
 from sparkscore.scoring.engine import RunFacts, SourceSpec
+from sparkscore.scoring.features import (
+    Features,
+    Join,
+    Missing,
+    State,
+    Watermark,
+    Window,
+    duration_s,
+)
+from sparkscore.scoring.history import HistoryColumn
 from sparkscore.scoring.incremental import Deletes, SinceLast, check_since_last, last_mark
 from sparkscore.scoring.outcome import Outcome
 from sparkscore.scoring.panel import PanelSpec, plan_panel
@@ -29,6 +45,7 @@ from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
     from sparkscore.conf import JobSettings
+    from sparkscore.conf.features import StateSettings, WatermarkSettings, WindowSettings
     from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.engine import Crossing
@@ -73,6 +90,11 @@ def prepare(
     Raises:
         SparkscoreError: The model, the source or their fit is refused.
     """
+    if kafka_topic(job.source.uri) is not None:
+        raise SourceError(
+            f"source {job.source.uri!r} is a topic, which has no end; score it as a stream: "
+            "sparkscore score stream, with --trigger available-now for what is there now"
+        )
     if run_key is not None:
         parse_run_key(run_key)
     if job.since_last:
@@ -290,7 +312,59 @@ def source_spec(job: JobSettings, since: SinceLast | None = None) -> SourceSpec:
         schema=job.source.ddl,
         since=since,
         key_rule=key_rule(_duplicates(job), job.key, job.order_by, WriteMode(job.mode)),
+        features=features_of(job),
     )
+
+
+def features_of(job: JobSettings) -> Features:
+    """What a job computes from rows before they are scored.
+
+    Raises:
+        ConfigError: Parts of it are missing, do not parse, or do not go together.
+    """
+    asked = job.features
+    features = Features(
+        function=asked.function,
+        watermark=_watermark(asked.watermark),
+        window=_window(asked.window),
+        state=_state(asked.state),
+        joins=tuple(
+            Join(j.table, j.by, j.columns, Missing(j.missing), j.version) for j in asked.joins
+        ),
+    )
+    if job.since_last and features.in_query:
+        raise ConfigError(
+            "since_last reads only what is new, so that features.window, state and function would "
+            "know nothing of the rows before; leave one of them out, or score a stream"
+        )
+    return features
+
+
+def _watermark(asked: WatermarkSettings) -> Watermark | None:
+    if asked.column is not None:
+        return Watermark(asked.column, asked.delay)
+    if asked != type(asked)():
+        raise ConfigError("features.watermark needs `column`, the timestamp of a row")
+    return None
+
+
+def _window(asked: WindowSettings) -> Window | None:
+    if asked.length is not None:
+        return Window(asked.length, asked.slide, asked.by, asked.columns)
+    if asked != type(asked)():
+        raise ConfigError("features.window needs `length`, such as '10 minutes'")
+    return None
+
+
+def _state(asked: StateSettings) -> State | None:
+    if asked == type(asked)():
+        return None
+    columns = {
+        name: HistoryColumn.parse(text, f"features.state.columns.{name}")
+        for name, text in asked.columns.items()
+    }
+    forget_after_s = duration_s(asked.forget_after, "features.state.forget_after")
+    return State(asked.by, forget_after_s, columns)
 
 
 def _duplicates(job: JobSettings) -> Duplicates | None:

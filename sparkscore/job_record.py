@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from sparkscore.errors import StoreUnavailableError
@@ -45,7 +46,9 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
             "version": plan.source.version,
             "where": plan.source.where,
             "since": plan.source.since,
+            "joined": plan.source.joined,
         },
+        "features": None if plan.source.features is None else asdict(plan.source.features),
         "target": {"uri": prepared.sink.uri, "mode": plan.request.mode.value},
         "engine": {
             "name": prepared.engine.name,
@@ -78,7 +81,7 @@ def plan_facts(prepared: PreparedJob) -> dict[str, object]:
 def _named_bindings(plan: ScoringPlan) -> list[tuple[str, Binding]]:
     """How each column of the model, or of each of several, is filled."""
     if plan.panel is None:
-        return [(binding.model_column, binding) for binding in plan.bindings]
+        return [(b.model_column, b) for b in plan.bindings if not b.guards]
     return [
         (f"{member.label}: {binding.model_column}", binding)
         for member in plan.panel.all_members
@@ -112,6 +115,9 @@ def run_params(prepared: PreparedJob, workspace: Workspace) -> dict[str, str]:
         "tree_runtime": prepared.engine.tree_runtime.value,
         "environment": "" if prepared.environment is None else prepared.environment.key,
     }
+    if plan.source.features is not None:
+        recorded["features"] = plan.source.features.digest
+        recorded["joined"] = plan.source.joined
     if plan.panel is not None:
         recorded["panel"] = json.dumps(plan.panel.commit_facts())
         recorded["models_as"] = plan.panel.spec.models_as.value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from sparkscore.direct import load_model
-from sparkscore.errors import PackageDigestError, TemporaryError
+from sparkscore.errors import ModelNotFoundError, PackageDigestError, TemporaryError
 from sparkscore.names import AliasRef, LatestRef, parse_model_uri
 from sparkscore.package import open_package
 from sparkscore.package.environment import read_example
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sparkscore.workspace import Workspace
 
 _END_S = 5.0
+_MAX_FAILED = 3
+"""Batches on end: one may be the fault of its rows."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class ModelWatch:
         serve: Plans a pinned URI for the stream's source and target, and sends it to the nodes.
         every_s: Seconds between two looks.
         announce: Told in one line of each swap, and of each version that is refused.
+        what: What the model does, for these lines.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class ModelWatch:
         serve: Callable[[str], ServingModel],
         every_s: float,
         announce: Callable[[str], None],
+        what: str = "scores",
     ) -> None:
         self._workspace = workspace
         self._ref = parse_model_uri(uri)
         self._serve = serve
         self._every_s = every_s
         self._announce = announce
+        self._what = what
         self._current = first
         self._refused: str | None = None
         self._is_away = False
@@ -142,7 +147,57 @@ class ModelWatch:
             self._refused = uri
             raise
         self._current = fresh
-        self._announce(f"from the next batch on, {fresh.plan.model.label} scores")
+        self._announce(f"from the next batch on, {fresh.plan.model.label} {self._what}")
+
+
+class TrialWatch(ModelWatch):
+    """Watches the alias of a canary or a shadow, which may be taken away.
+
+    While the alias is gone, there is no such model. A version that has failed in several batches
+    on end is put off: it is used no more until the alias names another, or the stream is restarted.
+    """
+
+    _is_gone = False
+    _n_failed = 0
+    _put_off: BatchModel | None = None
+
+    @property
+    def present(self) -> ServingModel | None:
+        """The newest model that may be used; None: its alias is gone, or it was put off."""
+        current = self.current
+        return None if self._is_gone or current.batch_model == self._put_off else current
+
+    def went(self, model: BatchModel, failure: str | None) -> None:
+        """Take note of a batch: why its model failed in it; None: it did not."""
+        if failure is None or model != self.current.batch_model:
+            self._n_failed = 0
+            return
+        self._n_failed += 1
+        if self._n_failed >= _MAX_FAILED:
+            self.put_off(model, f"it has failed in {_MAX_FAILED} batches on end: {failure}")
+        elif self._n_failed == 1:
+            self._announce(f"{model.uri}, which {self._what}, has failed in a batch: {failure}")
+
+    def put_off(self, model: BatchModel, why: str) -> None:
+        """Use a version no more."""
+        self._put_off, self._n_failed = model, 0
+        self._announce(
+            f"{model.uri}, which {self._what}, is put off until its alias names another version, "
+            f"or the stream is started again: {why}"
+        )
+
+    def _look_once(self) -> None:
+        try:
+            super()._look_once()
+        except ModelNotFoundError as exc:
+            if not self._is_gone:
+                self._is_gone = True
+                self._announce(f"from the next batch on, nobody {self._what}: {exc}")
+            return
+        if self._is_gone:
+            self._is_gone = False
+            label = self.current.plan.model.label
+            self._announce(f"from the next batch on, {label} {self._what} again")
 
 
 def try_model(workspace: Workspace, plan: ScoringPlan) -> None:

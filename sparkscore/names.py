@@ -26,6 +26,8 @@ _ALIAS = re.compile(r"[\w\-]+", re.ASCII)
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _RECORD_KEY = re.compile(r"[/\w.\-: ]+")
+_TOPIC = re.compile(r"[\w.\-]{1,249}", re.ASCII)
+_KAFKA = "kafka:"
 # Half a surrogate pair is no text either: neither a database nor a file system keeps it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -173,6 +175,23 @@ def parse_model_uri(text: str) -> ModelRef:
             "models:/NAME@ALIAS, or the path of a package folder"
         )
     return PathRef(Path(text))
+
+
+def kafka_topic(uri: str) -> str | None:
+    """The topic that `kafka:TOPIC` names; None: the URI is of another kind.
+
+    Raises:
+        InvalidNameError: What it names is none.
+    """
+    if not uri.startswith(_KAFKA):
+        return None
+    topic = uri.removeprefix(_KAFKA)
+    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        raise InvalidNameError(
+            f"{shown(uri)} names no topic of Kafka; write kafka:TOPIC, with letters, digits, '.', "
+            "'_' and '-', and the brokers as --source-option kafka.bootstrap.servers=HOST:PORT"
+        )
+    return topic
 
 
 def same_place(uri: str) -> str:

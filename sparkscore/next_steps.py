@@ -24,6 +24,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "once without `--since-last`, or turn the change data feed of the source on; see "
         "[incremental.md](incremental.md)."
     ),
+    "SOURCE_LOST": (
+        "Messages were removed before the stream read them: look at the topic's retention and at "
+        "the stream's backlog; `--source-option failOnDataLoss=false` goes on with what is there."
+    ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
     ),
@@ -110,6 +114,11 @@ NEXT_STEPS: Mapping[str, str] = {
         "The key was used with other inputs: a new `--run-key` to score again, or the former "
         "inputs to repeat."
     ),
+    "OUTLET_INVALID": (
+        "The place named by `--publish` does not take these rows: mend table, topic or "
+        "rights as the message says, or name another. What was scored is in the score "
+        "table, and is published when the stream goes on."
+    ),
     "CHECKPOINT_INVALID": (
         "The checkpoint of a stream is damaged or cannot be written: put the named file back,"
         " or give the right to write there; else `--start-over` with an empty folder."
@@ -127,7 +136,12 @@ NEXT_STEPS: Mapping[str, str] = {
         "`--start-over` with an empty folder."
     ),
     "TEMPORARY": "Run the same command again.",
+    "OUTLET_AWAY": (
+        "The place named by `--publish` did not answer: look whether it runs and can be "
+        "reached, then run the same command again; nothing is lost."
+    ),
     "STORE_UNAVAILABLE": "The tracking, registry, artifact or object store did not answer.",
+    "SOURCE_AWAY": "The brokers of the source did not answer; run again when they do.",
     "JARS_UNAVAILABLE": (
         "`sparkscore setup` where a Maven repository can be reached, or the setting `spark.jars`."
     ),

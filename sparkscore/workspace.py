@@ -18,6 +18,7 @@ from sparkscore.errors import (
     TargetError,
     shown,
 )
+from sparkscore.extras import missing_extra
 from sparkscore.names import parse_model_uri
 from sparkscore.opened_stores import OpenedStores
 from sparkscore.package.signing import check_signed, parse_public_key
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sparkscore.files.filesystem import Store, TablePath
     from sparkscore.files.sink import FilesSink
     from sparkscore.flavors.base import TreeRuntime
+    from sparkscore.outlets.base import Outlet
     from sparkscore.package.environment import Mismatch
     from sparkscore.package.layout import Package
     from sparkscore.scoring.batch import BatchLimits
@@ -141,7 +143,7 @@ class Workspace(OpenedStores):
 
     @property
     def jar_source(self) -> JarSource:
-        """Where Delta's jars come from."""
+        """Where the jars of Delta and of Kafka's connector come from."""
         from sparkscore.spark.jars import DELTA_VERSION, JarSource
 
         spark = self.settings.spark
@@ -183,6 +185,16 @@ class Workspace(OpenedStores):
             MissingExtraError: PySpark is not installed.
         """
         return self._session[0]
+
+    def load_kafka(self) -> None:
+        """Let the session read and write topics of Kafka.
+
+        Raises:
+            JarsUnavailableError: The connector's jars are neither cached nor to be had.
+        """
+        from sparkscore.spark.session import load_kafka
+
+        load_kafka(self.spark, self.jar_source, self.announce)
 
     def pinned(self, uri: str) -> PinnedModel:
         """The package that a URI names now; its bytes are verified.
@@ -351,6 +363,28 @@ class Workspace(OpenedStores):
         from sparkscore.spark.delta import DeltaSink
 
         return DeltaSink(self.spark, uri)
+
+    def outlet(self, uri: str) -> Outlet:
+        """The place that a stream is published to; nothing is asked of it yet.
+
+        Raises:
+            ConfigError: There is none of the URI's scheme, or the URI is incomplete.
+            MissingExtraError: The library that reaches it is not installed.
+        """
+        scheme = uri.partition(":")[0]
+        if scheme not in ("postgresql", "postgres"):
+            raise ConfigError(
+                f"a stream cannot be published to scheme {shown(scheme)}; name an outlet such as "
+                "postgresql://HOST/DATABASE?table=TABLE with --publish"
+            )
+        try:
+            from sparkscore.outlets.postgres import PostgresOutlet, parse_postgres_uri
+        except ModuleNotFoundError as exc:
+            missing = missing_extra(exc, "publishing to PostgreSQL")
+            if missing is None:
+                raise
+            raise missing from exc
+        return PostgresOutlet(parse_postgres_uri(uri))
 
     def close(self) -> None:
         """Stop the Spark session, if this workspace opened one."""

@@ -23,6 +23,7 @@ from sparkscore.spark.java import find_java, spark_home
 from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
 from sparkscore.testing.hdfs_cluster import HdfsCluster, running_cluster
+from sparkscore.testing.kafka_broker import KafkaBroker, running_kafka
 from sparkscore.testing.postgres_server import PostgresServer, running_postgres
 from sparkscore.testing.s3_server import S3Server
 
@@ -48,6 +49,13 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server; a test takes a database of its own, or empties a shared one."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(spark_cache: Path) -> Iterator[KafkaBroker]:
+    """A Kafka broker; a test makes topics of its own."""
+    with running_kafka(spark_cache) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,14 @@ from sparkscore.errors import (
     SignatureMismatchError,
     StoreUnavailableError,
 )
-from sparkscore.model_watch import ModelWatch, ServingModel, try_model
+from sparkscore.model_watch import ModelWatch, ServingModel, TrialWatch, try_model
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.registry import Registry
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.facts import SourceColumn, SourceTable
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, plan_scoring
 from sparkscore.scoring.streams import BatchModel
+from sparkscore.stream_models import StreamModels
 
 _WAIT_S = 20
 _URI = "models:/pump@champion"
@@ -61,9 +63,12 @@ class World:
         return self.workspace.registry.register(package, name, alias=alias).digest
 
     def plan(self, uri: str) -> ScoringPlan:
-        """A plan over a table whose only column is x."""
+        """A plan over a table that has a column x."""
         model = self.workspace.model(uri)
-        columns = (SourceColumn("x", pa.float64(), "double"),)
+        columns = (
+            SourceColumn("x", pa.float64(), "double"),
+            SourceColumn("line", pa.string(), "string"),
+        )
         return plan_scoring(
             model, SourceTable("/rows", "delta", "", columns), ScoringRequest("job", "/scores")
         )
@@ -72,6 +77,16 @@ class World:
         """A model as the watch is given it."""
         self.served.append(uri)
         return ServingModel(self.plan(uri), packed=None)  # type: ignore[arg-type]  # no Spark here
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Move an alias."""
+        self.workspace.registry.set_alias(parse_model_name("pump"), parse_alias(alias), version)
+
+    def canary(self) -> TrialWatch:
+        """A watch of the challenger that looks often."""
+        uri = "models:/pump@challenger"
+        first = self.serve(uri)
+        return TrialWatch(self.workspace, uri, first, self.serve, 0.05, self.said.append)
 
     def watch(self, uri: str = _URI) -> ModelWatch:
         """A watch that looks often."""
@@ -190,3 +205,85 @@ def test_of_a_version_that_does_not_fit_is_an_error(world: World) -> None:
     assert watch.current.batch_model.digest == first
     with pytest.raises(SignatureMismatchError):
         watch.of(BatchModel("models:/pump/2", "other"))
+
+
+def models_of(world: World, share: str | None = "5%") -> StreamModels:
+    """The models of a stream with a canary."""
+    overrides: dict[str, object] = {
+        "model": _URI,
+        "source.uri": "/rows",
+        "target.uri": "/scores",
+        "key": ["x"],
+    }
+    if share is not None:
+        overrides["stream.canary.model"] = "models:/pump@challenger"
+        overrides["stream.canary.share"] = share
+        overrides |= {"stream.canary.by": ["line"], "stream.watch_s": 1}
+    job = world.workspace.job(None, overrides).values
+    return StreamModels(
+        world.workspace, job, world.serve(_URI), world.serve, world.serve, world.said.append
+    )
+
+
+def test_two_models_score_until_the_challengers_alias_is_the_champions_version(
+    world: World,
+) -> None:
+    world.register()
+    second = world.register()
+    world.set_alias("challenger", 2)
+    world.set_alias("champion", 1)
+    with models_of(world) as models:
+        both = models.current
+        assert models.current is both
+        assert both.batch_models.canary == BatchModel("models:/pump/2", second)
+        assert both.batch_models.split == Split(("line",), 0.05)
+        assert both.plan.panel is not None
+        assert set(both.packed) == {model.digest for model in both.facts}
+        world.set_alias("challenger", 1)
+        world.await_that(lambda: models.current.canary is None)
+        assert models.current.plan.panel is None
+        again = models.of(both.batch_models)
+        assert again.batch_models == both.batch_models
+        assert again.plan.identity == both.plan.identity
+    without = models_of(world, None)
+    assert without.of(both.batch_models).plan.identity == both.plan.identity
+
+
+def is_absent(watch: TrialWatch) -> bool:
+    """Whether nobody scores."""
+    return watch.present is None
+
+
+def test_canary_is_gone_while_its_alias_is(world: World) -> None:
+    world.register()
+    world.set_alias("challenger", 1)
+    name, alias = parse_model_name("pump"), parse_alias("challenger")
+    with world.canary() as watch:
+        assert watch.present is watch.current
+        world.workspace.models.delete_alias(name, alias)
+        world.await_that(lambda: watch.present is None)
+        world.set_alias("challenger", 1)
+        world.await_that(lambda: watch.present is not None)
+    assert len(world.said) == 2
+    assert "from the next batch on, nobody scores" in world.said[0]
+    assert world.said[1] == "from the next batch on, 'pump' version 1 scores again"
+
+
+def test_canary_that_fails_again_and_again_is_put_off_until_there_is_another(
+    world: World,
+) -> None:
+    world.register()
+    world.set_alias("challenger", 1)
+    watch = world.canary()
+    for failure in ("bad rows", None, "bad rows", "bad rows"):
+        watch.went(watch.current.batch_model, failure)
+    assert watch.present is not None
+    watch.went(watch.current.batch_model, "worse rows")
+    assert is_absent(watch)
+    assert "3 batches on end" in world.said[-1]
+    assert "worse rows" in world.said[-1]
+    second = world.register()
+    world.set_alias("challenger", 2)
+    with watch:
+        world.await_that(lambda: not is_absent(watch))
+        assert watch.current.batch_model.digest == second

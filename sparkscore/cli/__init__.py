@@ -6,21 +6,18 @@ Exit codes: 0 done, 1 unexpected, 2 wrong usage or settings, 3 data, 4 model, 5 
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
 import click
 
 import sparkscore
+from sparkscore.cli.signals import unwinding
 from sparkscore.errors import InternalError, SparkscoreError, is_interrupt
 from sparkscore.extras import missing_extra
 
@@ -51,7 +48,6 @@ _COMMANDS = {
 }
 _ALIASES = {"export": "exporting", "import": "importing", "ui": "server"}
 _INTERRUPTED = 130
-_TERMINATED = 143
 
 
 @dataclass
@@ -141,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = GlobalOptions()
     args = list(sys.argv[1:] if argv is None else argv)
-    with _terminable():
+    with unwinding():
         return _guarded(lambda: _invoke(args, options), options)
 
 
@@ -183,22 +179,3 @@ def _told(text: str, exit_code: int, options: GlobalOptions) -> int:
         traceback.print_exc()
     click.echo(text, err=True)
     return exit_code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exit that unwinds, so that a run is closed as KILLED."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    # A second SIGTERM must not break into the clean-up that the first one began.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(_TERMINATED)

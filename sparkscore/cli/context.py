@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -44,6 +44,17 @@ def note(text: str) -> None:
     """Tell the user something on stderr, unless --quiet was given."""
     if not _options().quiet:
         click.echo(text, err=True)
+
+
+def noted_by_any_thread() -> Callable[[str], None]:
+    """`note`, for work that goes on in other threads: these do not know the command's options."""
+    is_quiet = _options().quiet
+
+    def note(text: str) -> None:
+        if not is_quiet:
+            click.echo(text, err=True)
+
+    return note
 
 
 def is_debug() -> bool:

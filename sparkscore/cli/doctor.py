@@ -24,7 +24,7 @@ from sparkscore.errors import (
 )
 from sparkscore.names import ArtifactPath
 from sparkscore.package.environment import installed_version
-from sparkscore.spark.jars import find_jars
+from sparkscore.spark.jars import KAFKA, find_jars
 from sparkscore.spark.java import find_java, spark_home
 from sparkscore.workspace import Workspace
 
@@ -79,6 +79,7 @@ def _findings(workspace: Workspace) -> Iterator[Finding]:
     yield _look("java", lambda: _java(workspace), required=here)
     yield _look("spark", _spark, required=here)
     yield _look("delta jars", lambda: _jars(workspace), required=here)
+    yield _look("kafka jars", lambda: _kafka_jars(workspace), required=False)
     yield _look("tracking store", lambda: _tracking(workspace))
     yield _look("artifact store", lambda: _artifacts(workspace))
     yield _look("cache folder", lambda: _writable(workspace.settings.cache.folder))
@@ -108,6 +109,15 @@ def _jars(workspace: Workspace) -> str:
         version = workspace.jar_source.version
         raise JarsUnavailableError(
             f"the jars of Delta {version} are not cached; run: sparkscore setup"
+        )
+    return f"{len(jars)} in {jars[0].parent}"
+
+
+def _kafka_jars(workspace: Workspace) -> str:
+    jars = find_jars(workspace.jar_source, bundle=KAFKA)
+    if jars is None:
+        raise JarsUnavailableError(
+            "fetched by the first stream that reads a topic; or now by: sparkscore setup --kafka"
         )
     return f"{len(jars)} in {jars[0].parent}"
 

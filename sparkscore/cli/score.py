@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from sparkscore.batch_job import run_batch_job
-from sparkscore.cli.context import is_debug, note, open_workspace
+from sparkscore.cli.context import is_debug, note, noted_by_any_thread, open_workspace
 from sparkscore.cli.output import Output, output_option, show, show_record
 from sparkscore.cli.scoring_options import (
     SOURCE_FORMATS,
+    alert_keys,
+    canary_keys,
     check_bounds,
     code_options,
     column_names,
@@ -134,6 +136,41 @@ _STREAM_OPTIONS = (
         "--trigger", help="available-now (default), continuous-service, or such as '10 seconds'."
     ),
     click.option(
+        "--publish",
+        multiple=True,
+        metavar="URI",
+        help="Outlet that gets each batch's rows after its commit; repeatable.",
+    ),
+    click.option(
+        "--canary",
+        metavar="URI=SHARE",
+        help="Model that scores a share of the entities: models:/NAME@challenger=5%.",
+    ),
+    click.option(
+        "--canary-by",
+        multiple=True,
+        metavar="COLUMN",
+        help="What names an entity; repeatable. Default: the key, if it is one column.",
+    ),
+    click.option(
+        "--shadow",
+        metavar="URI",
+        help="Model that scores all rows too, into a table of its own that is not published.",
+    ),
+    click.option("--shadow-target", metavar="URI", help="That table. Default: TARGET_shadow."),
+    click.option(
+        "--drift",
+        multiple=True,
+        metavar="COLUMN",
+        help="Input or prediction whose last rows are compared with the first; repeatable.",
+    ),
+    click.option(
+        "--alert",
+        multiple=True,
+        metavar="NAME=BOUND",
+        help="What is told when it is passed, such as idle_seconds=600; repeatable.",
+    ),
+    click.option(
         "--event-time", metavar="COLUMN", help="When a row came to be; latencies are told by it."
     ),
     click.option(
@@ -147,14 +184,21 @@ _STREAM_OPTIONS = (
 _STREAM_KEYS = (
     "checkpoint",
     "trigger",
+    "publish",
     "event_time",
     "health_file",
     "metrics_port",
     "metrics_host",
 )
+_PAIRED = ("column", "source_option", "param", "check", "canary", "alert")
+"""Flags that hold a key of the job's and its value."""
 _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
+    "canary_by": "stream.canary.by",
+    "drift": "stream.drift.columns",
+    "shadow": "stream.shadow.model",
+    "shadow_target": "stream.shadow.target",
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",
@@ -306,10 +350,11 @@ def stream(
     The same plan, worker and table as `score batch`; each micro-batch is one commit. The last line
     on stdout is the result as one JSON object.
     """
+    announce = noted_by_any_thread()
 
     def run(workspace: Workspace, settings: JobSettings) -> JobResult:
         return run_stream_job(
-            workspace, settings, note, start_over=start_over, has_moved=moved_checkpoint
+            workspace, settings, announce, start_over=start_over, has_moved=moved_checkpoint
         )
 
     if run_key is not None:
@@ -443,7 +488,7 @@ def _failed(
 
 def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
-    no_keys = {"trust_code", "trust", "preload", "column", "source_option", "param", "check"}
+    no_keys = {"trust_code", "trust", "preload", *_PAIRED}
     keys = {
         _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in flags.items()
@@ -452,6 +497,8 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     columns = column_names(cast(tuple[str, ...], flags["column"]))
     options = reader_options(cast(tuple[str, ...], flags["source_option"]))
     params = param_texts(cast(tuple[str, ...], flags["param"]))
+    keys |= alert_keys(cast(tuple[str, ...], flags.get("alert", ())))
+    keys |= canary_keys(cast(str | None, flags.get("canary")))
     keys |= {f"checks.{name}": bound for name, bound in check_bounds(flags).items()}
     keys |= {f"columns.{name}": source for name, source in columns.items()}
     keys |= {f"source.options.{name}": value for name, value in options.items()}

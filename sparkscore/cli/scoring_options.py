@@ -69,6 +69,30 @@ def check_bounds(flags: Mapping[str, object]) -> dict[str, str]:
     return dict(_pairs(cast(tuple[str, ...], flags["check"]), "--check", "NAME=BOUND"))
 
 
+def canary_keys(text: str | None) -> dict[str, str]:
+    """Model and share by the keys of a job's file, from `--canary URI=SHARE`.
+
+    Raises:
+        ConfigError: It is not of that form.
+    """
+    if text is None:
+        return {}
+    model, equals, share = text.rpartition("=")
+    if not (model and equals and share):
+        raise ConfigError(f"--canary {shown(text)} is not of the form URI=SHARE")
+    return {"stream.canary.model": model, "stream.canary.share": share}
+
+
+def alert_keys(texts: Iterable[str]) -> dict[str, str]:
+    """Bounds by the keys of a job's file, from each `--alert NAME=BOUND`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    pairs = _pairs(texts, "--alert", "NAME=BOUND")
+    return {f"stream.alerts.{name}": bound for name, bound in pairs}
+
+
 def reader_options(texts: Iterable[str]) -> dict[str, str]:
     """Value by name, from each `--source-option KEY=VALUE`; a value may be empty.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from sparkscore.cli.context import note, open_workspace
 from sparkscore.cli.output import Output, output_option, show_record
 from sparkscore.spark.class_archive import make_class_archive
-from sparkscore.spark.jars import JarSource, keep_jars, resolve_jars
+from sparkscore.spark.jars import KAFKA, JarSource, keep_jars, resolve_jars
 from sparkscore.spark.java import Java, find_java
 
 
@@ -27,8 +28,11 @@ from sparkscore.spark.java import Java, find_java
     show_default=True,
     help="Archive Spark's classes, so that every JVM starts faster: takes a minute and 200 MB.",
 )
+@click.option(
+    "--kafka", is_flag=True, help="Fetch the jars by which streams read topics of Kafka as well."
+)
 @output_option
-def command(jars_folder: Path | None, output: Output, *, class_archive: bool) -> None:
+def command(jars_folder: Path | None, output: Output, *, class_archive: bool, kafka: bool) -> None:
     """Find a Java and fetch Delta's jars; after this, sessions start fast and without a network."""
     workspace = open_workspace()
     source = workspace.jar_source
@@ -38,6 +42,8 @@ def command(jars_folder: Path | None, output: Output, *, class_archive: bool) ->
         jars = keep_jars(source, jars_folder)
     else:
         jars = resolve_jars(source, java, os.environ, note)
+    folder = replace(source, folder=jars_folder or source.folder)
+    of_kafka = resolve_jars(folder, java, os.environ, note, bundle=KAFKA) if kafka else ()
     archive = _archive(java, source) if class_archive else None
     record = {
         "java_home": str(java.home),
@@ -45,6 +51,7 @@ def command(jars_folder: Path | None, output: Output, *, class_archive: bool) ->
         "java_origin": java.origin,
         "jars_folder": str(jars[0].parent),
         "jars": [jar.name for jar in jars],
+        "kafka_jars": [jar.name for jar in of_kafka],
         "class_archive": str(archive) if archive else None,
     }
     show_record(record, output)

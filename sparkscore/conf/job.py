@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sparkscore.conf.features import FeatureSettings
 from sparkscore.conf.layers import Given, Keys, Resolved, from_flags, from_yaml, resolve
 from sparkscore.conf.settings import (
     Count,
@@ -83,6 +84,63 @@ class RoutesSettings(Frozen):
     """Model URI for all other rows, or `reject` to leave them out; None: as on_invalid says."""
 
 
+class CanarySettings(Frozen):
+    """A model that scores a share of a stream's entities in the champion's place."""
+
+    model: str | None = None
+    """Its URI, such as models:/pump@challenger."""
+    share: str | None = None
+    """The share of entities, such as 5%."""
+    by: tuple[str, ...] = ()
+    """Columns that name an entity; empty: the key, where that is one column."""
+
+
+class ShadowSettings(Frozen):
+    """A model that scores all rows of a stream beside the champion, and is not published."""
+
+    model: str | None = None
+    """Its URI, such as models:/pump@challenger."""
+    target: str | None = None
+    """The table of its scores; None: TARGET_shadow."""
+
+
+class DriftSettings(Frozen):
+    """How the last rows of a stream are compared with the first ones that its model has scored."""
+
+    columns: tuple[str, ...] = ()
+    """Columns that the model reads or predicts; those with a bound (alerts) are compared too."""
+    rows: Count = 10_000
+    """As many rows as few percent of drift need to be told from chance."""
+
+
+class AlertSettings(Frozen):
+    """The most that a stream's measures may be; what is over that is told once, and its end too."""
+
+    latency_p99_seconds: NotNegative | None = None
+    """From event to commit, of the rows of a batch; with event_time."""
+    backlog_files: NotNegative | None = None
+    """What waits in the source, as it tells: files and bytes of Delta, offsets of Kafka."""
+    backlog_bytes: NotNegative | None = None
+    backlog_offsets: NotNegative | None = None
+    rejected_share: Share | None = None
+    """Rows without a prediction, of those of the last twenty batches."""
+    batch_seconds: NotNegative | None = None
+    idle_seconds: NotNegative | None = None
+    """Since the last batch ended: the source is dry, or a batch does not come to its end."""
+    canary_rows_failed: NotNegative | None = None
+    """Of a batch; the champion has scored them."""
+    drift: dict[str, NotNegative] = Field(default_factory=dict)
+    """By column: population stability index of the last rows against the first ones."""
+    empty_share: dict[str, Share] = Field(default_factory=dict)
+    """By column: the share of the last rows that is null or NaN."""
+    shadow_rows_failed: NotNegative | None = None
+    """Of a batch."""
+    webhook: str | None = None
+    """Where each alert is posted as JSON when it begins and when it ends."""
+    secret_file: Path | None = None
+    """A file with the secret that signs what is posted; None: it is not signed."""
+
+
 class StreamSettings(Frozen):
     """What a job needs besides to score a source as its rows come."""
 
@@ -90,10 +148,18 @@ class StreamSettings(Frozen):
     """The folder that the stream keeps its progress in; one a stream, for its whole life."""
     trigger: str = "available-now"
     """`available-now`, `continuous-service`, or an interval such as `10 seconds`."""
+    publish: tuple[str, ...] = ()
+    """URIs of the outlets that get each batch's rows after its commit, in this order."""
+    publish_retry_s: Count = 60
+    """Seconds that an outlet which is away is asked again before the stream ends with exit 75."""
     watch_s: Count = 10
     """Seconds between two looks at the alias that names the model."""
+    canary: CanarySettings = Field(default_factory=CanarySettings)
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings)
+    drift: DriftSettings = DriftSettings()
     event_time: str | None = None
     """The column that says when a row came to be, for latencies; None: none are told."""
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
     health_file: Path | None = None
     """A file that is written anew after each batch; None: none is."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
@@ -118,6 +184,8 @@ class JobSettings(Frozen):
     source: SourceSettings
     where: str | None = None
     """A Spark SQL filter on the source; None: all rows."""
+    features: FeatureSettings = FeatureSettings()
+    """What is computed from the rows before they are scored."""
     target: TargetSettings
     key: tuple[str, ...] = ()
     """Columns that tell one row from another."""

@@ -13,7 +13,8 @@ MASK = "***"
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):(\S*)@")
 _QUERY_SECRET = re.compile(r"([?&;](?:password|passwd|pwd|token|secret)=)[^&;\s]*", re.IGNORECASE)
 _SECRET_KEY = re.compile(
-    r"secret|password|token|(access|account)[._-]?key|credential", re.IGNORECASE
+    r"secret|password|token|(access|account)[._-]?key|credential|jaas|keystore[._-]key",
+    re.IGNORECASE,
 )
 
 
@@ -28,6 +29,8 @@ def masked(key: str, value: object) -> object:
         return {name: masked(f"{key}.{name}", item) for name, item in value.items()}
     if value is not None and _SECRET_KEY.search(key):
         return MASK
+    if isinstance(value, list | tuple):
+        return type(value)(masked(key, item) for item in value)
     if not isinstance(value, str):
         return value
     return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", value))

@@ -7,20 +7,22 @@ from a backup or taken from another stream would have batches skipped or scored 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparkscore.errors import CheckpointError, shown
 from sparkscore.files.filesystem import TablePath
-from sparkscore.scoring.streams import BatchModel, StreamFacts
+from sparkscore.scoring.drift import DriftWindow
+from sparkscore.scoring.streams import BatchModels, StreamFacts
 from sparkscore.whole_files import write_whole
 
 _OURS = "sparkscore"
 _FACTS = "stream.json"
+_PUBLISHED = "published.json"
 _N_KEPT = 200
-"""Batches whose model is remembered; Spark itself keeps 100 that could be tried again."""
+"""Batches whose models are remembered; Spark itself keeps 100 that could be tried again."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Checkpoint:
         """
         return self._newest("commits")
 
-    def model_of(self, batch: int) -> BatchModel | None:
-        """The model that the batch was begun with; None: it was not begun.
+    def models_of(self, batch: int) -> BatchModels | None:
+        """The models that the batch was begun with; None: it was not begun.
 
         Raises:
             CheckpointError: What is remembered of it cannot be read.
@@ -80,16 +82,77 @@ class Checkpoint:
         if not path.is_file():
             return None
         with self._readable(path):
-            return BatchModel(**json.loads(path.read_text(encoding="utf-8")))
+            return BatchModels.from_json(path.read_text(encoding="utf-8"))
 
-    def keep_model(self, batch: int, model: BatchModel) -> None:
-        """Remember, before the batch is scored, which model scores it; old batches are forgotten.
+    def keep_models(self, batch: int, models: BatchModels) -> None:
+        """Remember, before the batch is scored, which models score it; old batches are forgotten.
 
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        self._write(f"batch-{batch}.json", json.dumps(asdict(model)))
+        self._write(f"batch-{batch}.json", models.to_json())
         (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def drift_of(self, digest: str) -> DriftWindow | None:
+        """The first and last rows that a model has scored; None: nothing is remembered of them.
+
+        Raises:
+            CheckpointError: What is remembered cannot be read.
+        """
+        path = self.root / _OURS / _drift_name(digest)
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return DriftWindow.from_json(path.read_text(encoding="utf-8"))
+
+    def keep_drift(self, digest: str, window: DriftWindow) -> None:
+        """Remember the first and last rows that a model has scored.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_drift_name(digest), window.to_json())
+
+    def tables_of(self, batch: int) -> Mapping[str, int] | None:
+        """Joined tables and their versions, if the batch was begun with such.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / f"tables-{batch}.json"
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return {str(name): int(v) for name, v in json.loads(path.read_text()).items()}
+
+    def keep_tables(self, batch: int, versions: Mapping[str, int]) -> None:
+        """Remember, before the batch is scored, which versions of tables it is joined with.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(f"tables-{batch}.json", json.dumps(dict(versions)))
+        (self.root / _OURS / f"tables-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def published(self) -> Mapping[str, int]:
+        """The last batch that each outlet is known to have, by the outlet's name.
+
+        Raises:
+            CheckpointError: What is remembered of it cannot be read.
+        """
+        path = self.root / _OURS / _PUBLISHED
+        if not path.is_file():
+            return {}
+        with self._readable(path):
+            return {str(k): int(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+
+    def keep_published(self, newest: Mapping[str, int]) -> None:
+        """Remember which batch was published last, by the outlet's name.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_PUBLISHED, json.dumps(newest))
 
     def check_writable(self) -> None:
         """Find out before a row is read whether the folder takes files.
@@ -139,3 +202,7 @@ class Checkpoint:
                 "backup; or start over with --start-over and a new --checkpoint, which reads the "
                 "source from its beginning"
             ) from exc
+
+
+def _drift_name(digest: str) -> str:
+    return f"drift-{digest[:16]}.json"

@@ -100,32 +100,14 @@ def replaced_files(table: DeltaTable, root: TablePath, predicate: Predicate) -> 
         yield GivingWay(file, below(root, file.path), logged, is_cut, columns)
 
 
-def _counted(
-    file: DataFile, root: TablePath, predicate: Predicate, columns: tuple[TableColumn, ...]
-) -> tuple[int, int]:
-    """Rows of the file that satisfy the predicate, and all of its rows."""
-    n_inside = n_rows = 0
-    for batch in _rows(file, root, columns, columns_in(predicate)):
-        n_rows += batch.num_rows
-        n_inside += pc.sum(pc.fill_null(evaluate(predicate, batch), False)).as_py() or 0
-    return n_inside, n_rows
-
-
-def _copied(
-    one: GivingWay, layout: FileLayout, predicate: Predicate, name: str
-) -> list[WrittenFile]:
-    if not one.is_cut:
-        return []
-    writer = ScoreWriter(layout, name)
-    for batch in _rows(one.file, layout.folder, one.columns, frozenset(layout.schema.names)):
-        inside = pc.fill_null(evaluate(predicate, batch), False)
-        writer.write(batch.filter(pc.invert(inside)))
-    return writer.finish()
-
-
-def _rows(
+def file_rows(
     file: DataFile, root: TablePath, columns: tuple[TableColumn, ...], names: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
+    """The rows of a file of a table, with those of its columns that have one of these names.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
     read = [column for column in columns if column.column.name in names]
     schema = pa.schema([pa.field(c.column.name, c.column.type) for c in read])
     reading = TableReading(
@@ -138,3 +120,26 @@ def _rows(
     )
     piece = FilePiece(file.path, 0, max(1, file.n_bytes), file.partition, file.deleted)
     return read_piece(piece, reading)
+
+
+def _counted(
+    file: DataFile, root: TablePath, predicate: Predicate, columns: tuple[TableColumn, ...]
+) -> tuple[int, int]:
+    """Rows of the file that satisfy the predicate, and all of its rows."""
+    n_inside = n_rows = 0
+    for batch in file_rows(file, root, columns, columns_in(predicate)):
+        n_rows += batch.num_rows
+        n_inside += pc.sum(pc.fill_null(evaluate(predicate, batch), False)).as_py() or 0
+    return n_inside, n_rows
+
+
+def _copied(
+    one: GivingWay, layout: FileLayout, predicate: Predicate, name: str
+) -> list[WrittenFile]:
+    if not one.is_cut:
+        return []
+    writer = ScoreWriter(layout, name)
+    for batch in file_rows(one.file, layout.folder, one.columns, frozenset(layout.schema.names)):
+        inside = pc.fill_null(evaluate(predicate, batch), False)
+        writer.write(batch.filter(pc.invert(inside)))
+    return writer.finish()

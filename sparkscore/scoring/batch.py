@@ -350,6 +350,9 @@ def bind_columns(
     fields: list[pa.Field] = []
     unfit: list[_Unfit] = []
     for binding in task.bindings:
+        if binding.guards:
+            unfit += _refused(batch, binding)
+            continue
         column, wrong = _bind_column(batch, binding)
         if binding.spread:
             columns.extend(_items(column))
@@ -374,6 +377,15 @@ class _Unfit:
     binding: Binding
     code: RejectCode
     mask: pa.Array
+
+
+def _refused(batch: pa.RecordBatch, binding: Binding) -> list[_Unfit]:
+    """The rows that the source itself says are none."""
+    assert binding.source is not None
+    column = batch.column(binding.source.name)
+    if column.null_count == len(column):
+        return []
+    return [_Unfit(binding, RejectCode.MALFORMED, pc.is_valid(column))]
 
 
 def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, list[_Unfit]]:
@@ -472,6 +484,11 @@ def _invalid_text(batch: pa.RecordBatch, unfit: _Unfit, model: str) -> str:
     assert source is not None
     row = _first_row(unfit)
     what = _what_is_wrong(batch.column(source.name)[row], unfit)
+    if unfit.code is RejectCode.MALFORMED:
+        return (
+            f"{what} ({unfit.mask.true_count} such rows in a batch of {batch.num_rows}); mend what "
+            "sends them, and set those that are there aside: --on-invalid quarantine"
+        )
     return (
         f"model {model}: column {source.name!r} {what} ({unfit.mask.true_count} such rows in a "
         f"batch of {batch.num_rows}, the first is its row {row}); fill or filter them, declare the "
@@ -491,12 +508,15 @@ def _reasons(batch: pa.RecordBatch, unfit: _Unfit, rows: pa.Array) -> pa.RecordB
     messages: str | list[str] = _NULL_TEXT
     if unfit.code is not RejectCode.NULL:
         messages = [_what_is_wrong(value, unfit) for value in batch.column(source.name).take(rows)]
-    return reasons(rows, unfit.code, source.name, messages)
+    column = None if unfit.code is RejectCode.MALFORMED else source.name
+    return reasons(rows, unfit.code, column, messages)
 
 
 def _what_is_wrong(value: pa.Scalar, unfit: _Unfit) -> str:
     if unfit.code is RejectCode.NULL:
         return _NULL_TEXT
+    if unfit.code is RejectCode.MALFORMED:
+        return str(value.as_py())
     if unfit.code is RejectCode.NO_TEXT:
         wrong = _undecodable(value)
         assert wrong is not None

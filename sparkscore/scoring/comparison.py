@@ -14,6 +14,7 @@ import pyarrow as pa
 from sparkscore.errors import ConfigError, SignatureMismatchError, listed, nearest
 from sparkscore.scoring.casts import Cast, find_cast, is_list, settled
 from sparkscore.scoring.facts import (
+    MALFORMED_COLUMN,
     InputColumn,
     ModelFacts,
     SourceColumn,
@@ -29,6 +30,8 @@ class Binding:
     `source` is None for an optional column that the source lacks: it is all null. `cast` is None
     where the source's type is not known before the batch comes. `spread` names the model's columns
     that the items of its lists fill, one each; empty where it fills `model_column` as it is.
+    `guards` marks one that fills nothing: where its text is not null, it says why the row is to be
+    rejected.
     """
 
     model_column: str
@@ -37,6 +40,7 @@ class Binding:
     cast: Cast | None
     needs_value: bool
     spread: tuple[str, ...] = ()
+    guards: bool = False
 
 
 class DifferenceKind(StrEnum):
@@ -87,7 +91,7 @@ def compare(
             f"columns maps {listed(unknown)}, but model {model.name!r} has no such input"
             f"{nearest(unknown[0], inputs)}; its inputs are {listed(inputs)}"
         )
-    bindings: list[Binding] = []
+    bindings = _guards(source)
     differences: list[Difference] = []
     used: list[str] = []
     names = list(inputs)
@@ -113,6 +117,13 @@ def compare(
             bindings.append(binding)
     differences.extend(_order_and_extra(used, source))
     return tuple(bindings), tuple(differences)
+
+
+def _guards(source: SourceTable) -> list[Binding]:
+    column = source.column(MALFORMED_COLUMN)
+    if column is None:
+        return []
+    return [Binding(column.name, column, pa.string(), Cast.EXACT, needs_value=False, guards=True)]
 
 
 def fitted(
@@ -237,6 +248,6 @@ def _order_and_extra(used: Sequence[str], source: SourceTable) -> list[Differenc
             DifferenceKind.EXTRA, column.name, f"{column.type_name}; the model does not see it"
         )
         for column in source.columns
-        if column.name not in used
+        if column.name not in (*used, MALFORMED_COLUMN)
     )
     return found

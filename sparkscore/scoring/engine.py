@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sparkscore.scoring.duplicates import KeyRule
 from sparkscore.scoring.facts import SourceTable
+from sparkscore.scoring.features import Features
 from sparkscore.scoring.incremental import SinceLast
 from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import RunIdentity, ScoringPlan
@@ -34,6 +35,7 @@ class SourceSpec:
         schema: Columns of CSV or JSON files as Spark's DDL; None: as Spark infers them.
         since: Only what is new since the last run; None: all rows.
         key_rule: Which one of the rows of a key is read; None: all are.
+        features: What is computed from the rows that are read.
     """
 
     uri: str
@@ -44,6 +46,7 @@ class SourceSpec:
     schema: str | None = None
     since: SinceLast | None = None
     key_rule: KeyRule | None = None
+    features: Features = field(default_factory=Features)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -13,6 +14,12 @@ from sparkscore.package.schema import ColumnSchema, TensorSchema, TensorSpec
 from sparkscore.package.signature import Signature, arrow_type
 from sparkscore.package.tensors import tensor_columns, tensor_type
 from sparkscore.scoring.casts import can_hold_missing
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.features import Features
+
+MALFORMED_COLUMN = "__sparkscore_malformed"
+"""The column of a source that says what is wrong with a row; null: nothing. See `Binding.guards`"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ class SourceTable:
     `version` pins the rows: a Delta version, or a digest over the files of another format; empty
     for a DataFrame, whose rows nobody can pin. `table_id` tells a table from an earlier one that
     lay at the same place. `since` is the version after which the rows are new, or `start`; empty
-    where all rows are read.
+    where all rows are read. `features` are computed from its rows, and `columns` are those after
+    that; `joined` names the versions of joined tables.
     """
 
     uri: str
@@ -77,6 +85,8 @@ class SourceTable:
     table_id: str = ""
     where: str | None = None
     since: str = ""
+    features: Features | None = None
+    joined: str = ""
 
     def column(self, name: str) -> SourceColumn | None:
         """The column of exactly this name, or None."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sparkscore.errors import BooksError, ConfigError, SignatureMismatchError, listed, nearest
 from sparkscore.package.params import given_params
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.casts import Cast
 from sparkscore.scoring.comparison import Binding, Difference, DifferenceKind, fitted
 from sparkscore.scoring.ensemble import Combine, combined_schema
@@ -29,6 +30,8 @@ ROUTE_RECORD = pa.schema([f for f in RECORD_COLUMNS if f.name.startswith("model_
 
 _MAX_MODELS_TOLD = 20
 """Models that a commit names one by one: every reader of the table reads its log."""
+SPLIT_LABELS = ("champion", "canary")
+"""What the models of a split are called: series of a stream keep their names over new versions."""
 _TOLD_ONCE = (DifferenceKind.EXTRA, DifferenceKind.REORDERED)
 """Differences that are no news where several models read one table."""
 
@@ -38,6 +41,8 @@ class ModelsAs(StrEnum):
 
     STRUCT = "struct"
     LONG = "long"
+    APART = "apart"
+    """Those of challengers are not in the table: see `scoring.shadow`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class PanelSpec:
         combine: How an ensemble makes one answer of several; None: it is no ensemble.
         weights: With combine `weighted`: one a member.
         routing: Which member answers which row; None: all do.
+        split: Which of two members answers which row, by a share; None: that is not asked.
     """
 
     members: tuple[ModelFacts, ...]
@@ -83,6 +89,12 @@ class PanelSpec:
     combine: Combine | None = None
     weights: tuple[float, ...] = ()
     routing: Routing | None = None
+    split: Split | None = None
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether each row is answered by one of the members."""
+        return self.routing is not None or self.split is not None
 
     @property
     def models(self) -> tuple[ModelFacts, ...]:
@@ -95,9 +107,9 @@ class PanelSpec:
 
         What stands for several has a digest over theirs, and the package of the first of them.
         """
-        if self.combine is None and self.routing is None:
+        if self.combine is None and not self.is_routed:
             return self.members[0]
-        name = "ensemble" if self.routing is None else "routes"
+        name = "routes" if self.is_routed else "ensemble"
         digest = _digest_of(self._head_facts())
         return replace(self.members[0], name=name, version=None, digest=digest, uri=name)
 
@@ -105,6 +117,8 @@ class PanelSpec:
     def fingerprint(self) -> str:
         """A digest over all that decides which models write which columns."""
         beside = [[one.label, *_model_facts(one.model)] for one in self.challengers]
+        if self.models_as is ModelsAs.APART:  # What is kept apart decides nothing of the table.
+            return _digest_of([self._head_facts(), [], ModelsAs.STRUCT.value])
         return _digest_of([self._head_facts(), beside, self.models_as.value])
 
     def _head_facts(self) -> object:
@@ -118,6 +132,8 @@ class PanelSpec:
                 "default": self.routing.default,
                 "leaves_out": self.routing.leaves_out,
             }
+        if self.split is not None:
+            facts |= {"split": list(self.split.columns), "share": self.split.share}
         return facts
 
 
@@ -143,18 +159,25 @@ class Panel:
     Attributes:
         members: Who answers; see `PanelSpec`.
         challengers: Who answers beside them.
-        route_column: With a routing: the source's column.
+        route_columns: With a routing or a split: the source's columns that it goes by.
     """
 
     spec: PanelSpec
     members: tuple[Member, ...]
     challengers: tuple[Member, ...]
-    route_column: SourceColumn | None = None
+    route_columns: tuple[SourceColumn, ...] = ()
 
     @property
     def all_members(self) -> tuple[Member, ...]:
         """All models, those who answer first."""
         return (*self.members, *self.challengers)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether one model alone decides what is in the table."""
+        spec = self.spec
+        has_one_head = spec.combine is None and not spec.is_routed
+        return has_one_head and spec.models_as is ModelsAs.APART
 
     @property
     def is_long(self) -> bool:
@@ -165,15 +188,14 @@ class Panel:
     def label(self) -> str:
         """What rows of the head are called in the long form."""
         spec = self.spec
-        is_one = spec.combine is None and spec.routing is None
+        is_one = spec.combine is None and not spec.is_routed
         return self.members[0].label if is_one else spec.head.name
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """Those of all models, and the column that rows are routed by: what is read."""
+        """Those of all models, and the columns that rows are routed by: what is read."""
         bound = [binding for member in self.all_members for binding in member.bindings]
-        column = self.route_column
-        if column is not None:
+        for column in self.route_columns:
             assert column.type is not None
             bound.append(Binding(column.name, column, column.type, Cast.EXACT, needs_value=False))
         return tuple(bound)
@@ -205,7 +227,7 @@ class Panel:
     @property
     def head_answers(self) -> pa.Schema:
         """What workers say of the head's answer: its predictions, and of routes which model."""
-        routed = ROUTE_RECORD if self.spec.routing is not None else ()
+        routed = ROUTE_RECORD if self.spec.is_routed else ()
         return pa.schema([*self.head_predictions, *routed])
 
     @cached_property
@@ -216,9 +238,9 @@ class Panel:
     @property
     def predictions(self) -> pa.Schema:
         """The prediction columns of the score table."""
-        if self.is_long:
-            return self.head_predictions
-        return pa.schema([*self.head_predictions, *self._beside])
+        if self.spec.models_as is ModelsAs.STRUCT:
+            return pa.schema([*self.head_predictions, *self._beside])
+        return self.head_predictions
 
     def as_facts(self) -> dict[str, object]:
         """The panel as plain values."""
@@ -233,6 +255,8 @@ class Panel:
         }
         if spec.combine is not None:
             facts["ensemble"] = {"combine": spec.combine.value, "weights": list(spec.weights)}
+        if spec.split is not None:
+            facts["split"] = {"columns": list(spec.split.columns), "share": spec.split.share}
         if spec.routing is not None:
             labels = [member.label for member in self.members]
             default = spec.routing.default
@@ -267,7 +291,7 @@ class Panel:
         counts = outcome.models
         if not counts:
             return  # No worker told: a Connect server does not send reports of each command.
-        every_row = self.challengers if self.spec.routing else self.all_members
+        every_row = self.challengers if self.spec.is_routed else self.all_members
         for label in (member.label for member in every_row):
             if label not in counts or counts[label].n_rows != outcome.n_read:
                 n_rows = counts[label].n_rows if label in counts else 0
@@ -284,7 +308,7 @@ class Panel:
 
     @property
     def _role(self) -> str:
-        if self.spec.routing is not None:
+        if self.spec.is_routed:
             return "route"
         return "champion" if self.spec.combine is None else "member"
 
@@ -299,12 +323,16 @@ def plan_panel(spec: PanelSpec, source: SourceTable, request: ScoringRequest) ->
             is not there; see also `plan_scoring`.
     """
     _check_known(spec, request)
-    members = tuple(_member(model, label_of(model), source, request) for model in spec.members)
+    labels = [label_of(model) for model in spec.members] if spec.split is None else SPLIT_LABELS
+    members = tuple(
+        _member(model, label, source, request)
+        for model, label in zip(spec.members, labels, strict=True)
+    )
     challengers = tuple(
         _member(one.model, one.label or label_of(one.model), source, request)
         for one in spec.challengers
     )
-    panel = Panel(spec, members, challengers, _route_column(spec, source))
+    panel = Panel(spec, members, challengers, _route_columns(spec, source))
     _check_labels(panel)
     _check_answers(panel)
     return plan_scoring(spec.head, source, request, panel)
@@ -342,21 +370,25 @@ def _check_known(spec: PanelSpec, request: ScoringRequest) -> None:
             )
 
 
-def _route_column(spec: PanelSpec, source: SourceTable) -> SourceColumn | None:
-    if spec.routing is None:
-        return None
-    name = spec.routing.column
+def _route_columns(spec: PanelSpec, source: SourceTable) -> tuple[SourceColumn, ...]:
+    if spec.routing is not None:
+        return (_route_column("routes.column", spec.routing.column, source),)
+    names = () if spec.split is None else spec.split.columns
+    return tuple(_route_column("stream.canary.by (--canary-by)", name, source) for name in names)
+
+
+def _route_column(key: str, name: str, source: SourceTable) -> SourceColumn:
     column = source.column(name)
     if column is None:
         known = [column.name for column in source.columns]
         raise ConfigError(
-            f"routes.column {name!r} is not in {source.uri!r}{nearest(name, known)}; its columns "
+            f"{key} {name!r} is not in {source.uri!r}{nearest(name, known)}; its columns "
             f"are {listed(known)}"
         )
     kind = column.type
     if kind is None or not _has_one_text(kind):
         raise ConfigError(
-            f"routes.column {name!r} of {source.uri!r} is {column.type_name}; route by a column of "
+            f"{key} {name!r} of {source.uri!r} is {column.type_name}; route by a column of "
             "texts, integers, booleans or dates, and cast it in a view if need be"
         )
     return column
@@ -376,7 +408,7 @@ def _check_labels(panel: Panel) -> None:
     """Refuse models that would have one name."""
     spec = panel.spec
     labels = [member.label for member in panel.all_members]
-    if spec.combine is not None or spec.routing is not None:
+    if spec.combine is not None or spec.is_routed:
         labels.append(spec.head.name)
     seen: dict[str, str] = {}
     for label in labels:

@@ -59,6 +59,7 @@ class NanAnswers(StrEnum):
 class RejectCode(StrEnum):
     """Why a row is rejected; stable, since people filter by it."""
 
+    MALFORMED = "MALFORMED"
     NULL = "NULL_VALUE"
     UNFIT = "UNFIT_VALUE"
     NO_TEXT = "NOT_UTF8"

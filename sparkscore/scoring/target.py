@@ -66,6 +66,7 @@ def user_metadata(
         "txn_version": identity.txn_version,
         "run_key": identity.run_key,
         "run_id": facts.run_id,
+        "scored_at": facts.scored_at.isoformat(),
         "attempt": attempt,
         "inputs": dict(identity.fingerprint),
     }

@@ -86,6 +86,12 @@ def _defaults(cache: Path) -> dict[str, str]:
         # What a crashed worker was doing, and where, comes back in the failure: see `task_slot`.
         "spark.python.worker.faulthandler.enabled": "true",
         "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
+        # Histories of keys are kept nowhere else, and windows need no heap there; of a micro-batch
+        # only what has changed is written.
+        "spark.sql.streaming.stateStore.providerClass": (
+            "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+        ),
+        "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
         # Progress is shown by sparkscore; two bars on one terminal overwrite each other.
         "spark.ui.showConsoleProgress": "false",
         # Wide plans are cut in the log, not in the job; 25 columns are few for a feature table.

@@ -13,7 +13,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.environments.build import BuiltEnvironment
-from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
+from sparkscore.errors import EngineUnfitError, KeyColumnError, SparkscoreError, shown
 from sparkscore.files.planning import MAX_TASK_BYTES, fair_task_bytes
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
@@ -28,6 +28,7 @@ from sparkscore.spark.changes import open_changes
 from sparkscore.spark.columns import EXACT_INTEGERS_KEY, answer_column, source_columns
 from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
+from sparkscore.spark.features import with_features
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.frame_files import CrossingColumns, crossing_columns
 from sparkscore.spark.frame_scoring import FrameScoring
@@ -74,7 +75,7 @@ class SparkEngine:
         tree_runtime: Whether compiled trees may score in the place of a model's library.
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
-        packed: The model's package where it was sent before; None: it is sent with each run.
+        packed: Packages that were sent before, by digest; others are sent with each run.
         max_chunk_bytes: Most bytes of the source that a task reads, and a killed job reads again,
             where its rows come straight from files.
     """
@@ -87,7 +88,7 @@ class SparkEngine:
     tree_runtime: TreeRuntime = TreeRuntime.AUTO
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
-    packed: PackedPackage | None = None
+    packed: Mapping[str, PackedPackage] = field(default_factory=dict)
     max_chunk_bytes: int = MAX_TASK_BYTES
 
     @property
@@ -113,11 +114,14 @@ class SparkEngine:
 
         Raises:
             SourceError: There is no such table or version, or the filter does not fit.
+            ConfigError: Its features cannot be computed.
         """
         if spec.since is None:
             opened = open_source(self.spark, spec)
         else:
             opened = open_changes(self.spark, spec, spec.since)
+        if spec.features.are_there:
+            opened = with_features(opened, spec.features, self.spark)
         return opened if spec.key_rule is None else one_a_key(opened, spec.key_rule)
 
     def ship(self, model: ModelFacts) -> PackedPackage:
@@ -219,15 +223,30 @@ class SparkEngine:
         table = self._rejects(plan)
         rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
         packed = () if crossing.packing is None else crossing.packing.packed
-        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
+        shadow, failure = self._shadow(plan)
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed, shadow)
         scoring = FrameScoring(source.frame, crossing, job, self._conf())
         resumed = self._resumption(plan, scoring, facts)
+        score = partial(scoring.run, resumed)
         outcome = scored_and_committed(
-            self.spark, partial(scoring.run, resumed), job, plan, sink, facts, rejects, resumed
+            self.spark, score, job, plan, sink, facts, rejects, resumed, shadow
         )
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
-        return replace(outcome, n_read=scoring.n_read + n_resumed(resumed))
+        told = outcome.shadow_failure or failure
+        return replace(outcome, n_read=scoring.n_read + n_resumed(resumed), shadow_failure=told)
+
+    def _shadow(self, plan: ScoringPlan) -> tuple[FilesSink | None, str | None]:
+        """The table of the model in the shadow, if there is one; or why it takes no rows."""
+        if plan.shadow is None:
+            return None, None
+        write = score_write(plan.shadow.plan)
+        try:
+            sink = DeltaSink(self.spark, plan.shadow.uri).as_files(write)
+            sink.check(write)
+        except SparkscoreError as exc:
+            return None, str(exc)
+        return sink, None
 
     def _resumption(
         self, plan: ScoringPlan, scoring: FrameScoring, facts: RunFacts
@@ -393,7 +412,7 @@ def table_rows(
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     """`frame`, whose rows are counted on their way; see `count_of`."""
-    return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
+    return frame.observe(read, sf.expr("count(1) AS n_rows"))
 
 
 def _is_one_pass(plan: ScoringPlan) -> bool:

@@ -12,7 +12,9 @@ from sparkscore.errors import (
     BatchDeadlineError,
     InvalidRowsError,
     KeyColumnError,
+    SourceAwayError,
     SourceError,
+    SourceLostError,
     SparkFailedError,
     SparkscoreError,
     SparkStoppedError,
@@ -38,7 +40,18 @@ INVALID_ROW_SIGN = "sparkscore: column"
 OUTSIDE_PREDICATE_SIGN = "DELTA_REPLACE_WHERE_MISMATCH"
 """How Delta, and the sink where Delta does not look, name a row outside of replaceWhere."""
 
-_RAISED_IN_SQL = {NULL_KEY_SIGN: KeyColumnError, INVALID_ROW_SIGN: InvalidRowsError}
+UNMATCHED_SIGN = "sparkscore: feature table"
+"""How `raise_error` begins for a row that a joined table knows nothing of."""
+
+MALFORMED_SIGN = "sparkscore: message of topic"
+"""How `raise_error` begins for a message that is no row, where it cannot be set aside."""
+
+_RAISED_IN_SQL = {
+    NULL_KEY_SIGN: KeyColumnError,
+    INVALID_ROW_SIGN: InvalidRowsError,
+    UNMATCHED_SIGN: InvalidRowsError,
+    MALFORMED_SIGN: InvalidRowsError,
+}
 _MAX_REASON_CHARS = 300
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_\w+|Concurrent(?:Append|Transaction|Write|DeleteRead|DeleteDelete)Exception"
@@ -69,6 +82,11 @@ _NOTE = re.compile(re.escape(NOTE_SIGN) + r"(.+)((?:\n(?!\s*at |Caused by|Driver
 _DEADLINE = re.compile(r"Timeout \((\S+)\)!")
 _FATAL = re.compile(r"Fatal Python error: (.+)")
 _PYTHON_LINE = re.compile(r'File "(.+)", line (\d+) in (\S+)')
+_LOST_MESSAGES = re.compile(r"Some data may have been lost[^:]*Reason:\s*([^\n]+)", re.DOTALL)
+_BROKERS_AWAY = re.compile(
+    r"kafka\.common\.errors\.(?:Timeout|Disconnect|Network)Exception: ([^\n]+)"
+    r"|(Cannot fetch record for offset [^\n]+)"
+)
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 
 
@@ -105,9 +123,9 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    unreadable = unreadable_source(exc)
-    if unreadable is not None:
-        return unreadable
+    unread = unreadable_source(exc) or _of_brokers(what, text)
+    if unread is not None:
+        return unread
     if _DUPLICATE_KEYS in text:
         return KeyColumnError(
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
@@ -139,6 +157,29 @@ def unreadable_source(exc: BaseException) -> SourceError | None:
         f"data file {shown(found[1])} cannot be read: {reason_of(exc)}; nothing was "
         "written; restore or mend the file, or check --source-option and --source-schema"
     )
+
+
+def _of_brokers(what: str, text: str) -> SparkscoreError | None:
+    """The error that Kafka's brokers are the reason of, if they are."""
+    lost = _LOST_MESSAGES.search(text)
+    if lost is not None:
+        return SourceLostError(
+            f"{what}: messages were removed before they were read: {_told(lost[1])}; go on with "
+            "what is there by --source-option failOnDataLoss=false, if that is meant, and keep "
+            "messages for longer than the stream may stand still"
+        )
+    away = _BROKERS_AWAY.search(text)
+    if away is None:
+        return None
+    reason = _told(away[1] or away[2])
+    return SourceAwayError(
+        f"{what}: the brokers of Kafka did not answer ({reason}); run the same command again when "
+        "they do: what was committed is found and not scored twice"
+    )
+
+
+def _told(line: str) -> str:
+    return line.partition(" SQLSTATE")[0].strip(" .")[:_MAX_REASON_CHARS]
 
 
 def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:

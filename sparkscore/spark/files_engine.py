@@ -96,6 +96,8 @@ class FilesEngine:
             SourceError: There is no such table or version.
             EngineUnfitError: Only Spark can read it, or only Spark understands the filter.
         """
+        if spec.features.are_there:
+            raise EngineUnfitError("Spark computes features")
         if spec.key_rule is not None:
             raise EngineUnfitError(
                 f"--duplicates {spec.key_rule.rule} brings rows of a key together"

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import functions as sf
 from pyspark.sql.types import StringType
 
 from sparkscore.errors import EngineUnfitError
 from sparkscore.spark.packing import (
     Packing,
     is_collated,
-    packed_column,
+    packed_expression,
     packing_of,
     unpacked,
     way_of,
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from sparkscore.scoring.facts import SourceColumn
     from sparkscore.scoring.plan import ScoringPlan
 
-READ = "sparkscore_read"
-"""By which rows are counted on their way to Python."""
 _NO_COLUMN = pa.schema([pa.field("_", pa.bool_())])
 """Crosses where nothing else does, so that a batch still has rows."""
 
@@ -100,16 +97,16 @@ def crossing_columns(plan: ScoringPlan, frame: DataFrame) -> CrossingColumns:
     )
 
 
-def crossing_rows(frame: DataFrame, crossing: CrossingColumns) -> DataFrame:
-    """The columns of `frame` that cross to Python, in order; rows are counted on their way."""
+def crossing_expressions(crossing: CrossingColumns) -> list[str]:
+    """The columns that cross to Python, in order, as Spark's SQL."""
     # By number, since two columns may differ in case only, and a name may hold anything.
     columns = [
-        (sf.lit(True) if crossing.single is _NO_COLUMN else sf.col(quoted(name))).alias(f"c{i}")
+        f"{'true' if crossing.single is _NO_COLUMN else quoted(name)} AS c{i}"
         for i, name in enumerate(crossing.single.names)
     ]
     if crossing.packing is not None:
-        columns.append(packed_column(crossing.packing))
-    return frame.observe(READ, sf.count(sf.lit(1)).alias("n_rows")).select(*columns)
+        columns.append(packed_expression(crossing.packing))
+    return columns
 
 
 def score_mapper(
@@ -118,7 +115,7 @@ def score_mapper(
     ledger: Ledger | None = None,
     chunks: Sequence[str] = (),
 ) -> ArrowMapper:
-    """What scores one partition of the rows of `crossing_rows`, and tells what it has done.
+    """What scores one partition of the rows that cross, and tells what it has done.
 
     Args:
         crossing: What their columns are.

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyspark.sql import functions as sf
+
 from sparkscore.errors import InternalError
 from sparkscore.spark.delta import session_conf
 from sparkscore.spark.frame_files import (
-    READ,
     ArrowMapper,
     CrossingColumns,
-    crossing_rows,
+    crossing_expressions,
     score_mapper,
 )
 from sparkscore.spark.resuming import Resumption, chunk_id
@@ -22,7 +23,8 @@ from sparkscore.spark.score_files import ScoreFilesJob, TaskResult
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_RESULT = "result string"
+_READ = "sparkscore_read"
+"""By which rows are counted on their way to Python."""
 
 
 @dataclass
@@ -80,7 +82,7 @@ class FrameScoring:
                 if _chunks(results) != list(resumed.cut):
                     raise InternalError("Spark has cut the source twice, and not the same way")
                 rows = rows_of(results, resumed.left)
-            self.n_read = observed(results, READ)
+            self.n_read = observed(results, _READ)
         return [TaskResult.from_json(row["result"]) for row in rows]
 
     def _results(self, mapper: ArrowMapper) -> DataFrame:
@@ -88,7 +90,8 @@ class FrameScoring:
 
     def _rows(self) -> DataFrame:
         """A new frame each time, since a frame keeps the plan that was once made of it."""
-        return crossing_rows(self.frame, self.crossing)
+        counted = self.frame.observe(_READ, sf.count(sf.lit(1)).alias("n_rows"))
+        return counted.selectExpr(*crossing_expressions(self.crossing))
 
     @property
     def _spark(self) -> SparkSession:

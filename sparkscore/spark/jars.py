@@ -1,8 +1,8 @@
-"""The Delta jars that PySpark does not bring: from a folder, a cache, or a Maven repository.
+"""The jars that PySpark does not bring: from a folder, a cache, or a Maven repository.
 
-PySpark ships Apache Ivy among its jars. Ivy, started as a program of its own, fetches Delta and
-what Delta needs from where the user's Maven or Ivy settings say, so that a company's mirror
-works, and no address of a repository stands in this code.
+PySpark ships Apache Ivy among its jars. Ivy, started as a program of its own, fetches Delta, or
+Spark's connector to Kafka, and what they need from where the user's Maven or Ivy settings say, so
+that a company's mirror works, and no address of a repository stands in this code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ DELTA_VERSION = "4.4.0"
 DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
 """What `--packages` takes, for the pinned Spark 4.2 on Scala 2.13."""
 
-_MAIN_JAR = "*delta-spark_*.jar"  # Ivy's own folders put "io.delta_" before it
 _MARKER = "complete"
 _FETCH_TIMEOUT_S = 900
 _LOCK_TIMEOUT_S = 900
@@ -36,8 +35,38 @@ _VERSION_AND_SUFFIX = re.compile(r"-\d[\w.\-]*\.jar$")
 
 
 @dataclass(frozen=True)
+class JarBundle:
+    """A module of Spark's world with the modules that it needs.
+
+    Attributes:
+        name: How messages and folders of the cache call it.
+        organisation: Who publishes it.
+        module: Its name without the releases of Spark and Scala.
+        main_jar: Which file is its own; Ivy's folders put the organisation before its name.
+        setup: The command that fetches it.
+    """
+
+    name: str
+    organisation: str
+    module: str
+    main_jar: str
+    setup: str
+
+
+DELTA = JarBundle("Delta", "io.delta", "delta-spark", "*delta-spark_*.jar", "sparkscore setup")
+KAFKA = JarBundle(
+    "Kafka",
+    "org.apache.spark",
+    "spark-sql-kafka-0-10",
+    "*spark-sql-kafka-0-10_*.jar",
+    "sparkscore setup --kafka",
+)
+"""Spark's connector, of the release of the installed Spark."""
+
+
+@dataclass(frozen=True)
 class JarSource:
-    """Where the Delta jars come from.
+    """Where jars come from.
 
     Attributes:
         cache: Folder of sparkscore's own files; fetched jars are kept below it for good.
@@ -54,15 +83,16 @@ class JarSource:
     home: Path = Path("~")
 
 
-def find_jars(source: JarSource) -> tuple[Path, ...] | None:
-    """The Delta jars that are on this machine, or None where they must be fetched first.
+def find_jars(source: JarSource, bundle: JarBundle = DELTA) -> tuple[Path, ...] | None:
+    """The bundle's jars that are on this machine, or None where they must be fetched first.
 
     Raises:
-        ConfigError: `source.folder` is no folder with Delta's jars.
+        ConfigError: `source.folder` is no folder with the bundle's jars.
+        MissingExtraError: PySpark is not installed.
     """
     if source.folder is not None:
-        return _jars_of_folder(source.folder)
-    store = _store(source)
+        return _jars_of_folder(source.folder, bundle)
+    store = _store(source, bundle)
     return _jars_in(store) if (store / _MARKER).is_file() else None
 
 
@@ -71,8 +101,9 @@ def resolve_jars(
     java: Java,
     environ: Mapping[str, str],
     announce: Callable[[str], None] | None = None,
+    bundle: JarBundle = DELTA,
 ) -> tuple[Path, ...]:
-    """The Delta jars, fetched once into the cache if they are not there.
+    """The bundle's jars, fetched once into the cache if they are not there.
 
     Safe to call from several processes at once: one of them fetches, the others wait for it.
 
@@ -81,23 +112,24 @@ def resolve_jars(
         java: Runs Ivy.
         environ: Read for HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
         announce: Told in one line what is about to be fetched, if anything is.
+        bundle: Which jars.
 
     Returns:
         Absolute paths, sorted by name.
 
     Raises:
-        ConfigError: `source.folder` is no folder with Delta's jars.
+        ConfigError: `source.folder` is no folder with the bundle's jars.
         JarsUnavailableError: The jars could not be fetched; tells by which settings it was tried.
         MissingExtraError: PySpark is not installed.
     """
-    ready = find_jars(source)
+    ready = find_jars(source, bundle)
     if ready is not None:
         return ready
-    with _locked(source) as store:
+    with _locked(source, bundle) as store:
         if not (store / _MARKER).is_file():
             if announce is not None:
-                announce(f"Fetching the jars of Delta {source.version} into {store}")
-            _fetch(source, java, environ, store)
+                announce(f"Fetching the jars of {_release(source, bundle)} into {store}")
+            _fetch(source, java, environ, store, bundle)
     return _jars_in(store)
 
 
@@ -108,8 +140,8 @@ def keep_jars(source: JarSource, folder: Path) -> tuple[Path, ...]:
         ConfigError: `folder` is no folder with Delta's jars.
         JarsUnavailableError: The cache cannot be written to.
     """
-    jars = _jars_of_folder(folder)
-    with _locked(source) as store, _draft(store) as draft:
+    jars = _jars_of_folder(folder, DELTA)
+    with _locked(source, DELTA) as store, _draft(store) as draft:
         for jar in jars:
             shutil.copy2(jar, draft)
     return _jars_in(store)
@@ -121,15 +153,15 @@ def shipped_modules() -> tuple[str, ...]:
     return tuple(sorted({_VERSION_AND_SUFFIX.sub("", path.name) for path in jars}))
 
 
-def _run_ivy(command: list[str], tried: str, version: str) -> None:
+def _run_ivy(command: list[str]) -> str | None:
+    """Why Ivy could not fetch; None: it did."""
     try:
         done = subprocess.run(  # noqa: S603 - our own command line, no shell
             command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
         )
-    except subprocess.TimeoutExpired as exc:
-        raise _unavailable(version, tried, f"no end after {_FETCH_TIMEOUT_S} s") from exc
-    if done.returncode != 0:
-        raise _unavailable(version, tried, _reason(done.stdout + done.stderr))
+    except subprocess.TimeoutExpired:
+        return f"no end after {_FETCH_TIMEOUT_S} s"
+    return None if done.returncode == 0 else _reason(done.stdout + done.stderr)
 
 
 def _reason(log: str) -> str:
@@ -139,49 +171,50 @@ def _reason(log: str) -> str:
     return next((line for line in lines if any(word in line for word in telling)), "Ivy failed")
 
 
-def _unavailable(version: str, tried: str, reason: str) -> JarsUnavailableError:
-    return JarsUnavailableError(
-        f"the jars of Delta {version} are not cached and could not be fetched by {tried}: "
-        f"{reason}. Run 'sparkscore setup' where the repository can be reached, or name a folder "
-        "with the jars in the setting spark.jars"
-    )
+def _version(source: JarSource, bundle: JarBundle) -> str:
+    return source.version if bundle is DELTA else _spark_and_scala()[0]
 
 
-def _store(source: JarSource) -> Path:
-    return source.cache.absolute() / "jars" / f"delta-{source.version}"
+def _release(source: JarSource, bundle: JarBundle) -> str:
+    return f"{bundle.name} {_version(source, bundle)}"
+
+
+def _store(source: JarSource, bundle: JarBundle) -> Path:
+    name = f"{bundle.name.lower()}-{_version(source, bundle)}"
+    return source.cache.absolute() / "jars" / name
 
 
 def _jars_in(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path.absolute() for path in folder.glob("*.jar")))
 
 
-def _jars_of_folder(folder: Path) -> tuple[Path, ...]:
-    if not any(folder.glob(_MAIN_JAR)):
-        fault = "has no delta-spark_*.jar" if folder.is_dir() else "is not a folder"
+def _jars_of_folder(folder: Path, bundle: JarBundle) -> tuple[Path, ...]:
+    if not any(folder.glob(bundle.main_jar)):
+        fault = f"has no {bundle.main_jar[1:]}" if folder.is_dir() else "is not a folder"
         raise ConfigError(
-            f"spark.jars names {str(folder)!r}, which {fault}; name a folder that holds Delta's "
-            "jars, or leave the setting out and run: sparkscore setup"
+            f"spark.jars names {str(folder)!r}, which {fault}; name a folder that holds "
+            f"{bundle.name}'s jars, or leave the setting out and run: {bundle.setup}"
         )
     return _jars_in(folder)
 
 
 @contextmanager
-def _locked(source: JarSource) -> Iterator[Path]:
+def _locked(source: JarSource, bundle: JarBundle) -> Iterator[Path]:
     """The cache's folder for the jars, while no other process fills it."""
-    store = _store(source)
+    store = _store(source, bundle)
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{store}.lock", timeout=_LOCK_TIMEOUT_S):
             yield store
     except Timeout as exc:
         raise JarsUnavailableError(
-            f"another process has been fetching the Delta jars into {str(store)!r} for "
+            f"another process has been fetching the jars of {bundle.name} into {str(store)!r} for "
             f"{_LOCK_TIMEOUT_S} s; run the command again when it has ended"
         ) from exc
     except OSError as exc:
         raise JarsUnavailableError(
-            f"the Delta jars cannot be kept in {str(store)!r}: {exc}. Make that folder writable, "
-            "or name a folder with the jars in the setting spark.jars"
+            f"the jars of {bundle.name} cannot be kept in {str(store)!r}: {exc}. Make that folder "
+            "writable, or name a folder with the jars in the setting spark.jars"
         ) from exc
 
 
@@ -197,11 +230,13 @@ def _draft(store: Path) -> Iterator[Path]:
         draft.rename(store)
 
 
-def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Path) -> None:
+def _fetch(
+    source: JarSource, java: Java, environ: Mapping[str, str], store: Path, bundle: JarBundle
+) -> None:
     project = IvyProject(
-        organisation="io.delta",
-        module=_artifact(),
-        version=source.version,
+        organisation=bundle.organisation,
+        module=_artifact(bundle),
+        version=_version(source, bundle),
         excluded=shipped_modules(),
     )
     with _draft(store) as draft:
@@ -214,13 +249,27 @@ def _fetch(source: JarSource, java: Java, environ: Mapping[str, str], store: Pat
             settings=source.ivy_settings,
             environ=environ,
         )
-        _run_ivy(command, tried, source.version)
-        if not any(draft.glob(_MAIN_JAR)):
-            raise _unavailable(source.version, tried, "Ivy ended without the jar of delta-spark")
+        fault = _run_ivy(command)
+        if fault is None and not any(draft.glob(bundle.main_jar)):
+            fault = f"Ivy ended without the jar of {bundle.module}"
+        if fault is not None:
+            raise JarsUnavailableError(
+                f"the jars of {_release(source, bundle)} are not cached and could not be fetched "
+                f"by {tried}: {fault}. Run '{bundle.setup}' where the repository can be reached, "
+                "or name a folder with the jars in the setting spark.jars"
+            )
 
 
-def _artifact() -> str:
-    """Delta's artifact for the installed Spark: `delta-spark_<Spark>_<Scala>`."""
+def _artifact(bundle: JarBundle) -> str:
+    """The bundle's artifact for the installed Spark: Delta has one for each release of it."""
+    spark, scala = _spark_and_scala()
+    if bundle is DELTA:
+        return f"{bundle.module}_{'.'.join(spark.split('.')[:2])}_{scala}"
+    return f"{bundle.module}_{scala}"
+
+
+def _spark_and_scala() -> tuple[str, str]:
+    """The releases of the installed Spark and of its Scala, such as 4.2.0 and 2.13."""
     core = next((spark_home() / "jars").glob("spark-core_*.jar"))
     scala, _, spark = core.stem.removeprefix("spark-core_").partition("-")
-    return f"delta-spark_{'.'.join(spark.split('.')[:2])}_{scala}"
+    return spark, scala

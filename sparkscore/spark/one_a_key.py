@@ -39,14 +39,14 @@ def one_a_key(opened: OpenedSource, rule: KeyRule) -> OpenedSource:
     is_first = rule.rule is Duplicates.FIRST
     best = order.asc_nulls_last() if is_first else order.desc_nulls_last()
     keys = [sf.col(quoted(name)) for name in rule.keys]
-    place = sf.row_number().over(Window.partitionBy(*keys).orderBy(best, _digest(frame)))
+    place = sf.row_number().over(Window.partitionBy(*keys).orderBy(best, row_digest(frame)))
     given = Observation()
     counted = frame.observe(given, sf.count(sf.lit(1)).alias("n_rows"))
     placed = counted.withColumn(_PLACE, place)
     return replace(opened, frame=placed.where(sf.col(_PLACE) == 1).drop(_PLACE), given=given)
 
 
-def _digest(frame: DataFrame) -> Column:
+def row_digest(frame: DataFrame) -> Column:
     """A number that tells rows apart, but for columns that Spark does not hash."""
     hashed = [f.name for f in frame.schema if not isinstance(f.dataType, MapType | VariantType)]
     return sf.xxhash64(*[sf.col(quoted(name)) for name in hashed])

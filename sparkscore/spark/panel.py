@@ -5,6 +5,7 @@ Imported by Python workers where a job has one: no Spark, nothing of stores or s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.scoring.batch import ScoredBatch
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.ensemble import Combine, combined
 from sparkscore.scoring.outcome import ModelCounts, added_models
 from sparkscore.scoring.rejects import (
@@ -31,6 +33,7 @@ from sparkscore.scoring.rejects import (
     reasons,
     together,
 )
+from sparkscore.scoring.shadow import compared
 from sparkscore.spark.node_cache import loaded_digests
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, batch_report, score_rows
@@ -84,24 +87,32 @@ class ChallengerTask(MemberTask):
     _refusals: list[str] = field(default_factory=list, compare=False)
 
     def answers(self, batch: pa.RecordBatch, slot: TaskSlot) -> tuple[pa.StructArray, ModelCounts]:
-        """Its answers, null where it has none, and what became of the rows; it raises nothing.
+        """Its answers, null where it has none, and what became of the rows; it raises nothing."""
+        found = self.tried(batch, slot)
+        if isinstance(found, ModelCounts):
+            answers = pa.nulls(batch.num_rows, pa.struct(list(self.task.batch.predictions)))
+            return answers, found
+        scored, report = found
+        return scored.predictions, report["models"][self.label]
+
+    def tried(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored | ModelCounts:
+        """Its answers; where it fails, what is to be told of that.
 
         Where it cannot be loaded, that is not tried again by this Spark task. Where it has ended a
         worker, it is not asked again on this node, so that Spark's next try of the task succeeds.
         """
         if self._refusals:
-            return self._failed(batch, self._refusals[0])
+            return _failed(batch, self._refusals[0])
         try:
             with slot.asking(self.label) as has_ended_one:
                 if has_ended_one:
                     raise ModelError(_FATAL)
-                scored, report = self._scored(batch, slot)
+                return self._scored(batch, slot)
         except (PredictionError, InvalidRowsError) as exc:
-            return self._failed(batch, str(exc))
+            return _failed(batch, str(exc))
         except SparkscoreError as exc:
             self._refusals.append(str(exc))
-            return self._failed(batch, self._refusals[0])
-        return scored.predictions, report["models"][self.label]
+            return _failed(batch, self._refusals[0])
 
     def _scored(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored:
         try:
@@ -110,11 +121,6 @@ class ChallengerTask(MemberTask):
             raise
         except (Exception, SystemExit) as exc:  # loading runs foreign code: it may raise anything
             raise ModelError(f"it cannot be loaded: {type(exc).__name__}: {exc}") from exc
-
-    def _failed(self, batch: pa.RecordBatch, why: str) -> tuple[pa.StructArray, ModelCounts]:
-        answers = pa.nulls(batch.num_rows, pa.struct(list(self.task.batch.predictions)))
-        n_rows = batch.num_rows
-        return answers, ModelCounts(n_rows=n_rows, n_failed=n_rows, failure=shown(why))
 
 
 @dataclass(frozen=True)
@@ -133,23 +139,15 @@ class EnsembleTask:
 
 
 @dataclass(frozen=True)
-class RoutesTask:
-    """Each row's answer from the model that its route names.
+class GroupedTask(ABC):
+    """Each row's answer from one of several models.
 
     Attributes:
-        column: The source column.
-        places: Its value as text -> place among the members.
-        default: Place of the model of all other rows; None: they have none.
-        fails: Whether a row without a model fails the batch; else it is rejected.
         record: What a row says of each member's model, in the order of the last of `answers`.
         answers: The members' predictions, and what a row says of its model.
     """
 
     members: tuple[MemberTask, ...]
-    column: str
-    places: Mapping[str, int]
-    default: int | None
-    fails: bool
     record: tuple[tuple[str | None, ...], ...]
     answers: pa.Schema
 
@@ -159,7 +157,7 @@ class RoutesTask:
         Raises:
             InvalidRowsError: A row has no model, and the policy is to fail.
         """
-        places = self._places_of(batch)
+        places = self.places_of(batch)
         order = np.argsort(places, kind="stable")
         is_grouped = bool((order[1:] > order[:-1]).all())
         grouped = batch if is_grouped else batch.take(pa.array(order))
@@ -170,8 +168,7 @@ class RoutesTask:
             for place, start, end in zip(found, starts, ends, strict=True)
         }
         each = {
-            place: self._of_group(place, groups[place], slot)
-            for place in self._loaded_first(groups)
+            place: self.of_group(place, groups[place], slot) for place in self._loaded_first(groups)
         }
         in_order = [each[place] for place in groups]
         rejects = together(
@@ -183,18 +180,25 @@ class RoutesTask:
             answers = answers.take(pa.array(np.argsort(order, kind="stable")))
         return _together(in_order, answers, rejects, batch)
 
-    def _places_of(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
-        """The place of each row's model; `_UNROUTED` where it has none."""
-        column = batch.column(self.column)
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        none = _UNROUTED if self.default is None else self.default
-        texts = encoded.dictionary.cast(pa.string()).to_pylist()
-        by_code = np.array([*(self.places.get(text, none) for text in texts), none])
-        codes = encoded.indices.cast(pa.int64()).fill_null(len(texts)).to_numpy()
-        places: np.ndarray[Any, Any] = by_code[codes]
-        if self.fails and (places == _UNROUTED).any():
-            raise InvalidRowsError(self._unrouted_text(column, places))
-        return places
+    @abstractmethod
+    def places_of(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+        """The place of each row's model among the members."""
+
+    def of_group(self, place: int, rows: pa.RecordBatch, slot: TaskSlot) -> Scored:
+        """The answers of one model, and on each row which model it is."""
+        return self._named(place, self.members[place].score(rows, slot))
+
+    def _named(self, place: int, found: Scored) -> Scored:
+        """The answers of a model with what its rows say of it."""
+        scored, report = found
+        predictions = scored.predictions
+        told = [
+            pa.repeat(pa.scalar(text, pa.string()), len(predictions)) for text in self.record[place]
+        ]
+        answers = pa.StructArray.from_arrays(
+            [*_fields(predictions), *told], fields=list(self.answers), mask=_null_mask(predictions)
+        )
+        return replace(scored, predictions=answers), report
 
     def _loaded_first(self, groups: Mapping[int, object]) -> list[int]:
         """The places in an order that loads few models anew.
@@ -209,24 +213,45 @@ class RoutesTask:
 
         return sorted(groups, key=is_new)
 
-    def _of_group(self, place: int, rows: pa.RecordBatch, slot: TaskSlot) -> Scored:
-        """The answers of one model, and on each row which model it is."""
+
+@dataclass(frozen=True)
+class RoutesTask(GroupedTask):
+    """Each row's answer from the model that its route names.
+
+    Attributes:
+        column: The source column.
+        places: Its value as text -> place among the members.
+        default: Place of the model of all other rows; None: they have none.
+        fails: Whether a row without a model fails the batch; else it is rejected.
+    """
+
+    column: str
+    places: Mapping[str, int]
+    default: int | None
+    fails: bool
+
+    def places_of(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+        """The place of each row's model; `_UNROUTED` where it has none."""
+        column = batch.column(self.column)
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        none = _UNROUTED if self.default is None else self.default
+        texts = encoded.dictionary.cast(pa.string()).to_pylist()
+        by_code = np.array([*(self.places.get(text, none) for text in texts), none])
+        codes = encoded.indices.cast(pa.int64()).fill_null(len(texts)).to_numpy()
+        places: np.ndarray[Any, Any] = by_code[codes]
+        if self.fails and (places == _UNROUTED).any():
+            raise InvalidRowsError(self._unrouted_text(column, places))
+        return places
+
+    def of_group(self, place: int, rows: pa.RecordBatch, slot: TaskSlot) -> Scored:
+        """The answers of one model; rows of none are rejected."""
         if place == _UNROUTED:
             answers = pa.nulls(rows.num_rows, pa.struct(list(self.answers)))
             places = pa.array(np.arange(rows.num_rows))
             rejects = reasons(places, RejectCode.NO_ROUTE, self.column, "no route names a model")
             scored = ScoredBatch(answers, rejects, 0.0, 0.0)
             return scored, batch_report(rows, scored, slot)
-        scored, report = self.members[place].score(rows, slot)
-        told = [
-            pa.repeat(pa.scalar(text, pa.string()), rows.num_rows) for text in self.record[place]
-        ]
-        answers = pa.StructArray.from_arrays(
-            [*_fields(scored.predictions), *told],
-            fields=list(self.answers),
-            mask=_null_mask(scored.predictions),
-        )
-        return replace(scored, predictions=answers), report
+        return super().of_group(place, rows, slot)
 
     def _unrouted_text(self, column: pa.Array, places: np.ndarray[Any, Any]) -> str:
         is_unrouted = places == _UNROUTED
@@ -240,14 +265,45 @@ class RoutesTask:
 
 
 @dataclass(frozen=True)
+class SplitTask(GroupedTask):
+    """A share of entities goes to a canary; where that fails, the champion answers for it.
+
+    Attributes:
+        split: Which entities.
+        canary: The second of the members.
+    """
+
+    split: Split
+    canary: ChallengerTask
+
+    def places_of(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+        """0 for the champion's rows, 1 for the canary's."""
+        return self.split.places_of(batch)
+
+    def of_group(self, place: int, rows: pa.RecordBatch, slot: TaskSlot) -> Scored:
+        """The answers of one of the two models, and on each row which one it is."""
+        if place == 0:
+            return super().of_group(place, rows, slot)
+        found = self.canary.tried(rows, slot)
+        if not isinstance(found, ModelCounts):
+            return self._named(place, found)
+        scored, report = super().of_group(0, rows, slot)
+        return scored, report | {"models": report["models"] | {self.canary.label: found}}
+
+
+@dataclass(frozen=True)
 class PanelTask(ScoringTask):
     """What a worker needs of several models; as a task, it is that of the first of them.
 
     `batch.predictions` are the answers of all: the head's columns, then a struct a challenger.
+
+    Attributes:
+        compares: Whether it is told how the challengers' answers differ from the head's.
     """
 
     head: Answerer | None = None
     challengers: tuple[ChallengerTask, ...] = ()
+    compares: bool = False
 
     def score(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored:
         """The head's answers and the challengers'; a row without one of the head is rejected."""
@@ -262,8 +318,8 @@ class PanelTask(ScoringTask):
             mask=_null_mask(scored.predictions),
         )
         counts = {
-            challenger.label: counts
-            for challenger, (_, counts) in zip(self.challengers, beside, strict=True)
+            challenger.label: self._compared(scored.predictions, answers, counts)
+            for challenger, (answers, counts) in zip(self.challengers, beside, strict=True)
         }
         return replace(scored, predictions=answers), report | {
             "models": report["models"] | counts,
@@ -272,6 +328,19 @@ class PanelTask(ScoringTask):
                 for name in ("convert_s", "predict_s", "load_s")
             },
         }
+
+    def _compared(
+        self, head: pa.StructArray, beside: pa.StructArray, counts: ModelCounts
+    ) -> ModelCounts:
+        if not self.compares:
+            return counts
+        found = compared(head, beside)
+        return counts._replace(
+            n_compared=found.n_rows,
+            n_different=found.n_different,
+            difference=found.difference,
+            absolute=found.absolute,
+        )
 
 
 def _together(
@@ -295,6 +364,10 @@ def _together(
         "unknown_levels": {},
         "models": added_models(report.get("models", {}) for report in reports),
     }
+
+
+def _failed(batch: pa.RecordBatch, why: str) -> ModelCounts:
+    return ModelCounts(n_rows=batch.num_rows, n_failed=batch.num_rows, failure=shown(why))
 
 
 def _fields(struct: pa.StructArray) -> list[pa.Array]:

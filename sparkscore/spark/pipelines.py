@@ -146,6 +146,9 @@ def bound_columns(
             inputs.append((binding.model_column, sf.lit(None).cast(_spark_type(binding.type))))
             continue
         given = sf.col(quoted(binding.source.name))
+        if binding.guards:
+            checks.append((binding, given.isNull()))
+            continue
         column = _cast(given, binding)
         inputs.append((binding.model_column, column))
         if binding.cast is Cast.CHECKED:
@@ -189,9 +192,12 @@ def reason_columns(checks: Sequence[tuple[Binding, Column]]) -> dict[str, Column
                 sf.lit("is "), given.cast("string"), sf.lit(f", which no {binding.type} equals")
             )
         )
+        column: str | None = binding.source.name
+        if binding.guards:
+            code, message, column = sf.lit(RejectCode.MALFORMED.value), given, None
         fails = ~fits
         codes = sf.when(fails, code).otherwise(codes)
-        columns = sf.when(fails, sf.lit(binding.source.name)).otherwise(columns)
+        columns = sf.when(fails, sf.lit(column)).otherwise(columns)
         messages = sf.when(fails, message).otherwise(messages)
     found = zip(REASON_COLUMNS.names, (codes, columns, messages), strict=True)
     return {name: column.cast("string") for name, column in found}

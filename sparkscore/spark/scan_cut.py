@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
 
 _SCAN = "FileSourceScanExec"
+_SCORING = "MapInArrowExec"
 _ROW_BY_ROW = frozenset(
     {
         "CollectMetricsExec",
         "ColumnarToRowExec",
         "FilterExec",
         "InputAdapter",
-        "MapInArrowExec",
         "ProjectExec",
         "WholeStageCodegenExec",
     }
@@ -89,8 +89,13 @@ def n_slots(spark: SparkSession) -> int:
 
 
 def _scan(frame: DataFrame) -> JavaObject | None:
-    """The scan at the end of a plan that has nothing else but steps of `_ROW_BY_ROW`."""
+    """The scan at the end of a plan that has nothing else but steps of `_ROW_BY_ROW`.
+
+    What scores the rows may be its last step; one that lies within is a function of the user's.
+    """
     node = frame._jdf.queryExecution().executedPlan()
+    if node.getClass().getSimpleName() == _SCORING:
+        node = node.children().apply(0)
     while (name := node.getClass().getSimpleName()) != _SCAN:
         if name not in _ROW_BY_ROW:
             return None

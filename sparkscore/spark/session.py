@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from sparkscore.spark.defaults import (
     session_conf,
     with_tries,
 )
-from sparkscore.spark.jars import DELTA_PACKAGE, JarSource, find_jars, resolve_jars
+from sparkscore.spark.jars import DELTA_PACKAGE, KAFKA, JarSource, find_jars, resolve_jars
 from sparkscore.spark.java import find_java
 from sparkscore.spark.launch import prepare_environment
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _STOP_S = 10
+_KAFKA_CONNECTOR = "org.apache.spark.sql.kafka010.KafkaSourceProvider"
 # The last one is the root logger, which Py4J uses too.
 _PY4J_LOGGERS = ("py4j.clientserver", "py4j.java_gateway", "")
 _PORT_SIGNS = ("BindException", "Address already in use", "Failed to bind")
@@ -112,6 +113,31 @@ def running_session() -> SparkSession | None:
             "PySpark is not installed; run: pip install 'sparkscore[spark]'"
         ) from exc
     return SparkSession.getActiveSession()
+
+
+def load_kafka(
+    session: SparkSession, source: JarSource, announce: Callable[[str], None] | None = None
+) -> None:
+    """Let a running session read and write Kafka; its nodes get the jars from the driver.
+
+    Args:
+        session: A classic one; `--packages` may have brought the connector before.
+        source: Where its jars are, or are fetched to.
+        announce: Told in one line what is about to be fetched, if anything is.
+
+    Raises:
+        JarsUnavailableError: They are neither cached nor to be had.
+        ConfigError: `source.folder` has none.
+    """
+    if _has_class(_KAFKA_CONNECTOR):
+        return
+    jars = resolve_jars(
+        source, find_java(source.cache, os.environ), os.environ, announce, bundle=KAFKA
+    )
+    # Not by ADD JAR: Java's own logins, and Spark's reports of failed tasks, do not look there.
+    _show_to_driver(jars)
+    for jar in jars:
+        session.sparkContext._jsc.addJar(str(jar))
 
 
 def stop_session(session: SparkSession) -> None:
@@ -224,7 +250,7 @@ def _submitted_conf(
 
     SparkContext._ensure_initialized()  # connects to the JVM that is waiting
     given = dict(SparkConf().getAll())
-    jars = () if _has_delta_classes() else _add_to_class_path(settings.jars, announce)
+    jars = () if _has_class(DELTA_EXTENSION) else _add_to_class_path(settings.jars, announce)
     wanted = session_conf(settings.conf, given.get("spark.master", ""), jars, settings.jars.cache)
     del wanted[DRIVER_OPTIONS_KEY]  # The JVM runs already.
     chosen = {key: value for key, value in wanted.items() if key not in given}
@@ -233,11 +259,11 @@ def _submitted_conf(
     return chosen
 
 
-def _has_delta_classes() -> bool:
+def _has_class(name: str) -> bool:
     from py4j.protocol import Py4JJavaError
 
     try:
-        _thread().getContextClassLoader().loadClass(DELTA_EXTENSION)
+        _thread().getContextClassLoader().loadClass(name)
     except Py4JJavaError:
         return False
     return True
@@ -246,19 +272,23 @@ def _has_delta_classes() -> bool:
 def _add_to_class_path(
     source: JarSource, announce: Callable[[str], None] | None
 ) -> tuple[Path, ...]:
-    """Let the waiting JVM see Delta's jars, as `--jars` would have done.
+    """Let the waiting JVM see Delta's jars; executors get them through `spark.jars`."""
+    java = find_java(source.cache, os.environ)
+    jars = resolve_jars(source, java, os.environ, announce)
+    _show_to_driver(jars)
+    return jars
 
-    `spark-submit` runs a Python job under a class loader that takes more jars until the context
-    starts; executors get them through `spark.jars`.
+
+def _show_to_driver(jars: Iterable[Path]) -> None:
+    """Let the driver's JVM see jars, as `--jars` would have done.
+
+    Python jobs run under a class loader that takes more of them, also while Spark runs.
     """
     from pyspark import SparkContext
 
-    java = find_java(source.cache, os.environ)
-    jars = resolve_jars(source, java, os.environ, announce)
     loader = _thread().getContextClassLoader()
     for jar in jars:
         loader.addURL(SparkContext._jvm.java.io.File(str(jar)).toURI().toURL())  # type: ignore[union-attr]
-    return jars
 
 
 def _thread() -> Any:  # noqa: ANN401 - an object of the JVM has no Python type

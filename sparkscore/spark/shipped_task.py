@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from sparkscore.package.signing import with_signatures
 from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.panel import ModelsAs
 from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectBudget
 from sparkscore.spark.panel import (
@@ -16,6 +18,7 @@ from sparkscore.spark.panel import (
     MemberTask,
     PanelTask,
     RoutesTask,
+    SplitTask,
 )
 from sparkscore.spark.shipping import ship, ship_environment
 from sparkscore.spark.worker import PackedPackage, ScoringTask
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from sparkscore.environments.build import BuiltEnvironment
     from sparkscore.flavors.base import TreeRuntime
     from sparkscore.package.trust import TrustPolicy
+    from sparkscore.scoring.facts import ModelFacts
     from sparkscore.scoring.panel import Member, Panel
     from sparkscore.scoring.plan import ScoringPlan
     from sparkscore.spark.node_cache import NodeLimits
@@ -41,7 +45,7 @@ class WorkerRules:
     node_limits: NodeLimits
     broadcast_max_bytes: int
     environment: BuiltEnvironment | None = None
-    packed: PackedPackage | None = None
+    packed: Mapping[str, PackedPackage] = field(default_factory=dict)
 
 
 def shipped_task(spark: SparkSession, plan: ScoringPlan, rules: WorkerRules) -> ScoringTask:
@@ -49,8 +53,7 @@ def shipped_task(spark: SparkSession, plan: ScoringPlan, rules: WorkerRules) -> 
     if plan.panel is not None:
         return _panel_task(spark, plan, plan.panel, rules)
     model = plan.model
-    packed = rules.packed or ship(spark, model.folder, model.digest, rules.broadcast_max_bytes)
-    task = scoring_task(plan, packed, rules)
+    task = scoring_task(plan, _packed(spark, model, rules), rules)
     if rules.environment is not None:
         task = replace(task, environment=ship_environment(spark, rules.environment))
     return task
@@ -87,9 +90,7 @@ def _panel_task(
     def task_of(member: Member, policy: InvalidRows, budget: RejectBudget) -> ScoringTask:
         model = member.model
         if model.digest not in packed:
-            packed[model.digest] = ship(
-                spark, model.folder, model.digest, rules.broadcast_max_bytes
-            )
+            packed[model.digest] = _packed(spark, model, rules)
         own = replace(
             plan,
             model=model,
@@ -117,7 +118,13 @@ def _panel_task(
             ChallengerTask(one.label, _tried_once(task_of(one, InvalidRows.NULL, RejectBudget())))
             for one in panel.challengers
         ),
+        compares=panel.spec.models_as is ModelsAs.APART,
     )
+
+
+def _packed(spark: SparkSession, model: ModelFacts, rules: WorkerRules) -> PackedPackage:
+    sent = rules.packed.get(model.digest)
+    return sent or ship(spark, model.folder, model.digest, rules.broadcast_max_bytes)
 
 
 def _tried_once(task: ScoringTask) -> ScoringTask:
@@ -129,15 +136,19 @@ def _head(panel: Panel, members: tuple[MemberTask, ...], on_invalid: InvalidRows
     spec = panel.spec
     if spec.combine is not None:
         return EnsembleTask(members, spec.combine, spec.weights)
-    if spec.routing is None:
-        return members[0]
+    record = tuple(tuple(model_record(one.model).values()) for one in panel.members)
+    if spec.split is not None:
+        canary = ChallengerTask(members[1].label, _tried_once(members[1].task))
+        return SplitTask(members, record, panel.head_answers, spec.split, canary)
     routing = spec.routing
+    if routing is None:
+        return members[0]
     return RoutesTask(
         members=members,
         column=routing.column,
         places=routing.places,
         default=routing.default,
         fails=on_invalid is InvalidRows.FAIL and not routing.leaves_out,
-        record=tuple(tuple(model_record(one.model).values()) for one in panel.members),
+        record=record,
         answers=panel.head_answers,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyspark.sql import Observation
@@ -113,6 +115,21 @@ def run_stream(
     _until_signal(run, stopping)
 
 
+@contextmanager
+def kept(frame: DataFrame) -> Iterator[None]:
+    """While it lasts, the rows of a batch are made once, however often they are read."""
+    frame.persist()
+    try:
+        yield
+    finally:
+        frame.unpersist()
+
+
+def read_through(frame: DataFrame) -> None:
+    """Read a batch for nothing but what its query remembers of it."""
+    frame.write.format("noop").mode("overwrite").save()
+
+
 class EventTimes:
     """When the rows of a batch came to be, found out in the pass that scores them.
 
@@ -146,19 +163,34 @@ def _watch(query: StreamingQuery, on_progress: OnProgress, stopping: threading.E
     Raises:
         StreamingQueryException: It failed.
     """
-    told: set[str] = set()
+    told = ""
     while True:
         is_active = query.isActive
-        recent = {str(progress["timestamp"]): progress for progress in query.recentProgress}
-        for timestamp in recent.keys() - told:
-            on_progress(recent[timestamp])
-        told = set(recent)  # Spark keeps a hundred.
+        for progress in _news(query, told):
+            on_progress(progress)
+            told = progress["timestamp"]
         if not is_active:
             break
         if stopping.is_set() and not query.status["isTriggerActive"]:
             return
         query.awaitTermination(_POLL_S)  # type: ignore[arg-type]  # seconds, and parts of them
     query.awaitTermination()
+
+
+def _news(query: StreamingQuery, told: str) -> list[Mapping[str, Any]]:
+    """What Spark has said after the progress of the time `told`, the oldest first.
+
+    Its text, of the new ones alone: PySpark's own `recentProgress` makes objects of the last
+    hundred, by some five hundred calls to the JVM a look.
+    """
+    recent = query._jsq.recentProgress()
+    news: list[Mapping[str, Any]] = []
+    for place in reversed(range(len(recent))):
+        progress = json.loads(recent[place].json())
+        if progress["timestamp"] == told:
+            break
+        news.append(progress)
+    return news[::-1]
 
 
 def _until_signal(action: Callable[[], None], stopping: threading.Event) -> None:

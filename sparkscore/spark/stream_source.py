@@ -1,4 +1,4 @@
-"""Opening what a stream reads: rows added to a Delta table, or files that come to a folder."""
+"""Opening what a stream reads: rows added to a Delta table, files in a folder, messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as sf
 
 from sparkscore.errors import SourceError, listed, shown
+from sparkscore.names import kafka_topic
 from sparkscore.scoring.engine import SourceSpec
-from sparkscore.scoring.facts import SourceTable
+from sparkscore.scoring.facts import MALFORMED_COLUMN, SourceTable
 from sparkscore.spark.failures import SPARK_FAILURES, reason_of
+from sparkscore.spark.features import check_streams, computed, joined, pinned_joins
+from sparkscore.spark.kafka_source import open_topic
+from sparkscore.spark.messages import stopped_at_malformed
 from sparkscore.spark.other_formats import OTHER_FORMATS, parsed_schema, spark_options
 from sparkscore.spark.source import (
     OpenedSource,
@@ -52,40 +56,65 @@ class _Options:
 
 
 def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
-    """The rows that come to a source, with its filter applied; none is read yet.
+    """The rows that come to a source, filtered and with features; none is read yet.
+
+    Joined tables are not in the frame, which is that of a query, but among the columns: each batch
+    is joined by itself, so that it has their newest version.
 
     Args:
         spark: A classic session.
-        spec: A Delta table, or a folder of Parquet, CSV, JSON or ORC. Options of the stream, such
-            as maxFilesPerTrigger, skipChangeCommits or readChangeFeed, stand among its options.
+        spec: A Delta table, a folder of Parquet, CSV, JSON or ORC, or `kafka:TOPIC`, for which the
+            session has the connector. Options of the stream, such as maxFilesPerTrigger,
+            skipChangeCommits or readChangeFeed, stand among its options.
 
     Raises:
         SourceError: There is no such source, an option is unknown, or its columns are not known.
+        SourceAwayError: The brokers of a topic do not answer.
+        ConfigError: Its features cannot be computed.
     """
     if spec.version is not None:
         raise SourceError(
             f"source {shown(spec.uri)} is read as a stream, which has no version "
             f"({spec.version}); a Delta table's stream begins at --source-option startingVersion=N"
         )
-    uri = located(spark, spec.uri)
-    detail = None if spec.format in ("parquet", *OTHER_FORMATS) else detail_of(spark, uri)
+    topic = kafka_topic(spec.uri)
+    is_table = topic is None and spec.format not in ("parquet", *OTHER_FORMATS)
+    uri = located(spark, spec.uri) if topic is None else spec.uri
+    detail = detail_of(spark, uri) if is_table else None
     try:
-        if detail is not None and detail["format"] == "delta":
+        if topic is not None:
+            frame, table_id = open_topic(spark, topic, spec)
+            name = "kafka"
+        elif detail is not None and detail["format"] == "delta":
             frame = _delta(spark, uri, spec)
             table_id, name = str(detail["id"]), "delta"
         else:
             frame, name = _files(spark, uri, spec)
             table_id = ""
         if spec.where is not None:
-            frame = frame.where(sf.expr(spec.where))
-        columns = columns_of(frame.schema)
+            frame = _filtered(frame, spec.where)
+        if topic is not None and spec.features.are_there:
+            frame = stopped_at_malformed(frame)
+        frame = computed(frame, spec.features)
+        check_streams(frame)
+        pinned = pinned_joins(spark, spec.features, {})
+        columns = columns_of(joined(frame, pinned).frame.schema)
     except SPARK_FAILURES as exc:
         raise SourceError(
             f"source {shown(spec.uri)} cannot be read as a stream with filter "
             f"{shown(spec.where)}: {reason_of(exc)}; check --source, --source-option and --where"
         ) from exc
-    table = SourceTable(uri, name, "", columns, table_id, spec.where)
+    features = spec.features if spec.features.are_there else None
+    table = SourceTable(uri, name, "", columns, table_id, spec.where, features=features)
     return OpenedSource(frame, table)
+
+
+def _filtered(frame: DataFrame, where: str) -> DataFrame:
+    condition = sf.expr(where)
+    if MALFORMED_COLUMN in frame.columns:
+        # Such a message has no values to filter by, and must not get lost.
+        condition |= sf.col(MALFORMED_COLUMN).isNotNull()
+    return frame.where(condition)
 
 
 def _delta(spark: SparkSession, uri: str, spec: SourceSpec) -> DataFrame:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from sparkscore.files.filesystem import StorePath
 from sparkscore.files.hdfs_store import HdfsStore
-from sparkscore.spark.ivy import IvyProject, ivy_command
+from sparkscore.spark.ivy import IvyProject
 from sparkscore.spark.jars import shipped_modules
 from sparkscore.spark.java import find_java, spark_home
+from sparkscore.testing.maven_jars import fetched_jars
 
 _MAIN = "org.apache.hadoop.mapreduce.MiniHadoopClusterManager"
 _ASSERTIONS = ("org.junit.jupiter", "junit-jupiter-api", "5.12.2")
 """Hadoop's own cluster for tests asserts with it, and does not say so to Maven."""
-_FETCH_TIMEOUT_S = 900
 _START_TIMEOUT_S = 120
 _OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
 
@@ -96,35 +93,9 @@ def _jars(cache: Path) -> list[Path]:
     """Hadoop's cluster for tests, of the release that Spark brings the client of."""
     (client,) = _shipped("hadoop-client-api")
     version = client.stem.removeprefix("hadoop-client-api-")
-    store = cache / "jars" / f"hadoop-minicluster-{version}"
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{store}.lock", timeout=_FETCH_TIMEOUT_S):
-        if not store.is_dir():
-            modules = (("org.apache.hadoop", "hadoop-client-minicluster", version), _ASSERTIONS)
-            with tempfile.TemporaryDirectory(dir=store.parent, prefix=".fetch-") as scratch:
-                draft = Path(scratch) / store.name
-                draft.mkdir()
-                for module in modules:
-                    _fetch(IvyProject(*module, shipped_modules()), cache, Path(scratch), draft)
-                draft.rename(store)
-    return sorted(store.glob("*.jar"))
-
-
-def _fetch(project: IvyProject, cache: Path, scratch: Path, target: Path) -> None:
-    command, tried = ivy_command(
-        project,
-        find_java(cache, os.environ),
-        scratch=scratch,
-        target=target,
-        home=Path.home(),
-        settings=None,
-        environ=os.environ,
-    )
-    done = subprocess.run(  # noqa: S603 - our own command line, no shell
-        command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{project.module} could not be fetched by {tried}:\n{done.stdout}")
+    modules = (("org.apache.hadoop", "hadoop-client-minicluster", version), _ASSERTIONS)
+    projects = [IvyProject(*module, shipped_modules()) for module in modules]
+    return fetched_jars(cache, f"hadoop-minicluster-{version}", projects)
 
 
 def _shipped(*names: str) -> list[Path]:

@@ -137,6 +137,28 @@ def test_an_unknown_key_in_the_file_is_refused_with_its_line(path: Path) -> None
     assert "unknown job key 'modell' (flights.yaml:11) (did you mean 'model'?)" in refusal(path, {})
 
 
+def test_features_are_read_and_what_is_misspelled_in_a_join_is_named(path: Path) -> None:
+    block = """\
+features:
+  watermark: {column: ts}
+  window: {length: 1 hour, by: [sensor], columns: {m: avg(x), n: count(*)}}
+  joins:
+    - {table: sensors, by: [sensor], missing: drop}
+"""
+    path.write_text(JOB + block)
+    features = load_job(path, run_key="k").values.features
+    assert (features.watermark.column, features.watermark.delay) == ("ts", "0 seconds")
+    assert features.window.columns == {"m": "avg(x)", "n": "count(*)"}
+    assert [(j.table, j.by, j.missing) for j in features.joins] == [
+        ("sensors", ("sensor",), "drop")
+    ]
+    path.write_text(JOB + block.replace("missing:", "mising:"))
+    assert "'features.joins'" in refusal(path, {})
+    assert "'mising' (did you mean 'missing'?)" in refusal(path, {})
+    path.write_text(JOB + block.replace("length:", "lenght:"))
+    assert "(flights.yaml:13) (did you mean 'features.window.length'?)" in refusal(path, {})
+
+
 def test_a_missing_key_is_refused() -> None:
     assert "job key 'source' is missing; give it in the file or by a flag" in refusal(None, {})
     flags: dict[str, object] = {"source.version": 1, "target.uri": "t"}

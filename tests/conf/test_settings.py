@@ -272,6 +272,7 @@ def test_a_refused_value_keeps_its_secret() -> None:
         ("spark.conf.fs.azure.account.key.lake.dfs.core.windows.net", "abc", "***"),
         ("spark.conf", {"a.token": "abc", "b": "c"}, {"a.token": "***", "b": "c"}),
         ("spark.jars", None, None),
+        ("stream.publish", ("x://a:b@c", "y://d"), ("x://a:***@c", "y://d")),
     ],
 )
 def test_secrets_are_masked(key: str, value: object, shown: object) -> None:

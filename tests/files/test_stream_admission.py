@@ -19,8 +19,9 @@ from sparkscore.errors import (
 from sparkscore.files.checkpoint import Checkpoint
 from sparkscore.files.sink import FilesSink
 from sparkscore.files.stream_admission import admitted
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.plan import ScoringPlan
-from sparkscore.scoring.streams import BatchModel, StreamFacts, plan_of_batch
+from sparkscore.scoring.streams import BatchModel, BatchModels, StreamFacts, plan_of_batch
 from sparkscore.testing.sink_contract import attempt, write_files
 
 
@@ -76,6 +77,12 @@ class Stream:
         self.commit(batch)
 
 
+def models(version: int) -> BatchModels:
+    """A champion, and a canary for a share of entities."""
+    champion, canary = (BatchModel(f"models:/m/{version + i}", f"d{i}") for i in (0, 1))
+    return BatchModels(champion, canary, Split(("site", "id"), 0.05))
+
+
 @pytest.fixture
 def stream(tmp_path: Path) -> Stream:
     return Stream(tmp_path)
@@ -118,10 +125,10 @@ def test_entry_that_is_cut_off_is_named(folder: str, content: str, stream: Strea
 @pytest.mark.parametrize("name", ["stream.json", "batch-0.json"])
 def test_own_file_that_is_cut_off_is_named(name: str, stream: Stream) -> None:
     stream.admitted()
-    stream.checkpoint.keep_model(0, BatchModel("models:/m/1", "d"))
+    stream.checkpoint.keep_models(0, models(1))
     (stream.folder / "checkpoint" / "sparkscore" / name).write_text("{")
     with pytest.raises(CheckpointError, match=f"damaged.*{name}"):
-        stream.checkpoint.facts() if name == "stream.json" else stream.checkpoint.model_of(0)
+        stream.checkpoint.facts() if name == "stream.json" else stream.checkpoint.models_of(0)
 
 
 def test_deleted_checkpoint_is_lost_until_a_new_start_is_meant(stream: Stream) -> None:
@@ -209,6 +216,6 @@ def test_folder_without_the_right_to_write_is_told(stream: Stream) -> None:
 def test_models_of_old_batches_are_forgotten(stream: Stream) -> None:
     stream.admitted()
     for batch in (0, 1, 200):
-        stream.checkpoint.keep_model(batch, BatchModel(f"models:/m/{batch}", "d"))
-    assert stream.checkpoint.model_of(0) is None
-    assert stream.checkpoint.model_of(1) == BatchModel("models:/m/1", "d")
+        stream.checkpoint.keep_models(batch, models(batch))
+    assert stream.checkpoint.models_of(0) is None
+    assert stream.checkpoint.models_of(1) == models(1)

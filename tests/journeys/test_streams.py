@@ -152,6 +152,7 @@ def test_new_version_is_live_at_a_boundary_and_a_service_ends_well(
     ]
     first, second = (commit["inputs"]["model_digest"] for commit in world.commits("scores"))
     assert table["model_digest"].to_pylist() == [first] * 10 + [second] * 10
+    assert "Traceback" not in answer.stderr
 
 
 def rows_from(start: int) -> pa.Table:

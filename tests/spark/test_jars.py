@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sparkscore.errors import ConfigError, JarsUnavailableError
-from sparkscore.spark.jars import JarSource, find_jars, keep_jars, resolve_jars
-from sparkscore.spark.java import Java, find_java
+from sparkscore.spark.jars import KAFKA, JarSource, find_jars, keep_jars, resolve_jars
+from sparkscore.spark.java import Java, find_java, spark_home
 
 VERSION = "9.9.9"
 MODULE = "delta-spark_4.2_2.13"
@@ -250,3 +250,22 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, java: Java) -> N
     (tmp_path / "cache").write_text("a file where a folder is wanted")
     with pytest.raises(JarsUnavailableError, match="Make that folder writable"):
         resolve_jars(source(tmp_path), java, {})
+
+
+def test_jars_of_kafka_are_those_of_the_installed_spark(
+    tmp_path: Path, repository: Repository, java: Java
+) -> None:
+    write_maven_settings(tmp_path, mirror(repository.url))
+    with pytest.raises(JarsUnavailableError, match="sparkscore setup --kafka"):
+        resolve_jars(source(tmp_path), java, {}, bundle=KAFKA)
+    (core,) = (spark_home() / "jars").glob("spark-core_*.jar")
+    release = core.stem.partition("-")[2].partition("-")[2]
+    connector = f"/org/apache/spark/spark-sql-kafka-0-10_2.13/{release}/"
+    assert any(path.startswith(connector) for path in repository.asked)
+    assert find_jars(source(tmp_path), bundle=KAFKA) is None
+
+
+def test_folder_of_jars_without_kafka_is_told(tmp_path: Path) -> None:
+    (tmp_path / f"{MODULE}-{VERSION}.jar").touch()
+    with pytest.raises(ConfigError, match="has no spark-sql-kafka"):
+        find_jars(source(tmp_path, folder=tmp_path), bundle=KAFKA)

@@ -12,14 +12,16 @@ import pytest
 from sparkscore.errors import InvalidRowsError
 from sparkscore.package import pack
 from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.canary import Split
 from sparkscore.scoring.comparison import compare
+from sparkscore.scoring.panel import SPLIT_LABELS
 from sparkscore.spark.node_cache import NodeLimits, loaded_digests
-from sparkscore.spark.panel import ChallengerTask, MemberTask, RoutesTask
+from sparkscore.spark.panel import ChallengerTask, MemberTask, RoutesTask, SplitTask
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.threads import limited_threads
 from sparkscore.spark.worker import ScoringTask
 from sparkscore.testing.engine_cases import TRUST, X, described
-from sparkscore.testing.models import Needing, Times, packaged
+from sparkscore.testing.models import Needing, Refusing, Times, packaged
 
 N_MODELS = 12
 N_ROWS = 60
@@ -130,6 +132,45 @@ def test_rows_without_a_route_are_rejected_in_their_places(tmp_path: Path, slot:
 def test_batch_of_rows_without_a_route_is_rejected_whole(tmp_path: Path, slot: TaskSlot) -> None:
     scored, report = routes(tmp_path, NodeLimits(), n_known=0).score(ROWS, slot)
     assert scored.n_rejected == report["n_rows"] == N_ROWS
+
+
+def split(folder: Path, canary: object, share: float) -> SplitTask:
+    tasks = [
+        task_of(model, folder / name, NodeLimits())
+        for name, model in (("champion", Times(2.0)), ("canary", canary))
+    ]
+    champion, second = map(MemberTask, SPLIT_LABELS, tasks)
+    record = tuple((label,) for label in SPLIT_LABELS)
+    challenger = ChallengerTask(second.label, second.task)
+    return SplitTask((champion, second), record, ANSWERS, Split(("route",), share), challenger)
+
+
+def test_canary_answers_for_its_entities(tmp_path: Path, slot: TaskSlot) -> None:
+    task = split(tmp_path, Times(3.0), 0.5)
+    scored, report = task.score(ROWS, slot)
+    places = task.split.places_of(ROWS)
+    assert 0 < places.sum() < N_ROWS
+    assert scored.predictions.field(0).to_pylist() == [
+        i * (2.0 + place) for i, place in enumerate(places)
+    ]
+    assert scored.predictions.field(1).to_pylist() == [SPLIT_LABELS[place] for place in places]
+    assert report["n_rows"] == N_ROWS
+    counts = report["models"]
+    assert [counts[label].n_scored for label in SPLIT_LABELS] == [
+        N_ROWS - places.sum(),
+        places.sum(),
+    ]
+
+
+def test_champion_answers_where_the_canary_fails(tmp_path: Path, slot: TaskSlot) -> None:
+    task = split(tmp_path, Refusing(), 0.5)
+    scored, report = task.score(ROWS, slot)
+    assert scored.predictions.field(0).to_pylist() == [i * 2.0 for i in range(N_ROWS)]
+    assert set(scored.predictions.field(1).to_pylist()) == {"champion"}
+    counts = report["models"]
+    assert counts["champion"].n_scored == N_ROWS
+    assert counts["canary"].n_failed == counts["canary"].n_rows == task.split.places_of(ROWS).sum()
+    assert "no scores" in counts["canary"].failure
 
 
 def test_challenger_that_cannot_be_loaded_is_not_tried_again(
