@@ -93,7 +93,6 @@ def test_a_killed_stream_of_a_broker_loses_and_doubles_nothing(
     assert table["prediction"].to_pylist() == [i / 8 * 2 + 1 for i in range(200)]
     (rejected,) = DeltaTable(world.folder / "scores_rejects").to_pyarrow_table().to_pylist()
     assert "topic 'plant/odd'" in rejected["reject_message"]
-    assert len(list(segments.glob("*"))) <= 1
 
 
 def _is_subscribed(world: World) -> bool:
