@@ -172,6 +172,7 @@ class DeltaSink:
         write: TableWrite,
         facts: RunFacts,
         gone: DataFrame | None = None,
+        resumed_from: Sequence[str] = (),
     ) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
 
@@ -180,6 +181,7 @@ class DeltaSink:
             write: How they enter it.
             facts: Which run this is.
             gone: Keys of rows that a merge takes away in the same commit; None: of none.
+            resumed_from: Run ids of earlier attempts, some of whose rows are among them.
 
         Raises:
             RunKeyConflictError: The table skipped the commit, or another attempt with other
@@ -188,7 +190,7 @@ class DeltaSink:
         """
         if write.unless is not None and self._entry_of(write.unless) is not None:
             raise closed_error(write.identity, self.uri)
-        metadata = user_metadata(write, facts, uuid.uuid4().hex)
+        metadata = user_metadata(write, facts, uuid.uuid4().hex, resumed_from)
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
                 try:

@@ -6,7 +6,7 @@ import datetime as dt
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,14 +34,17 @@ from sparkscore.scoring.table_write import (
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.reject_files import RejectsTable, copied, partition_name
-from sparkscore.spark.resuming import Resumption, cleaned
+from sparkscore.spark.resuming import HasFiles, Resumption, cleaned
 from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.files.predicate import Predicate
+    from sparkscore.files.writing import FileLayout
     from sparkscore.scoring.outcome import Commit
-    from sparkscore.scoring.plan import ScoringPlan
+    from sparkscore.scoring.plan import RunIdentity, ScoringPlan
+    from sparkscore.scoring.target import HistoryEntry
     from sparkscore.spark.worker import ScoringTask
 
 
@@ -53,9 +56,42 @@ class RejectsSink(Protocol):
         ...
 
 
+class ScoresSink(Protocol):
+    """A score table whose rows workers write into files, whoever commits them."""
+
+    @property
+    def uri(self) -> str:
+        """Where the table and the files lie."""
+        ...
+
+    def find(self, identity: RunIdentity) -> Commit | None:
+        """The commit that this logical run made before, or None."""
+        ...
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first."""
+        ...
+
+    def predicate(self, write: TableWrite) -> Predicate | None:
+        """What each row has to satisfy when it is written; None: nothing."""
+        ...
+
+    def layout(self, write: TableWrite) -> FileLayout:
+        """How the run's files are to be written."""
+        ...
+
+    def write(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
+        """Commit the rows of the files in one transaction."""
+        ...
+
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name."""
+        ...
+
+
 def score_files_job(
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
     task: ScoringTask,
     facts: RunFacts,
     max_reports: int,
@@ -102,7 +138,7 @@ def scored_and_committed(
     score: Callable[[], Sequence[TaskResult]],
     job: ScoreFilesJob,
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
     facts: RunFacts,
     rejects: FilesSink | None = None,
     resumed: Resumption | None = None,
@@ -134,7 +170,7 @@ def scored_and_committed(
     started = time.perf_counter()
     earlier = () if resumed is None else tuple(resumed.results.values())
     run_ids = () if resumed is None else resumed.run_ids
-    folders = [(sink, plan.identity)]
+    folders: list[tuple[HasFiles, RunIdentity]] = [(sink, plan.identity)]
     if rejects is not None:
         folders.append((rejects, reject_write(plan, facts.run_id).identity))
     if shadow is not None and plan.shadow is not None:
@@ -260,7 +296,7 @@ def _profile(results: Sequence[TaskResult]) -> Profile:
     return Profile(n_rows, merged(sketches))
 
 
-def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+def _held_text(sink: ScoresSink, files: Sequence[WrittenFile]) -> str:
     """Where files are that a check has held, and what can be done with them."""
     clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
     return (
@@ -275,7 +311,7 @@ def _scored(
     spark: SparkSession,
     score: Callable[[], Sequence[TaskResult]],
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
 ) -> Sequence[TaskResult]:
     try:
         return cancellable(spark, score)
@@ -284,7 +320,7 @@ def _scored(
         raise translated(exc, what, is_ending=is_ending(spark)) from exc
 
 
-def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
+def _won_by_another(sink: ScoresSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
     """The commit of another attempt, which may have removed what this one was about to use."""
     try:
         commit = sink.find(plan.identity)

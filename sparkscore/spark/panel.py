@@ -44,6 +44,10 @@ Scored = tuple[ScoredBatch, Report]
 _ADDED = ("convert_s", "predict_s", "load_s", "n_splits", "n_not_finite")
 """What of the reports of several models of one batch is added up."""
 _UNROUTED = -1
+_FATAL = (
+    "it has ended a Python worker (a crash, os._exit, or no answer within the deadline), and was "
+    "not asked any more"
+)
 
 
 class Answerer(Protocol):
@@ -94,12 +98,16 @@ class ChallengerTask(MemberTask):
     def tried(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored | ModelCounts:
         """Its answers; where it fails, what is to be told of that.
 
-        Where it cannot be loaded, that is not tried again by this Spark task.
+        Where it cannot be loaded, that is not tried again by this Spark task. Where it has ended a
+        worker, it is not asked again on this node, so that Spark's next try of the task succeeds.
         """
         if self._refusals:
             return _failed(batch, self._refusals[0])
         try:
-            return self._scored(batch, slot)
+            with slot.asking(self.label) as has_ended_one:
+                if has_ended_one:
+                    raise ModelError(_FATAL)
+                return self._scored(batch, slot)
         except (PredictionError, InvalidRowsError) as exc:
             return _failed(batch, str(exc))
         except SparkscoreError as exc:
