@@ -83,23 +83,27 @@ def test_malformed_messages_are_set_aside_with_where_they_lie(
     kafka: KafkaBroker, world: World, stream: Stream, run: Run
 ) -> None:
     topic = kafka.new_topic()
-    kafka.send(topic, [message(1), b'{"id": 2, "x": "three"}', None, b'{"id": 3}{"id": 4}'])
+    odd = [b'{"id": 2, "x": "three"}', None, b'{"id": 3}{"id": 4}', b"garbage"]
+    kafka.send(topic, [message(1), *odd])
     code, name, text = refusal(run("score", "stream", *stream(topic)))
     assert (code, name) == (3, "ROWS_INVALID"), text
     assert f"topic '{topic}', partition 0, offset 1: is no JSON object" in text
     assert world.commits("scores") == []
+    code, name, text = refusal(run("score", "stream", *stream(topic, "--on-invalid", "null")))
+    assert (code, name) == (2, "CONFIG_INVALID")
+    assert "--key kafka_partition --key kafka_offset" in text
     # Not even a filter that they do not pass takes them out of sight.
-    more = ("--on-invalid", "quarantine", "--where", "x < 100", "--start-over")
+    more = ("--on-invalid", "quarantine", "--where", "x < 100", "--mode", "merge")
     done = run("score", "stream", *stream(topic, *more, "--checkpoint", "./another"))
     assert done.exit_code == 0, done.stderr
-    assert (done.result["output"]["rows"], done.result["output"]["rejected"]) == (1, 3)
+    assert (done.result["output"]["rows"], done.result["output"]["rejected"]) == (1, 4)
     assert world.scores("scores")["id"].to_pylist() == [1]
     rejects = DeltaTable(world.folder / "scores_rejects").to_pyarrow_table()
     found = sorted(rejects["reject_message"].to_pylist())
-    places = [f"topic '{topic}', partition 0, offset {offset}: " for offset in (1, 2, 3)]
-    assert [text.startswith(place) for text, place in zip(found, places, strict=True)] == [True] * 3
+    places = [f"topic '{topic}', partition 0, offset {offset}: " for offset in (1, 2, 3, 4)]
+    assert [text.startswith(place) for text, place in zip(found, places, strict=True)] == [True] * 4
     assert set(rejects["reject_code"].to_pylist()) == {"MALFORMED"}
-    assert sorted(rejects["id"].to_pylist(), key=str) == [2, 3, None]
+    assert sorted(rejects["id"].to_pylist(), key=str) == [2, 3, None, None]
 
 
 def test_killed_stream_reads_and_publishes_again_what_its_batch_had_begun(
