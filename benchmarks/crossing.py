@@ -29,7 +29,8 @@ from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.spark.engine import scored_frame
 from sparkscore.spark.file_scores import score_files_job
-from sparkscore.spark.frame_files import crossing_columns, scored_files
+from sparkscore.spark.frame_files import crossing_columns
+from sparkscore.spark.frame_scoring import FrameScoring
 from sparkscore.spark.shipped_task import shipped_task
 from sparkscore.workspace import Workspace
 
@@ -89,7 +90,8 @@ def _pieces(
     def score_into_files() -> None:
         sink = workspace.files_sink(str(next(targets)))
         job = score_files_job(plan, sink, task, facts, max_reports=16)
-        scored_files(source.frame, crossing_columns(plan, source.frame), job)()
+        crossing = crossing_columns(plan, source.frame)
+        FrameScoring(source.frame, crossing, job, {}).run(None)
 
     def write(frame: DataFrame, kind: str) -> None:
         frame.write.format(kind).mode("append").save(str(next(targets)))

@@ -143,7 +143,12 @@ class Peers:
     """MLflow and Spark's own UDFs, in a process and a Spark session of their own."""
 
     def __init__(
-        self, python: Path, workspace: Workspace, *, with_class_archive: bool = True
+        self,
+        python: Path,
+        workspace: Workspace,
+        *,
+        script: str = "peers.py",
+        with_class_archive: bool = True,
     ) -> None:
         settings = workspace.session_settings
         cache = settings.jars.cache
@@ -156,8 +161,8 @@ class Peers:
         jars = resolve_jars(settings.jars, java, os.environ)
         master = with_tries(settings.master)
         conf = session_conf(settings.conf, master, jars, cache) | {"spark.master": master}
-        script = Path(__file__).with_name("peers.py")
-        self._talk = Talk([python, "-W", "ignore", script], environ, conf)
+        command = [python, "-W", "ignore", Path(__file__).with_name(script)]
+        self.talk = Talk(command, environ, conf)
 
     def score(self, workload: Workload, contender: str, target: Path) -> float:
         """Seconds of one job, as the peer's own clock says."""
@@ -170,13 +175,13 @@ class Peers:
             "keep": workload.keep,
             "target": str(target),
         }
-        self._talk.tell(job)
-        seconds = self._talk.answer()["seconds"]
+        self.talk.tell(job)
+        seconds = self.talk.answer()["seconds"]
         assert isinstance(seconds, float)
         return seconds
 
     def close(self) -> None:
-        self._talk.close()
+        self.talk.close()
 
 
 class Limit:

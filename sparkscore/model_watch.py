@@ -150,8 +150,8 @@ class ModelWatch:
         self._announce(f"from the next batch on, {fresh.plan.model.label} {self._what}")
 
 
-class CanaryWatch(ModelWatch):
-    """Watches the alias of a model that scores beside the champion, and may be taken away.
+class TrialWatch(ModelWatch):
+    """Watches the alias of a canary or a shadow, which may be taken away.
 
     While the alias is gone, there is no such model. A version that has failed in several batches
     on end is put off: it is used no more until the alias names another, or the stream is restarted.
@@ -167,21 +167,24 @@ class CanaryWatch(ModelWatch):
         current = self.current
         return None if self._is_gone or current.batch_model == self._put_off else current
 
-    def went(self, failure: str | None) -> None:
-        """Take note of a batch: why the model failed in it; None: it did not."""
-        if failure is None:
+    def went(self, model: BatchModel, failure: str | None) -> None:
+        """Take note of a batch: why its model failed in it; None: it did not."""
+        if failure is None or model != self.current.batch_model:
             self._n_failed = 0
             return
         self._n_failed += 1
-        model, label = self.current, self.current.plan.model.label
         if self._n_failed >= _MAX_FAILED:
-            self._put_off, self._n_failed = model.batch_model, 0
-            self._announce(
-                f"{label} has failed in {_MAX_FAILED} batches on end and is put off until its "
-                f"alias names another version, or the stream is started again: {failure}"
-            )
+            self.put_off(model, f"it has failed in {_MAX_FAILED} batches on end: {failure}")
         elif self._n_failed == 1:
-            self._announce(f"{label}, which {self._what}, has failed in a batch: {failure}")
+            self._announce(f"{model.uri}, which {self._what}, has failed in a batch: {failure}")
+
+    def put_off(self, model: BatchModel, why: str) -> None:
+        """Use a version no more."""
+        self._put_off, self._n_failed = model, 0
+        self._announce(
+            f"{model.uri}, which {self._what}, is put off until its alias names another version, "
+            f"or the stream is started again: {why}"
+        )
 
     def _look_once(self) -> None:
         try:
@@ -189,7 +192,7 @@ class CanaryWatch(ModelWatch):
         except ModelNotFoundError as exc:
             if not self._is_gone:
                 self._is_gone = True
-                self._announce(f"from the next batch on, no canary {self._what}: {exc}")
+                self._announce(f"from the next batch on, nobody {self._what}: {exc}")
             return
         if self._is_gone:
             self._is_gone = False

@@ -235,7 +235,11 @@ def alert_bounds(job: JobSettings) -> dict[str, float]:
         ConfigError: One is of what the stream does not measure.
     """
     facts = job.stream.alerts.model_dump(exclude={"webhook", "secret_file"}, exclude_none=True)
-    bounds = {name: float(value) for name, value in facts.items()}
+    bounds: dict[str, float] = {}
+    for name, value in facts.items():
+        by_column = value if isinstance(value, dict) else None
+        of_each = {name: value} if by_column is None else _by_column(name, by_column)
+        bounds |= {key: float(bound) for key, bound in of_each.items()}
     if "latency_p99_seconds" in bounds and job.stream.event_time is None:
         raise ConfigError(
             "an alert bounds latency_p99_seconds, which is told by the column that says when a row "
@@ -263,6 +267,10 @@ def alert_hook(job: JobSettings) -> AlertHook | None:
     except SparkscoreError as exc:
         raise ConfigError(f"stream.alerts.webhook: {exc}") from exc
     return AlertHook(destination, _secret(alerts.secret_file))
+
+
+def _by_column(name: str, bounds: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}.{column}": bound for column, bound in bounds.items()}
 
 
 def _secret(path: Path | None) -> str:

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkscore.errors import ConfigError, EngineUnfitError, UsageError, listed
-from sparkscore.files.checkpoint import Checkpoint
+from sparkscore.errors import (
+    BatchDeadlineError,
+    ModelTooLargeError,
+    WorkerCrashError,
+)
 from sparkscore.files.committed import committed_rows
-from sparkscore.files.stream_admission import admitted
-from sparkscore.flavors.load import flavor_of
-from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
-from sparkscore.job_planning import Announce, check_environment, scoring_request, source_spec
+from sparkscore.job_planning import Announce
 from sparkscore.job_result import JobResult
-from sparkscore.model_watch import ServingModel, try_model
-from sparkscore.names import kafka_topic
-from sparkscore.outlets.base import CommittedBatch, ScoreShape
-from sparkscore.package import open_package
+from sparkscore.outlets.base import CommittedBatch
 from sparkscore.provenance import environment, run_origin
-from sparkscore.publishing import Patience, Publisher, open_outlets
+from sparkscore.publishing import Patience, Publisher
 from sparkscore.scoring.engine import RunFacts
-from sparkscore.scoring.features import Features, joined_text
+from sparkscore.scoring.features import joined_text
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
-from sparkscore.scoring.plan import ScoringPlan, plan_scoring, score_schema
-from sparkscore.scoring.streams import plan_of_batch
-from sparkscore.scoring.table_write import score_write
+from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.stream_alerts import AlertWatch, alert_bounds, alert_hook
-from sparkscore.stream_models import ServedModels, StreamModels, split_of
+from sparkscore.stream_drift import StreamDrift
+from sparkscore.stream_models import (
+    ServedModels,
+    trial_params,
+)
+from sparkscore.stream_opening import OpenedStream, open_stream_job
 from sparkscore.stream_record import StreamPages, StreamRecord
 from sparkscore.workspace import Workspace
 
@@ -42,39 +41,8 @@ if TYPE_CHECKING:
 
     from sparkscore.conf import JobSettings
     from sparkscore.errors import OutletAwayError
-    from sparkscore.files.sink import FilesSink
-    from sparkscore.outlets.base import Outlet
-    from sparkscore.scoring.streams import StreamFacts
-    from sparkscore.spark.delta import DeltaSink
-    from sparkscore.spark.engine import SparkEngine
     from sparkscore.spark.features import PinnedJoin
-    from sparkscore.spark.source import OpenedSource
     from sparkscore.tracking import ActiveRun
-
-_WHY_ARROW = "Spark feeds the model of a stream"
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """A stream whose parts are open, and whose first model is planned."""
-
-    workspace: Workspace
-    job: JobSettings
-    engine: SparkEngine
-    source: OpenedSource
-    sink: DeltaSink
-    files: FilesSink
-    first: ServingModel
-    models: StreamModels
-    checkpoint: Checkpoint
-    facts: StreamFacts
-    outlets: Sequence[Outlet]
-    shape: ScoreShape
-
-    @property
-    def features(self) -> Features:
-        """What is computed before scoring."""
-        return self.source.table.features or Features()
 
 
 def run_stream_job(
@@ -105,10 +73,11 @@ def run_stream_job(
     started = dt.datetime.now(dt.UTC)
     trigger = parse_trigger(job.stream.trigger)
     workspace.outbox.replay()
-    stream = _opened(workspace, job, announce, start_over=start_over, has_moved=has_moved)
+    stream = open_stream_job(workspace, job, announce, start_over=start_over, has_moved=has_moved)
     with _started_run(stream) as run:
         alerts = AlertWatch(job.name, run, alert_bounds(job), alert_hook(job), announce)
         record = StreamRecord(run, job.name, job.stream.health_file, alerts)
+        drift = StreamDrift(stream.checkpoint, job.stream.drift.rows, announce)
         pages = _pages(record, job, announce)
         publisher = _publisher(stream, record, announce)
         announce(f"Scoring {stream.source.table.uri} into {stream.sink.uri} as rows come")
@@ -118,7 +87,7 @@ def run_stream_job(
             with stream.models, alerts, ends_well:
                 run_stream(
                     stream.source.frame,
-                    _BatchScorer(stream, record, publisher, run.run_id),
+                    _BatchScorer(stream, record, drift, publisher, run.run_id),
                     trigger=trigger,
                     checkpoint=str(stream.checkpoint.root),
                     name=job.name,
@@ -126,7 +95,8 @@ def run_stream_job(
                     what=f"scoring {stream.source.table.uri!r} into {stream.sink.uri!r}",
                 )
         finally:
-            run.log_metrics(record.totals.as_metrics() | record.totals.latest)
+            drift.close()
+            run.log_metrics(record.metrics())
             if pages is not None:
                 pages.close()
             for outlet in stream.outlets:
@@ -139,8 +109,9 @@ def run_stream_job(
 class _BatchScorer:
     """Scores one micro-batch after the other with its models, commits and publishes it."""
 
-    stream: _Stream
+    stream: OpenedStream
     record: StreamRecord
+    drift: StreamDrift
     publisher: Publisher
     run_id: str
     checked: dict[str, int] = field(default_factory=dict)
@@ -154,13 +125,15 @@ class _BatchScorer:
         models = self._models_of(number)
         tables = self._tables_of(number, frame)
         versions = {each.join.table: each.version for each in tables}
-        plan = plan_of_batch(models.plan, stream.facts.stream_id, number, joined_text(versions))
+        plan = models.plan_of(stream.facts.stream_id, number, joined_text(versions))
         done = stream.sink.find(plan.identity)
         if done is None:
-            # A merge reads its rows several times, and Spark's state is to be made but once.
-            is_kept = stream.features.in_query and plan.request.refuses_duplicates
+            # A merge reads its rows several times, and so may a shadow that ends a worker; Spark's
+            # state is to be made but once.
+            is_read_again = plan.request.refuses_duplicates or models.shadow is not None
+            is_kept = stream.features.in_query and is_read_again
             with kept(frame) if is_kept else nullcontext():
-                outcome = self._scored(frame, plan, models, tables)
+                outcome = self._scored_whatever_the_shadow_does(frame, plan, models, tables)
             outcome.check_books()
         else:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
@@ -168,7 +141,8 @@ class _BatchScorer:
                 read_through(frame)  # Spark's state of the batch is made by reading its rows.
         outcome = self._published(outcome, number)
         is_replay = outcome.status is OutcomeStatus.ALREADY_SCORED
-        self.stream.models.batch(outcome)
+        self.stream.models.batch(models.batch_models, outcome)
+        self.record.measured(self.drift.batch(models.champion.plan.model.digest, outcome))
         self.record.batch(number, outcome, models.batch_models, is_replay=is_replay)
 
     def _models_of(self, number: int) -> ServedModels:
@@ -180,6 +154,23 @@ class _BatchScorer:
         current = models.current
         checkpoint.keep_models(number, current.batch_models)
         return current
+
+    def _scored_whatever_the_shadow_does(
+        self,
+        frame: DataFrame,
+        plan: ScoringPlan,
+        models: ServedModels,
+        tables: tuple[PinnedJoin, ...],
+    ) -> Outcome:
+        """Score a batch; where a worker ends, once more without the shadow: it may be its fault."""
+        try:
+            return self._scored(frame, plan, models, tables)
+        except (WorkerCrashError, BatchDeadlineError, ModelTooLargeError) as exc:
+            if models.shadow is None:
+                raise
+            self.stream.models.put_off_shadow(models.shadow, str(exc))
+        alone = replace(models, shadow=None)
+        return self._scored(frame, replace(alone.plan, identity=plan.identity), alone, tables)
 
     def _published(self, outcome: Outcome, number: int) -> Outcome:
         """Hand the rows to the outlets, out of the commit: also those of an earlier attempt."""
@@ -243,153 +234,7 @@ class _BatchScorer:
         return outcome
 
 
-def _opened(
-    workspace: Workspace,
-    job: JobSettings,
-    announce: Announce,
-    *,
-    start_over: bool,
-    has_moved: bool,
-) -> _Stream:
-    _refuse_unfit(workspace, job)
-    outlets = open_outlets(workspace, job)
-    announce("Opening Spark")
-    from sparkscore.spark.delta import files_sink
-    from sparkscore.spark.stream_source import open_stream
-
-    engine = workspace.spark_engine("arrow")
-    workspace.check_clients((job.source.uri, job.target.uri), _WHY_ARROW)
-    if kafka_topic(job.source.uri) is not None:
-        workspace.load_kafka()
-    source = open_stream(workspace.spark, source_spec(job))
-    sink = workspace.delta_sink(job.target.uri)
-    announce(f"Resolving {the_model(job)}")
-    plan = _planned(workspace, job, the_model(job), source, sink)
-    _check_event_time(job, source)
-    check_environment(workspace, [plan.model], announce)
-    try_model(workspace, plan)
-    first = ServingModel(plan, engine.ship(plan.model))
-
-    def served(uri: str) -> ServingModel:
-        """A model planned for this stream, and sent to the nodes."""
-        fresh = _planned(workspace, job, uri, source, sink)
-        _check_same_table(plan, fresh)
-        return ServingModel(fresh, engine.ship(fresh.model))
-
-    models = StreamModels(workspace, job, first, served, announce)
-    check_environment(workspace, models.current.facts[1:], announce)
-    scores = score_schema(models.current.plan)
-    shape = ScoreShape(scores, plan.request.keys, job.stream.event_time)
-    for outlet in outlets:
-        outlet.check(shape)
-    files = files_sink(workspace.spark, job.target.uri)
-    assert job.stream.checkpoint is not None
-    root = workspace.table_path(job.stream.checkpoint)
-    checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
-    facts = admitted(
-        checkpoint,
-        plan,
-        files,
-        start_over=start_over,
-        has_moved=has_moved,
-    )
-    return _Stream(
-        workspace=workspace,
-        job=job,
-        engine=engine,
-        source=source,
-        sink=sink,
-        files=files,
-        first=first,
-        models=models,
-        checkpoint=checkpoint,
-        facts=facts,
-        outlets=outlets,
-        shape=shape,
-    )
-
-
-def _refuse_unfit(workspace: Workspace, job: JobSettings) -> None:
-    """Refuse what a stream cannot do, before Spark is opened.
-
-    Raises:
-        ConfigError: The job has no checkpoint, or asks for what only a batch has.
-        EngineUnfitError: It asks for another engine.
-        UsageError: The session would be a Connect one.
-    """
-    the_model(job)
-    split_of(job)
-    alert_bounds(job)
-    alert_hook(job)
-    if job.stream.checkpoint is None:
-        raise ConfigError(
-            "a stream keeps its progress in a folder, and the job names none; give one of its own "
-            "with --checkpoint, or as stream.checkpoint in the job's file"
-        )
-    if job.mode == "replace":
-        raise ConfigError(
-            "mode 'replace' would have each batch of a stream replace the one before; take "
-            "--mode append, or merge by key"
-        )
-    batch_only = {
-        "since_last": job.since_last,
-        "duplicates": job.duplicates is not None,
-        "checks": job.checks != type(job.checks)(),
-    }
-    asked = [name for name, is_asked in batch_only.items() if is_asked]
-    if asked:
-        raise ConfigError(
-            f"{listed(asked)} go with a batch job, which knows all rows of its run; leave them "
-            "out: a stream scores each row once, as it comes"
-        )
-    if job.engine not in (None, "auto", "arrow"):
-        raise EngineUnfitError(_WHY_ARROW, job.engine, "take --engine auto")
-    if job.env_manager != "local":
-        raise EngineUnfitError(_WHY_ARROW, "arrow", "take --env-manager local")
-    if workspace.settings.spark.remote is not None:
-        raise UsageError(
-            "a Connect server would run the batches of a stream in a process of its own; run the "
-            "stream in a classic session (spark.master)"
-        )
-
-
-def _planned(
-    workspace: Workspace, job: JobSettings, uri: str, source: OpenedSource, sink: DeltaSink
-) -> ScoringPlan:
-    model = workspace.model(uri, job.predict)
-    if flavor_of(open_package(model.folder)) == SPARK:
-        raise EngineUnfitError("a stream scores in Python workers, and the model is Spark ML's")
-    plan = plan_scoring(model, source.table, scoring_request(workspace, job, None, sink.uri))
-    sink.check(score_write(plan))
-    return plan
-
-
-def _check_same_table(first: ScoringPlan, fresh: ScoringPlan) -> None:
-    """Refuse a version whose scores have other columns than those before it.
-
-    Raises:
-        ConfigError: They have.
-    """
-    before, now = score_schema(first), score_schema(fresh)
-    if before != now:
-        differing = sorted({str(f) for f in before} ^ {str(f) for f in now})
-        raise ConfigError(
-            f"{fresh.model.label} answers with other columns than {first.model.label}: "
-            f"{listed(differing)}; score it into a table of its own"
-        )
-
-
-def _check_event_time(job: JobSettings, source: OpenedSource) -> None:
-    name = job.stream.event_time
-    column = None if name is None else source.table.column(name)
-    if name is not None and (column is None or column.type_name != "timestamp"):
-        raise ConfigError(
-            f"event time {name!r} is no timestamp of {source.table.uri!r}; name a column of that "
-            "type with --event-time, or leave it out"
-        )
-
-
-def _started_run(stream: _Stream) -> ActiveRun:
+def _started_run(stream: OpenedStream) -> ActiveRun:
     workspace, job = stream.workspace, stream.job
     run = workspace.tracking.start_run(
         job.name,
@@ -408,7 +253,7 @@ def _started_run(stream: _Stream) -> ActiveRun:
             "model_uri": the_model(job),
             "model_version": str(plan.model.version or ""),
             "model_digest": plan.model.digest,
-            **_canary_params(job),
+            **trial_params(job, stream.models.current),
             "source": plan.source.uri,
             "where": plan.source.where or "",
             "target": stream.sink.uri,
@@ -427,25 +272,13 @@ def _started_run(stream: _Stream) -> ActiveRun:
     return run
 
 
-def _publisher(stream: _Stream, record: StreamRecord, announce: Announce) -> Publisher:
+def _publisher(stream: OpenedStream, record: StreamRecord, announce: Announce) -> Publisher:
     def wait(reason: OutletAwayError | None) -> None:
         record.waits(reason)
         announce("publishing goes on" if reason is None else f"publishing waits: {reason}")
 
     patience = Patience(stream.job.stream.publish_retry_s)
     return Publisher(stream.outlets, stream.checkpoint, patience, wait)
-
-
-def _canary_params(job: JobSettings) -> dict[str, str]:
-    split = split_of(job)
-    if split is None:
-        return {}
-    canary = job.stream.canary
-    return {
-        "canary_uri": str(canary.model),
-        "canary_share": str(canary.share),
-        "canary_where": split.sql,
-    }
 
 
 def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> StreamPages | None:
@@ -457,7 +290,7 @@ def _pages(record: StreamRecord, job: JobSettings, announce: Announce) -> Stream
 
 
 def _result(
-    stream: _Stream, record: StreamRecord, run: ActiveRun, started: dt.datetime
+    stream: OpenedStream, record: StreamRecord, run: ActiveRun, started: dt.datetime
 ) -> JobResult:
     totals, table = record.totals, stream.source.table
     has_scored = totals.n_batches > 0

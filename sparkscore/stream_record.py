@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -10,23 +11,29 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkscore.errors import PortTakenError, UsageError
 from sparkscore.scoring.features import OUT_OF_ORDER, ROWS_IN
+from sparkscore.scoring.outcome import ModelCounts
 from sparkscore.scoring.panel import SPLIT_LABELS
+from sparkscore.scoring.shadow import SHADOW_LABEL
 from sparkscore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sparkscore.scoring.outcome import Outcome
-    from sparkscore.scoring.streams import BatchModels
+    from sparkscore.scoring.streams import BatchModel, BatchModels
     from sparkscore.stream_alerts import AlertWatch
     from sparkscore.tracking import ActiveRun
 
 _FIRST_INTERVAL_S = 10.0
 _REJECTED_OVER = 20
 """Batches that the share of rejected rows is over: of a batch of few rows one is much."""
+_NO_KEY = re.compile(r"[^/\w.\-: ]")
+"""What the key of a metric has not, and a column's name may have."""
+_OF_TRIALS = ("canary_", "shadow_")
 _POINTS_BEFORE_DOUBLING = 360
 """An hour of points ten seconds apart, then of twenty, and so on: a year has some 5,000 points."""
 
@@ -90,6 +97,7 @@ class StreamTotals:
     table_version: int = -1
     model_digest: str = ""
     canary_digest: str = ""
+    shadow_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
     def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
@@ -103,6 +111,7 @@ class StreamTotals:
         self.batch, self.table_version = number, outcome.commit.version
         self.model_digest = models.champion.digest
         self.canary_digest = "" if models.canary is None else models.canary.digest
+        self.shadow_digest = "" if models.shadow is None else models.shadow.digest
 
     def as_metrics(self) -> dict[str, float]:
         """The totals by name."""
@@ -164,6 +173,8 @@ class StreamRecord:
         self._job = job
         self._health_file = health_file
         self._alerts = alerts
+        self._shadow: BatchModel | None = None
+        self._difference = ModelCounts()
         self._rejected: deque[tuple[int, int]] = deque(maxlen=_REJECTED_OVER)
         self._pace = Pace()
         self._told_at = time.time()
@@ -182,20 +193,21 @@ class StreamRecord:
         with self._lock:
             self.totals.add(number, outcome, models)
             self.totals.n_replayed += is_replay
-            self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
-            n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
-            self.totals.latest["rejected_share"] = n_rejected / max(n_read, 1)
-            # Of a canary that is there no more, nothing is told.
-            self.totals.latest = {
-                name: value
-                for name, value in self.totals.latest.items()
-                if not name.startswith("canary_")
-            } | _canary_measures(outcome)
-            self.totals.latest.update(
-                {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
+            # Of a canary or shadow that is there no more, nothing is told.
+            kept = {k: v for k, v in self.totals.latest.items() if not k.startswith(_OF_TRIALS)}
+            self.totals.latest = (
+                kept
+                | self._trial_measures(outcome, models)
+                | {f"seconds_{phase}": value for phase, value in outcome.seconds.items()}
+                | {"rejected_share": self._rejected_share(outcome)}
             )
         if self._alerts is not None:
             self._alerts.batch_ended()
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Take note of further measures of the last batch, by names with units."""
+        with self._lock:
+            self.totals.latest.update(values)
 
     def published(self, n_rows: int) -> None:
         """Take note of rows that outlets were handed."""
@@ -230,12 +242,17 @@ class StreamRecord:
             if self._alerts is not None:
                 self._alerts.look(self.totals.latest)
                 self.totals.latest.update(self._alerts.gauges)
-            point = self.totals.latest | self.totals.as_metrics()
             step = int(progress["batchId"])
         with suppress(OSError):  # A file that grows old is what its reader looks for.
             self._write_health()
         if self._pace.is_due():
-            self._run.log_metrics(point, step=step, synchronous=False)
+            self._run.log_metrics(self.metrics(), step=step, synchronous=False)
+
+    def metrics(self) -> dict[str, float]:
+        """Totals and measures of the last batch, as a run takes their names."""
+        with self._lock:
+            found = self.totals.latest | self.totals.as_metrics()
+        return {_NO_KEY.sub("_", name): value for name, value in found.items()}
 
     def health(self) -> dict[str, object]:
         """State of the stream, as the health file and `/healthz` have it."""
@@ -247,6 +264,7 @@ class StreamRecord:
             "table_version": totals.table_version,
             "model_digest": totals.model_digest,
             "canary_digest": totals.canary_digest,
+            "shadow_digest": totals.shadow_digest,
             "alerts": [] if self._alerts is None else list(self._alerts.active),
             "told_at": self._told_at,
             "waits_for": self._waits_for,
@@ -259,18 +277,44 @@ class StreamRecord:
             totals, latest = self.totals.as_metrics(), dict(self.totals.latest)
         if self._alerts is not None:  # Also while no batch comes.
             latest.update(self._alerts.gauges)
-        label = f"{{job={json.dumps(self._job)}}}"
+        label = _labels({"job": self._job})
         lines = [
             f"# TYPE sparkscore_stream_{name}_total counter\n"
             f"sparkscore_stream_{name}_total{label} {value}"
             for name, value in totals.items()
         ]
         latest["is_waiting"] = float(bool(self._waits_for))
-        lines += [
-            f"# TYPE sparkscore_stream_{name} gauge\nsparkscore_stream_{name}{label} {value}"
-            for name, value in sorted(latest.items())
-        ]
+        for name, of_name in groupby(sorted(latest), lambda name: name.partition(".")[0]):
+            lines.append(f"# TYPE sparkscore_stream_{name} gauge")
+            for each in of_name:
+                labels = {"job": self._job}
+                if each != name:  # Such as drift.temperature.
+                    labels["column"] = each.partition(".")[2]
+                lines.append(f"sparkscore_stream_{name}{_labels(labels)} {latest[each]}")
         return "\n".join(lines) + "\n"
+
+    def _rejected_share(self, outcome: Outcome) -> float:
+        """Rows without a prediction, as a share of those of the last batches."""
+        self._rejected.append((outcome.n_read, outcome.n_rejected + outcome.n_nulled))
+        n_read, n_rejected = map(sum, zip(*self._rejected, strict=True))
+        return n_rejected / max(n_read, 1)
+
+    def _trial_measures(self, outcome: Outcome, models: BatchModels) -> dict[str, float]:
+        """What a batch's canary and shadow did, if it had them."""
+        found: dict[str, float] = {}
+        for what, label in (("canary", SPLIT_LABELS[1]), ("shadow", SHADOW_LABEL)):
+            counts = outcome.models.get(label)
+            if counts is not None:
+                found[f"{what}_rows_scored"] = counts.n_scored
+                found[f"{what}_rows_rejected"] = counts.n_rejected
+                found[f"{what}_rows_failed"] = counts.n_failed
+        if outcome.shadow_failure is not None:
+            found["shadow_rows_failed"] = outcome.n_read
+        if models.shadow != self._shadow:
+            self._shadow, self._difference = models.shadow, ModelCounts()
+        counts = outcome.models.get(SHADOW_LABEL, ModelCounts())
+        self._difference = self._difference.plus(counts)
+        return found | _difference_measures(self._difference)
 
     def _write_health(self) -> None:
         if self._health_file is not None:
@@ -311,6 +355,11 @@ class StreamPages:
         self._server.server_close()
 
 
+def _labels(labels: Mapping[str, str]) -> str:
+    texts = (f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in labels.items())
+    return "{" + ",".join(texts) + "}"
+
+
 def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -335,15 +384,15 @@ def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _canary_measures(outcome: Outcome) -> dict[str, float]:
-    """What a batch's canary did, if it had one."""
-    counts = outcome.models.get(SPLIT_LABELS[1])
-    if counts is None:
+def _difference_measures(total: ModelCounts) -> dict[str, float]:
+    """How the answers of a shadow differ from the published ones."""
+    if not total.n_compared:
         return {}
     return {
-        "canary_rows_scored": counts.n_scored,
-        "canary_rows_rejected": counts.n_rejected,
-        "canary_rows_failed": counts.n_failed,
+        "shadow_rows_compared": total.n_compared,
+        "shadow_different_share": total.n_different / total.n_compared,
+        "shadow_mean_difference": total.difference / total.n_compared,
+        "shadow_mean_absolute_difference": total.absolute / total.n_compared,
     }
 
 

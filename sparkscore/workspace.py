@@ -348,6 +348,7 @@ class Workspace(OpenedStores):
             self.batch_limits,
             tree_runtime=self.tree_runtime,
             node_limits=self.node_limits,
+            max_chunk_bytes=self.settings.scoring.max_chunk_bytes,
         )
 
     @property

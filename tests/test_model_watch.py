@@ -18,7 +18,7 @@ from sparkscore.errors import (
     SignatureMismatchError,
     StoreUnavailableError,
 )
-from sparkscore.model_watch import CanaryWatch, ModelWatch, ServingModel, try_model
+from sparkscore.model_watch import ModelWatch, ServingModel, TrialWatch, try_model
 from sparkscore.names import parse_alias, parse_model_name
 from sparkscore.registry import Registry
 from sparkscore.scoring.canary import Split
@@ -82,11 +82,11 @@ class World:
         """Move an alias."""
         self.workspace.registry.set_alias(parse_model_name("pump"), parse_alias(alias), version)
 
-    def canary(self) -> CanaryWatch:
+    def canary(self) -> TrialWatch:
         """A watch of the challenger that looks often."""
         uri = "models:/pump@challenger"
         first = self.serve(uri)
-        return CanaryWatch(self.workspace, uri, first, self.serve, 0.05, self.said.append)
+        return TrialWatch(self.workspace, uri, first, self.serve, 0.05, self.said.append)
 
     def watch(self, uri: str = _URI) -> ModelWatch:
         """A watch that looks often."""
@@ -220,7 +220,9 @@ def models_of(world: World, share: str | None = "5%") -> StreamModels:
         overrides["stream.canary.share"] = share
         overrides |= {"stream.canary.by": ["line"], "stream.watch_s": 1}
     job = world.workspace.job(None, overrides).values
-    return StreamModels(world.workspace, job, world.serve(_URI), world.serve, world.said.append)
+    return StreamModels(
+        world.workspace, job, world.serve(_URI), world.serve, world.serve, world.said.append
+    )
 
 
 def test_two_models_score_until_the_challengers_alias_is_the_champions_version(
@@ -247,8 +249,8 @@ def test_two_models_score_until_the_challengers_alias_is_the_champions_version(
     assert without.of(both.batch_models).plan.identity == both.plan.identity
 
 
-def is_absent(watch: CanaryWatch) -> bool:
-    """Whether no canary scores."""
+def is_absent(watch: TrialWatch) -> bool:
+    """Whether nobody scores."""
     return watch.present is None
 
 
@@ -263,7 +265,7 @@ def test_canary_is_gone_while_its_alias_is(world: World) -> None:
         world.set_alias("challenger", 1)
         world.await_that(lambda: watch.present is not None)
     assert len(world.said) == 2
-    assert "from the next batch on, no canary scores" in world.said[0]
+    assert "from the next batch on, nobody scores" in world.said[0]
     assert world.said[1] == "from the next batch on, 'pump' version 1 scores again"
 
 
@@ -274,9 +276,9 @@ def test_canary_that_fails_again_and_again_is_put_off_until_there_is_another(
     world.set_alias("challenger", 1)
     watch = world.canary()
     for failure in ("bad rows", None, "bad rows", "bad rows"):
-        watch.went(failure)
+        watch.went(watch.current.batch_model, failure)
     assert watch.present is not None
-    watch.went("worse rows")
+    watch.went(watch.current.batch_model, "worse rows")
     assert is_absent(watch)
     assert "3 batches on end" in world.said[-1]
     assert "worse rows" in world.said[-1]

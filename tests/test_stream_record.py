@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ import pytest
 from sparkscore import Workspace
 from sparkscore.errors import PortTakenError, UsageError
 from sparkscore.names import RunId
-from sparkscore.scoring.outcome import Commit, Outcome, OutcomeStatus
+from sparkscore.scoring.canary import Split
+from sparkscore.scoring.outcome import (
+    BatchReport,
+    Commit,
+    ModelCounts,
+    Outcome,
+    OutcomeStatus,
+)
 from sparkscore.scoring.streams import BatchModel, BatchModels
 from sparkscore.stream_record import Pace, StreamPages, StreamRecord
 from sparkscore.tracking import ActiveRun
@@ -27,6 +35,29 @@ OUTCOME = Outcome(
     seconds={"commit": 0.25},
 )
 MODELS = BatchModels(BatchModel("models:/pump/7", "digest"))
+TRIALS = replace(
+    OUTCOME,
+    batches=[
+        BatchReport(
+            worker="w",
+            ended_ms=0,
+            n_rows=4,
+            n_rejected=0,
+            n_bytes=64,
+            convert_s=0.0,
+            predict_s=0.0,
+            load_s=0.0,
+            n_loads=1,
+            rss_bytes=1,
+            models={
+                "canary": ModelCounts(n_rows=4, n_failed=3, failure="why"),
+                "shadow": ModelCounts(
+                    n_rows=10, n_compared=10, n_different=5, difference=-2.5, absolute=7.5
+                ),
+            },
+        )
+    ],
+)
 PROGRESS = {
     "batchId": 5,
     "inputRowsPerSecond": 10.0,
@@ -80,6 +111,45 @@ def test_batches_are_counted_and_told(run: ActiveRun, tmp_path: Path) -> None:
     assert metrics["batch_addBatch_seconds"] == 1.5
     assert metrics["latency_p50_seconds"] == 1.5
     assert metrics["seconds_commit"] == 0.25
+
+
+def test_series_are_as_many_after_any_number_of_versions(run: ActiveRun) -> None:
+    record = StreamRecord(run, "telemetry", None)
+    names: set[str] = set()
+    for number in range(300):
+        version = number // 3
+        models = BatchModels(
+            BatchModel("models:/pump/0", "champion"),
+            BatchModel(f"models:/pump/{version}", f"canary-{version}"),
+            Split(("sensor",), 0.05),
+            BatchModel(f"models:/pump/{version + 1}", f"shadow-{version}"),
+        )
+        record.batch(number, TRIALS, models, is_replay=False)
+        record.measured({"drift.x": 0.1, "empty_share.x": 0.0})
+        names |= record.metrics().keys()
+    assert len(names) < 30
+    told = record.metrics()
+    assert told["shadow_rows_compared"] == 30  # Of the last version alone.
+    assert told["shadow_different_share"] == 0.5
+    assert told["shadow_mean_difference"] == -0.25
+    assert told["shadow_mean_absolute_difference"] == 0.75
+    assert (told["canary_rows_scored"], told["canary_rows_failed"]) == (1, 3)
+    record.batch(300, OUTCOME, MODELS, is_replay=False)
+    assert not any(name.startswith(("canary_", "shadow_")) for name in record.metrics())
+
+
+def test_columns_are_labels_for_prometheus_and_names_for_the_run(run: ActiveRun) -> None:
+    record = StreamRecord(run, "telemetry", None)
+    record.measured({'drift.tempé 1"': 0.5, "drift.x": 0.25, "alert_drift.x": 1.0})
+    assert [line for line in record.page().splitlines() if "drift" in line] == [
+        "# TYPE sparkscore_stream_alert_drift gauge",
+        'sparkscore_stream_alert_drift{job="telemetry",column="x"} 1.0',
+        "# TYPE sparkscore_stream_drift gauge",
+        'sparkscore_stream_drift{job="telemetry",column="tempé 1\\""} 0.5',
+        'sparkscore_stream_drift{job="telemetry",column="x"} 0.25',
+    ]
+    assert record.metrics()["drift.tempé 1_"] == 0.5
+    run.log_metrics(record.metrics())
 
 
 def test_state_and_rows_before_features_are_told(run: ActiveRun) -> None:

@@ -25,6 +25,8 @@ FAULTS: dict[str, Fault] = {
     "F01": drivers.killed_at_random,
     "F01x5": drivers.killed_again_and_again,
     "F02": drivers.killed_while_scoring,
+    "F02arrow": drivers.killed_while_spark_feeds,
+    "F02merge": drivers.killed_before_a_merge,
     "F03": drivers.killed_after_its_commit,
     "F04": workers.worker_ends,
     "F05": workers.task_fails_first,

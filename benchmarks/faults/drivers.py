@@ -24,16 +24,30 @@ def killed_at_random(world: World, target: str, rng: random.Random) -> Ended:
 
 def killed_while_scoring(world: World, target: str, rng: random.Random) -> Ended:
     """F02: kill -9 between the first new data file and the commit."""
+    return _killed_while_scoring(world, target, rng)
+
+
+def killed_while_spark_feeds(world: World, target: str, rng: random.Random) -> Ended:
+    """F02arrow: the same, where Spark reads."""
+    return _killed_while_scoring(world, target, rng, "--engine", "arrow")
+
+
+def killed_before_a_merge(world: World, target: str, rng: random.Random) -> Ended:
+    """F02merge: the same, where Spark reads, and takes into the table what Python has written."""
+    return _killed_while_scoring(world, target, rng, "--mode", "merge")
+
+
+def _killed_while_scoring(world: World, target: str, rng: random.Random, *more: str) -> Ended:
     root = world.folder / target
     n_records = rng.randrange(3)
-    job = world.start(*world.batch(target))
+    job = world.start(*world.batch(target, *more))
     job.await_sign(lambda: any(root.glob("*.parquet")) and world.records(target) >= n_records)
     job.kill()
     n_finished = world.records(target)
     listed = world.run("score", "clean", f"./{target}", "--older-than", "0", "-o", "json")
     n_staged = len(world.staged(target))
     expect(len(listed.rows) == n_staged, f"{n_staged} files are staged, listed: {listed.stdout}")
-    result, seconds = repeated(world, target)
+    result, seconds = repeated(world, target, *more)
     if world.commits(target) == 1 and result["status"] == "succeeded":
         resumed = result["output"]["chunks_resumed"]
         # A worker may finish its chunk before it sees that the JVM is gone.

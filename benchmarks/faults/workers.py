@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 
+import numpy as np
+from deltalake import DeltaTable
+
+from benchmarks.faults.line import POISON
 from benchmarks.faults.trials import Ended, repeated
-from benchmarks.faults.world import World, expect, expect_exit
+from benchmarks.faults.world import N_ROWS, World, expect, expect_exit, source_x
 from sparkscore.errors import ModelError
 
 _N_TRIES = 3
@@ -42,15 +47,37 @@ def task_fails_first(world: World, target: str, rng: random.Random) -> Ended:
     return Ended()
 
 
-def poisoned_rows(world: World, target: str, rng: random.Random) -> Ended:  # noqa: ARG001 - as all faults
-    """F06: the model raises for one row in 100,000."""
+def poisoned_rows(world: World, target: str, rng: random.Random) -> Ended:
+    """F06: the model raises for one row in 100,000, which fail the job or are set aside."""
     world.tell("poison")
+    if rng.random() < 1 / 2:
+        return _set_aside(world, target)
     answer = world.run(*world.batch(target))
     expect_exit(answer, ModelError.exit_code)
     expect(world.commits(target) == 0, "something was committed")
     (world.gate / "poison").unlink()
     _, seconds = repeated(world, target)
     return Ended(recovery_s=seconds)
+
+
+def _set_aside(world: World, target: str) -> Ended:
+    """Poisoned rows in a table of their own, and replayed when the model takes them."""
+    answer = world.run(*world.batch(target, "--on-invalid", "quarantine"))
+    expect_exit(answer, 0, "a job that sets rows aside")
+    poisoned = np.flatnonzero(source_x() == POISON)
+    scores = DeltaTable(world.folder / target).to_pyarrow_table(columns=["id"])
+    rejects = DeltaTable(world.folder / f"{target}_rejects").to_pyarrow_table()
+    kept, aside = (np.sort(rows["id"].to_numpy()) for rows in (scores, rejects))
+    expect(np.array_equal(kept, np.setdiff1d(np.arange(N_ROWS), poisoned)), "other rows are scored")
+    expect(np.array_equal(aside, poisoned), f"rows {aside} are set aside, and not {poisoned}")
+    codes = set(rejects["reject_code"].to_pylist())
+    expect(codes == {"MODEL_RAISED"}, f"they are set aside for {codes}")
+    (world.gate / "poison").unlink()
+    started = time.monotonic()
+    run_id = str(answer.result["run_id"])
+    replayed = world.run("score", "replay", "--run", run_id, "--trust-code")
+    expect_exit(replayed, 0, "the replay")
+    return Ended(n_commits=2, recovery_s=time.monotonic() - started)
 
 
 def model_hangs(world: World, target: str, rng: random.Random) -> Ended:

@@ -12,14 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sparkscore.cli import GlobalOptions
-from sparkscore.cli.context import note, open_workspace
+from sparkscore.cli.context import note, noted_by_any_thread, open_workspace
 from sparkscore.cli.output import Output, show
 from sparkscore.demo.folder import claimed_folder
-from sparkscore.demo.handover import places, same_job, stores_in, write_environment_file
-from sparkscore.demo.play import N_STEPS, Demo, Step, Watcher
+from sparkscore.demo.handover import (
+    ENVIRONMENT_FILE,
+    same_job,
+    same_stream,
+    stores_in,
+    write_environment_file,
+)
+from sparkscore.demo.play import NEXT_NIGHT, FlightsDemo
+from sparkscore.demo.play_stream import WeatherDemo
+from sparkscore.demo.steps import Demo, Step, Watcher
 from sparkscore.errors import UsageError, is_interrupt
 
-_JOB_FILE = Path("conf/jobs/flights.yaml")
+_NIGHTLY = Path("conf/jobs/flights.yaml")
+_STREAM = Path("conf/jobs/weather.yaml")
 _INTERRUPTED = 130
 
 
@@ -31,23 +40,30 @@ _INTERRUPTED = 130
     show_default=True,
     help="Takes everything that the demo makes; a demo's own folder is emptied first.",
 )
+@click.option(
+    "--stream", "is_stream", is_flag=True, help="Score weather stations' readings as they come."
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def command(folder: Path, quiet: bool) -> int:
+def command(folder: Path, is_stream: bool, quiet: bool) -> int:
     """Train on real flights, register two versions, score three nights, one of them twice.
 
-    To be run from the root of the repository, which has the job's file.
+    With --stream: train on real weather, score readings as their files come, change the model
+    while the stream runs, and show that none was lost or doubled.
+
+    To be run from the root of the repository, which has the jobs' files.
     """
     options = click.get_current_context().find_object(GlobalOptions)
     assert options is not None
     options.quiet = options.quiet or quiet
-    if not _JOB_FILE.is_file():
+    job_file = _STREAM if is_stream else _NIGHTLY
+    if not job_file.is_file():
         raise UsageError(
-            f"there is no {_JOB_FILE} in {str(Path.cwd())!r}; run the demo from the root of "
+            f"there is no {job_file} in {str(Path.cwd())!r}; run the demo from the root of "
             "sparkscore's repository"
         )
     try:
         with claimed_folder(folder) as place:
-            _play(place, quiet=options.quiet)
+            _play(place, job_file, quiet=options.quiet)
     except (Exception, KeyboardInterrupt) as exc:
         if not is_interrupt(exc):
             raise
@@ -56,11 +72,12 @@ def command(folder: Path, quiet: bool) -> int:
     return 0
 
 
-def _play(folder: Path, *, quiet: bool) -> None:
+def _play(folder: Path, job_file: Path, *, quiet: bool) -> None:
+    kind: type[Demo] = WeatherDemo if job_file is _STREAM else FlightsDemo
     workspace = open_workspace(stores_in(folder))
     try:
-        with _watcher(quiet=quiet) as watcher:
-            demo = Demo(workspace, _JOB_FILE, folder, watcher, note)
+        with _watcher(kind.n_steps, quiet=quiet) as watcher:
+            demo = kind(workspace, job_file, folder, watcher, noted_by_any_thread())
             demo.play()
     finally:
         workspace.close()
@@ -81,13 +98,21 @@ def _show(demo: Demo) -> None:
     ]
     show(rows, ("step", "rows", "seconds", "rows/s", "status"), Output.TABLE)
     click.echo()
+    places = demo.places() | {"environment": demo.folder / ENVIRONMENT_FILE}
     show(
-        [{"what": what, "where": _shortest(path)} for what, path in places(demo.folder).items()],
+        [{"what": what, "where": _shortest(path)} for what, path in places.items()],
         ("what", "where"),
         Output.TABLE,
     )
-    for what, line in same_job(demo.folder, _JOB_FILE, demo.table_options()).items():
+    for what, line in _lines(demo).items():
         click.echo(f"\n# {what}\n{line}")
+
+
+def _lines(demo: Demo) -> dict[str, str]:
+    """The demo's job, to be run again from elsewhere."""
+    if isinstance(demo, WeatherDemo):
+        return same_stream(demo.folder, demo.job_file, demo.table_options())
+    return same_job(demo.folder, demo.job_file, demo.table_options(NEXT_NIGHT))
 
 
 def _shortest(path: Path) -> str:
@@ -97,12 +122,12 @@ def _shortest(path: Path) -> str:
 class _Lines:
     """A line for each step that begins and ends."""
 
-    def __init__(self) -> None:
-        self._n_begun = 0
+    def __init__(self, n_steps: int) -> None:
+        self._n_begun, self._n_steps = 0, n_steps
 
     def begin(self, name: str) -> None:
         self._n_begun += 1
-        note(f"[{self._n_begun}/{N_STEPS}] {name}")
+        note(f"[{self._n_begun}/{self._n_steps}] {name}")
 
     def end(self, step: Step) -> None:
         note(f"        {step.status}, {step.seconds:.1f} s")
@@ -111,9 +136,9 @@ class _Lines:
 class _Bar:
     """One moving line on a terminal."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, n_steps: int) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=N_STEPS)
+        self._task = progress.add_task("", total=n_steps)
 
     def begin(self, name: str) -> None:
         self._progress.update(self._task, description=name)
@@ -124,9 +149,9 @@ class _Bar:
 
 
 @contextmanager
-def _watcher(*, quiet: bool) -> Iterator[Watcher]:
+def _watcher(n_steps: int, *, quiet: bool) -> Iterator[Watcher]:
     if quiet or not sys.stderr.isatty():
-        yield _Lines()
+        yield _Lines(n_steps)
         return
     columns = (
         BarColumn(20),
@@ -135,4 +160,4 @@ def _watcher(*, quiet: bool) -> Iterator[Watcher]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Bar(progress)
+        yield _Bar(progress, n_steps)

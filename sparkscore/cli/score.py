@@ -153,6 +153,18 @@ _STREAM_OPTIONS = (
         help="What names an entity; repeatable. Default: the key, if it is one column.",
     ),
     click.option(
+        "--shadow",
+        metavar="URI",
+        help="Model that scores all rows too, into a table of its own that is not published.",
+    ),
+    click.option("--shadow-target", metavar="URI", help="That table. Default: TARGET_shadow."),
+    click.option(
+        "--drift",
+        multiple=True,
+        metavar="COLUMN",
+        help="Input or prediction whose last rows are compared with the first; repeatable.",
+    ),
+    click.option(
         "--alert",
         multiple=True,
         metavar="NAME=BOUND",
@@ -184,6 +196,9 @@ _JOB_KEYS = {
     "challenger": "challengers",
     **{name: f"stream.{name}" for name in _STREAM_KEYS},
     "canary_by": "stream.canary.by",
+    "drift": "stream.drift.columns",
+    "shadow": "stream.shadow.model",
+    "shadow_target": "stream.shadow.target",
     "source": "source.uri",
     "source_format": "source.format",
     "source_version": "source.version",

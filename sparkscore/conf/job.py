@@ -95,6 +95,24 @@ class CanarySettings(Frozen):
     """Columns that name an entity; empty: the key, where that is one column."""
 
 
+class ShadowSettings(Frozen):
+    """A model that scores all rows of a stream beside the champion, and is not published."""
+
+    model: str | None = None
+    """Its URI, such as models:/pump@challenger."""
+    target: str | None = None
+    """The table of its scores; None: TARGET_shadow."""
+
+
+class DriftSettings(Frozen):
+    """How the last rows of a stream are compared with the first ones that its model has scored."""
+
+    columns: tuple[str, ...] = ()
+    """Columns that the model reads or predicts; those with a bound (alerts) are compared too."""
+    rows: Count = 10_000
+    """As many rows as few percent of drift need to be told from chance."""
+
+
 class AlertSettings(Frozen):
     """The most that a stream's measures may be; what is over that is told once, and its end too."""
 
@@ -111,6 +129,12 @@ class AlertSettings(Frozen):
     """Since the last batch ended: the source is dry, or a batch does not come to its end."""
     canary_rows_failed: NotNegative | None = None
     """Of a batch; the champion has scored them."""
+    drift: dict[str, NotNegative] = Field(default_factory=dict)
+    """By column: population stability index of the last rows against the first ones."""
+    empty_share: dict[str, Share] = Field(default_factory=dict)
+    """By column: the share of the last rows that is null or NaN."""
+    shadow_rows_failed: NotNegative | None = None
+    """Of a batch."""
     webhook: str | None = None
     """Where each alert is posted as JSON when it begins and when it ends."""
     secret_file: Path | None = None
@@ -131,6 +155,8 @@ class StreamSettings(Frozen):
     watch_s: Count = 10
     """Seconds between two looks at the alias that names the model."""
     canary: CanarySettings = Field(default_factory=CanarySettings)
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings)
+    drift: DriftSettings = DriftSettings()
     event_time: str | None = None
     """The column that says when a row came to be, for latencies; None: none are told."""
     alerts: AlertSettings = Field(default_factory=AlertSettings)

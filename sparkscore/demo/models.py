@@ -75,14 +75,24 @@ def package(model: Pipeline | LGBMRegressor, flights: pa.Table, folder: Path) ->
     Raises:
         RecordExistsError: The folder exists.
     """
+    return save_trained(model, features(flights), folder)
+
+
+def save_trained(model: object, inputs: pd.DataFrame, folder: Path) -> Package:
+    """Save a model that answers one double a row, with the first of its inputs as an example.
+
+    Args:
+        model: Of any library that a flavor knows.
+        inputs: All rows that it was trained on.
+        folder: Must not exist.
+
+    Raises:
+        RecordExistsError: The folder exists.
+    """
     # Every null counts: from a few rows alone a column would look as if it had none.
-    signature = infer_signature(features(flights), pa.array([0.0]))
-    return save_model(
-        model,
-        folder,
-        signature=signature,
-        input_example=features(flights.slice(0, _N_EXAMPLE_ROWS)),
-    )
+    signature = infer_signature(inputs, pa.array([0.0]))
+    example = inputs.head(_N_EXAMPLE_ROWS)
+    return save_model(model, folder, signature=signature, input_example=example)
 
 
 def _labelled(flights: pa.Table) -> tuple[pd.DataFrame, np.ndarray]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sparkscore.errors import CheckpointError, shown
 from sparkscore.files.filesystem import TablePath
+from sparkscore.scoring.drift import DriftWindow
 from sparkscore.scoring.streams import BatchModels, StreamFacts
 from sparkscore.whole_files import write_whole
 
@@ -91,6 +92,26 @@ class Checkpoint:
         """
         self._write(f"batch-{batch}.json", models.to_json())
         (self.root / _OURS / f"batch-{batch - _N_KEPT}.json").unlink(missing_ok=True)
+
+    def drift_of(self, digest: str) -> DriftWindow | None:
+        """The first and last rows that a model has scored; None: nothing is remembered of them.
+
+        Raises:
+            CheckpointError: What is remembered cannot be read.
+        """
+        path = self.root / _OURS / _drift_name(digest)
+        if not path.is_file():
+            return None
+        with self._readable(path):
+            return DriftWindow.from_json(path.read_text(encoding="utf-8"))
+
+    def keep_drift(self, digest: str, window: DriftWindow) -> None:
+        """Remember the first and last rows that a model has scored.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._write(_drift_name(digest), window.to_json())
 
     def tables_of(self, batch: int) -> Mapping[str, int] | None:
         """Joined tables and their versions, if the batch was begun with such.
@@ -181,3 +202,7 @@ class Checkpoint:
                 "backup; or start over with --start-over and a new --checkpoint, which reads the "
                 "source from its beginning"
             ) from exc
+
+
+def _drift_name(digest: str) -> str:
+    return f"drift-{digest[:16]}.json"

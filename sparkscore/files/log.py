@@ -8,8 +8,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -137,6 +139,53 @@ def delta_table(root: TablePath, version: int | None = None) -> DeltaTable:
         DeltaError: There is none, or it cannot be read.
     """
     return DeltaTable(str(root), version=version, storage_options=storage_options(root))
+
+
+@dataclass
+class FollowedTable:
+    """The newest version of a table on this machine, opened once and then brought up to date.
+
+    To open a table is to read its log anew, which takes longer the more commits it has; a stream
+    asks for its target several times a batch. Each thread has its own `DeltaTable`, since bringing
+    it up to date changes what was handed out before. One in a store is opened at each look: what
+    was opened keeps credentials that expire.
+    """
+
+    _of_thread: threading.local = field(default_factory=threading.local)
+
+    def newest(self, root: TablePath) -> DeltaTable:
+        """The table in a folder, at the version that is its newest now.
+
+        Raises:
+            DeltaError: There is none, or it cannot be read.
+        """
+        if not isinstance(root, Path):
+            return delta_table(root)
+        table: DeltaTable | None
+        table, known = getattr(self._of_thread, "known", (None, None))
+        if table is None or known is None or known != _newest_commit(root, table):
+            table = delta_table(root)
+        elif _commit_file(root, table.version() + 1).is_file():
+            table.update_incremental()
+        self._of_thread.known = (table, _newest_commit(root, table))
+        return table
+
+
+def _newest_commit(root: Path, table: DeltaTable) -> tuple[str, int, int] | None:
+    """Which file a table's newest commit is: another table at its place has another file.
+
+    None: there is no such file any more.
+    """
+    path = _commit_file(root, table.version())
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return str(path), facts.st_ino, facts.st_mtime_ns
+
+
+def _commit_file(root: Path, version: int) -> Path:
+    return root / "_delta_log" / f"{version:020}.json"
 
 
 def check_folder(root: TablePath) -> None:

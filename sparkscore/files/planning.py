@@ -52,20 +52,23 @@ def plan_tasks(
         n_slots: Tasks that run at once.
         max_bytes: Most bytes of a task, about.
     """
-    return cut_tasks(files, fair_task_bytes(files, n_slots, max_bytes))
+    return cut_tasks(files, fair_task_bytes(input_bytes(files), n_slots, max_bytes))
 
 
-def fair_task_bytes(
-    files: Sequence[DataFile], n_slots: int, max_bytes: int = MAX_TASK_BYTES
-) -> int:
+def input_bytes(files: Iterable[DataFile]) -> int:
+    """Bytes of all files together; an empty one counts as one."""
+    return sum(max(1, file.n_bytes) for file in files)
+
+
+def fair_task_bytes(n_bytes: int, n_slots: int, max_bytes: int = MAX_TASK_BYTES) -> int:
     """Bytes of a task, so that slots end at about the same time and each task is worth its start.
 
     Args:
-        files: What is to be read.
+        n_bytes: What is to be read.
         n_slots: Tasks that run at once.
         max_bytes: Most bytes of a task.
     """
-    fair = _n_bytes(files) / (n_slots * _TASKS_PER_SLOT)
+    fair = n_bytes / (n_slots * _TASKS_PER_SLOT)
     return int(min(max(fair, _MIN_TASK_BYTES), max_bytes))
 
 
@@ -76,12 +79,8 @@ def cut_tasks(files: Sequence[DataFile], task_bytes: int) -> list[tuple[FilePiec
     The same files and bytes give the same tasks.
     """
     pieces = sorted(_pieces(files, task_bytes), key=lambda piece: -piece.n_bytes)
-    n_tasks = min(len(pieces), -(-_n_bytes(files) // task_bytes))
+    n_tasks = min(len(pieces), -(-input_bytes(files) // task_bytes))
     return _balanced(pieces, n_tasks)
-
-
-def _n_bytes(files: Iterable[DataFile]) -> int:
-    return sum(max(1, file.n_bytes) for file in files)
 
 
 def _pieces(files: Iterable[DataFile], task_bytes: int) -> Iterator[FilePiece]:

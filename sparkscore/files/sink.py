@@ -49,10 +49,10 @@ from sparkscore.files.filesystem import (
 )
 from sparkscore.files.ledger import attempts_in, remove_ledger
 from sparkscore.files.log import (
+    FollowedTable,
     added_paths,
     check_folder,
     commits,
-    delta_table,
     is_delta_table,
 )
 from sparkscore.files.predicate import Predicate, columns_in
@@ -111,12 +111,14 @@ class FilesSink:
         timezone: Spark's session time zone, in which a predicate's times are meant.
         log_writer: Commits to tables that ask more of a writer than `deltalake` gives.
         store: Where it lies; None: on this machine.
+        followed: Keeps the table's log open; shared by sinks that look at one table in turn.
     """
 
     uri: str
     timezone: str = "UTC"
     log_writer: LogWriter | None = None
     store: Store | None = field(default=None, repr=False)
+    followed: FollowedTable = field(default_factory=FollowedTable, compare=False, repr=False)
 
     @property
     def root(self) -> TablePath:
@@ -232,10 +234,12 @@ class FilesSink:
 
     def layout(self, write: TableWrite) -> FileLayout:
         """How the run's files are to be written."""
+        with store_errors(self.root, "target", TargetUnwritableError):
+            return self._layout(self._table(), write)
+
+    def _layout(self, table: DeltaTable | None, write: TableWrite) -> FileLayout:
         schema = write.schema
         keys = write.keys
-        with store_errors(self.root, "target", TargetUnwritableError):
-            table = self._table()
         return FileLayout(
             folder=self.root,
             schema=schema,
@@ -262,6 +266,7 @@ class FilesSink:
         metadata = user_metadata(write, facts, scores.attempt, scores.resumed_from)
         for _ in range(N_TRIES):
             table = self._table()
+            version = None if table is None else table.version()
             if table is not None:
                 landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
@@ -279,7 +284,7 @@ class FilesSink:
             except LostRaceError:
                 continue
             except DeltaError as exc:
-                if not self._has_moved(table, exc):
+                if not self._has_moved(version, exc):
                     raise TargetError(
                         f"target {shown(self.uri)} refused the commit; nothing was written: {exc}"
                     ) from exc
@@ -322,11 +327,17 @@ class FilesSink:
         """
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
-            kept = set() if table is None else self._named(table, identity)
-            for path in self.root.rglob("*.parquet"):
-                is_theirs = any(attempt in path.name for attempt in attempts)
-                if is_theirs and below(self.root, path) not in kept:
-                    path.unlink(missing_ok=True)
+            added = set() if table is None else self._added_by(table, identity)
+            left = {
+                below(self.root, path): path
+                for path in self.root.rglob("*.parquet")
+                if any(attempt in path.name for attempt in attempts)
+            }
+            # Most often the run's own commit names all of them, and the table's need no look.
+            left = {name: path for name, path in left.items() if name not in added}
+            kept = _active_paths(table) if left and table is not None else set()
+            for name in left.keys() - kept:
+                left[name].unlink(missing_ok=True)
             if table is None and isinstance(self.root, Path) and self.root.is_dir():
                 remove_empty(self.root)
 
@@ -343,19 +354,18 @@ class FilesSink:
                 self.clean(identity, attempts)
                 remove_ledger(folder, attempts)
 
-    def _named(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
-        """Paths of the table's files below its folder, and of those that the run once added."""
-        kept = _active_paths(table)
+    def _added_by(self, table: DeltaTable, identity: RunIdentity) -> set[str]:
+        """Paths below the table's folder of the files that the run's commit added, if any."""
         with suppress(RunKeyConflictError):  # Then the commit is of other inputs, and their files.
             commit = self._found_in(table, identity)
             if commit is not None:
-                kept |= added_paths(self.root, commit.version)
-        return kept
+                return added_paths(self.root, commit.version)
+        return set()
 
     def _table(self) -> DeltaTable | None:
         check_folder(self.root)
         try:
-            return delta_table(self.root) if is_delta_table(self.root) else None
+            return self.followed.newest(self.root) if is_delta_table(self.root) else None
         except DeltaError as exc:
             raise EngineUnfitError(f"the log of the target cannot be read here: {exc}") from exc
 
@@ -392,7 +402,7 @@ class FilesSink:
             return
         replaced = Replaced()
         if predicate is not None:
-            layout = self.layout(write)
+            layout = self._layout(table, write)
             for one in replaced_files(table, self.root, predicate):
                 replaced = replaced.plus(one, layout, predicate, scores.attempt)
         change = self._change(table.version(), scores.files, replaced, write, metadata)
@@ -442,14 +452,12 @@ class FilesSink:
             raise EngineUnfitError(f"the target has table features that it cannot write: {unknown}")
         check_demands(table, write)
 
-    def _has_moved(self, table: DeltaTable | None, exc: DeltaError) -> bool:
-        """Whether a commit failed since another one was faster."""
+    def _has_moved(self, version: int | None, exc: DeltaError) -> bool:
+        """Whether a commit that was made for a version failed since another one was faster."""
         if isinstance(exc, CommitFailedError):
             return True
         newest = self._table()
-        if table is None or newest is None:
-            return newest is not table
-        return newest.version() != table.version()
+        return version != (None if newest is None else newest.version())
 
 
 def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:

@@ -24,7 +24,7 @@ _CALL = re.compile(r"\s*(\w+)\s*\(\s*(?:([^(),]+?)\s*(?:,\s*(\d+)\s*)?)?\)\s*")
 _OVER_ROWS = ("lag", "mean", "sum", "min", "max", "std", "count")
 _OF_COLUMN = ("rows_since", "seconds_since")
 _OF_KEY = ("rows", "seconds_since_last")
-_KINDS = (*_OVER_ROWS, *_OF_COLUMN, *_OF_KEY)
+KINDS = (*_OVER_ROWS, *_OF_COLUMN, *_OF_KEY)
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class HistoryColumn:
         """
         match = _CALL.fullmatch(text)
         kind, column, n_rows = match.groups() if match else (text, None, None)
-        if match is None or kind not in _KINDS:
+        if match is None or kind not in KINDS:
             raise ConfigError(
-                f"{what} is {shown(text)}{nearest(kind, _KINDS)}; write one of "
-                f"{', '.join(_KINDS)}, such as lag(temp, 1)"
+                f"{what} is {shown(text)}{nearest(kind, KINDS)}; write one of "
+                f"{', '.join(KINDS)}, such as lag(temp, 1)"
             )
         wanted = "(COLUMN, ROWS)" if kind in _OVER_ROWS else "(COLUMN)"
         wanted = "()" if kind in _OF_KEY else wanted

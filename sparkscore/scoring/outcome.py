@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sparkscore.errors import BooksError
 from sparkscore.fused.levels import UnknownLevels, added
 from sparkscore.scoring.rejects import ReasonCount, added_reasons
+
+if TYPE_CHECKING:
+    from sparkscore.scoring.sketch import ColumnSketch
 
 
 class OutcomeStatus(StrEnum):
@@ -47,6 +50,10 @@ class ModelCounts(NamedTuple):
         load_s: Seconds spent on loading it.
         n_loads: Times that it was loaded.
         failure: Why a challenger failed, the first time.
+        n_compared: Of a shadow: rows compared with the published answer; see `scoring.shadow`.
+        n_different: Those of them with another answer.
+        difference: Sum of the differences of numbers.
+        absolute: Sum of the sizes of these.
     """
 
     n_rows: int = 0
@@ -57,6 +64,10 @@ class ModelCounts(NamedTuple):
     load_s: float = 0.0
     n_loads: int = 0
     failure: str | None = None
+    n_compared: int = 0
+    n_different: int = 0
+    difference: float = 0.0
+    absolute: float = 0.0
 
     @property
     def n_scored(self) -> int:
@@ -74,6 +85,10 @@ class ModelCounts(NamedTuple):
             load_s=self.load_s + other.load_s,
             n_loads=self.n_loads + other.n_loads,
             failure=self.failure or other.failure,
+            n_compared=self.n_compared + other.n_compared,
+            n_different=self.n_different + other.n_different,
+            difference=self.difference + other.difference,
+            absolute=self.absolute + other.absolute,
         )
 
     def as_metrics(self) -> dict[str, float]:
@@ -150,7 +165,11 @@ class Outcome:
         is_inline: Whether the rejected rows are in the commit too.
         rejects: The commit of the rejected rows to a table of their own; None: there is none.
         other_reasons: Of rows that came into no batch.
+        shadow_failure: Why the scores of the model in the shadow are not in their table; None: they
+            are, or there is none.
         n_beside: Rows of challengers in the commit, where each model has rows of its own.
+        sketches: How columns are spread that the request asks for: inputs of all rows, and
+            predictions that were written.
         seconds: Wall time by phase; `in_workers_...`: added up over all tasks.
         n_cores: Cores that could score at once; None where the cluster does not say.
         n_chunks_resumed: Chunks of the input that earlier attempts had finished.
@@ -168,7 +187,9 @@ class Outcome:
     is_inline: bool = False
     rejects: Commit | None = None
     other_reasons: Sequence[ReasonCount] = ()
+    shadow_failure: str | None = None
     n_beside: int = 0
+    sketches: Mapping[str, ColumnSketch] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     n_cores: int | None = None
     batches: Sequence[BatchReport] = ()

@@ -41,6 +41,8 @@ class ModelsAs(StrEnum):
 
     STRUCT = "struct"
     LONG = "long"
+    APART = "apart"
+    """Those of challengers are not in the table: see `scoring.shadow`."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class PanelSpec:
     def fingerprint(self) -> str:
         """A digest over all that decides which models write which columns."""
         beside = [[one.label, *_model_facts(one.model)] for one in self.challengers]
+        if self.models_as is ModelsAs.APART:  # What is kept apart decides nothing of the table.
+            return _digest_of([self._head_facts(), [], ModelsAs.STRUCT.value])
         return _digest_of([self._head_facts(), beside, self.models_as.value])
 
     def _head_facts(self) -> object:
@@ -167,6 +171,13 @@ class Panel:
     def all_members(self) -> tuple[Member, ...]:
         """All models, those who answer first."""
         return (*self.members, *self.challengers)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether one model alone decides what is in the table."""
+        spec = self.spec
+        has_one_head = spec.combine is None and not spec.is_routed
+        return has_one_head and spec.models_as is ModelsAs.APART
 
     @property
     def is_long(self) -> bool:
@@ -227,9 +238,9 @@ class Panel:
     @property
     def predictions(self) -> pa.Schema:
         """The prediction columns of the score table."""
-        if self.is_long:
-            return self.head_predictions
-        return pa.schema([*self.head_predictions, *self._beside])
+        if self.spec.models_as is ModelsAs.STRUCT:
+            return pa.schema([*self.head_predictions, *self._beside])
+        return self.head_predictions
 
     def as_facts(self) -> dict[str, object]:
         """The panel as plain values."""

@@ -43,6 +43,7 @@ from sparkscore.scoring.rejects import (
 
 if TYPE_CHECKING:
     from sparkscore.scoring.panel import Panel
+    from sparkscore.scoring.shadow import Shadow
 
 RECORD_COLUMNS = pa.schema(
     [
@@ -91,6 +92,7 @@ class ScoringRequest:
         order_by: With duplicates first or last: the column that orders the rows of a key.
         checks: What scores have to be before they are published.
         accept_checks: Whether those that fail are published.
+        sketched: Columns, read or predicted, of which the outcome says how they are spread.
     """
 
     job: str
@@ -112,6 +114,7 @@ class ScoringRequest:
     order_by: str | None = None
     checks: Checks = field(default_factory=Checks)
     accept_checks: bool = False
+    sketched: tuple[str, ...] = ()
 
     @property
     def rejects_uri(self) -> str | None:
@@ -164,6 +167,7 @@ class ScoringPlan:
         model: Who answers for a row, where there are several models (`panel`); `bindings`,
             `differences` and `predictions` are then those of all.
         params: Those that were asked for, each of its declared type; a model has defaults beside.
+        shadow: Where the scores of a model go that answers in the shadow; None: there is none.
         is_replay: Whether the source is rows that an earlier run rejected: they come beside what
             that run replaced.
     """
@@ -179,6 +183,7 @@ class ScoringPlan:
     params: Mapping[str, object]
     identity: RunIdentity
     panel: Panel | None = None
+    shadow: Shadow | None = None
     is_replay: bool = False
 
     @property
@@ -308,7 +313,7 @@ def identify(
     if model.predict is not None:
         # Only then: runs from before there was a choice are still the same runs.
         fingerprint["predict"] = model.predict
-    if panel is not None:
+    if panel is not None and not panel.is_one:
         fingerprint["panel"] = panel.spec.fingerprint
     if request.rejects is not None:
         fingerprint["rejects"] = request.rejects
@@ -337,9 +342,14 @@ def run_identity(
 
 def rejects_beside(target: str) -> str:
     """Where the rejected rows of a score table are kept, unless another place is named."""
+    return table_beside(target, "rejects")
+
+
+def table_beside(target: str, what: str) -> str:
+    """The table that is called as the target, and after that what it holds."""
     if target.endswith("`"):  # A quoted name of the catalog.
-        return f"{target[:-1]}_rejects`"
-    return f"{target.rstrip('/')}_rejects"
+        return f"{target[:-1]}_{what}`"
+    return f"{target.rstrip('/')}_{what}"
 
 
 def _check_rejects(request: ScoringRequest, panel: Panel | None) -> None:

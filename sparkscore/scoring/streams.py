@@ -66,11 +66,13 @@ class BatchModels:
     Attributes:
         champion: Scores all rows, or those that the canary does not.
         canary: Scores the share of `split`; None: there is none.
+        shadow: Scores all rows, and is not published; None: there is none.
     """
 
     champion: BatchModel
     canary: BatchModel | None = None
     split: Split | None = None
+    shadow: BatchModel | None = None
 
     def to_json(self) -> str:
         """The models as text."""
@@ -85,11 +87,12 @@ class BatchModels:
         """
         try:
             facts = json.loads(text)
-            canary, split = facts["canary"], facts["split"]
+            canary, split, shadow = (facts[name] for name in ("canary", "split", "shadow"))
             return cls(
                 BatchModel(**facts["champion"]),
                 None if canary is None else BatchModel(**canary),
                 None if split is None else Split(tuple(split["columns"]), split["share"]),
+                None if shadow is None else BatchModel(**shadow),
             )
         except (TypeError, KeyError) as exc:
             raise ValueError(f"it says nothing of models: {exc}") from exc

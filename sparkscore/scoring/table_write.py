@@ -192,7 +192,7 @@ def recipe(plan: ScoringPlan) -> str:
             "run_key": plan.identity.run_key,
             "app_id": plan.identity.app_id,
             "txn_version": plan.identity.txn_version,
-            "model": plan.model.uri if plan.panel is None else None,
+            "model": plan.model.uri if plan.panel is None or plan.panel.is_one else None,
             "predict": plan.model.predict,
             "params": plain_params(plan.params),
             "on_nan": request.on_nan.value,

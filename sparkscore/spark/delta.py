@@ -13,7 +13,7 @@ import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkscore.errors import EngineUnfitError, TargetError, TargetUnwritableError, shown
 from sparkscore.files.hdfs_store import HdfsStore
+from sparkscore.files.log import FollowedTable
 from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.engine import RunFacts
 from sparkscore.scoring.outcome import Commit
@@ -75,10 +76,15 @@ _locks_guard = threading.Lock()
 
 @dataclass(frozen=True)
 class DeltaSink:
-    """A score table at a path or in the catalog of `spark`."""
+    """A score table at a path or in the catalog of `spark`.
+
+    Attributes:
+        followed: Keeps the log of a table on this machine open, for all who look at it in turn.
+    """
 
     spark: SparkSession
     target: str
+    followed: FollowedTable = field(default_factory=FollowedTable, compare=False, repr=False)
 
     @cached_property
     def uri(self) -> str:
@@ -91,6 +97,11 @@ class DeltaSink:
         is_local = is_path(self.uri) and urlsplit(self.uri).scheme in ("", "file")
         return is_local and not is_connect(self.spark)
 
+    @property
+    def _by_log(self) -> FilesSink:
+        """The table as its log alone shows it."""
+        return FilesSink(self.uri, followed=self.followed)
+
     def find(self, identity: RunIdentity) -> Commit | None:
         """The commit that this logical run made before, or None.
 
@@ -100,7 +111,7 @@ class DeltaSink:
         if self._is_here:
             # The log alone, without a Spark job for each of the three times that a run asks.
             with suppress(EngineUnfitError):
-                return FilesSink(self.uri).find(identity)
+                return self._by_log.find(identity)
         entry = self._entry_of(identity)
         return None if entry is None else commit_of(entry, identity, self.uri)
 
@@ -139,7 +150,7 @@ class DeltaSink:
         """
         if is_connect(self.spark):
             raise EngineUnfitError("the workers of a Connect session may not see the target")
-        sink = files_sink(self.spark, self.uri)
+        sink = replace(files_sink(self.spark, self.uri), followed=self.followed)
         sink.refuse_unfit(write)
         return sink
 
@@ -147,7 +158,7 @@ class DeltaSink:
         """The table's commits that say something, the newest first; none where it is not there."""
         if self._is_here:
             with suppress(EngineUnfitError):
-                yield from FilesSink(self.uri).history()
+                yield from self._by_log.history()
                 return
         if detail_of(self.spark, self.uri) is None:
             return
@@ -161,6 +172,7 @@ class DeltaSink:
         write: TableWrite,
         facts: RunFacts,
         gone: DataFrame | None = None,
+        resumed_from: Sequence[str] = (),
     ) -> Commit:
         """Write the scores in one commit and prove from the table's history that it landed.
 
@@ -169,6 +181,7 @@ class DeltaSink:
             write: How they enter it.
             facts: Which run this is.
             gone: Keys of rows that a merge takes away in the same commit; None: of none.
+            resumed_from: Run ids of earlier attempts, some of whose rows are among them.
 
         Raises:
             RunKeyConflictError: The table skipped the commit, or another attempt with other
@@ -177,7 +190,7 @@ class DeltaSink:
         """
         if write.unless is not None and self._entry_of(write.unless) is not None:
             raise closed_error(write.identity, self.uri)
-        metadata = user_metadata(write, facts, uuid.uuid4().hex)
+        metadata = user_metadata(write, facts, uuid.uuid4().hex, resumed_from)
         with _write_errors(self.uri):
             for _ in range(N_TRIES):
                 try:

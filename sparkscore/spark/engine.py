@@ -13,7 +13,8 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_type
 
 from sparkscore.environments.build import BuiltEnvironment
-from sparkscore.errors import EngineUnfitError, KeyColumnError, shown
+from sparkscore.errors import EngineUnfitError, KeyColumnError, SparkscoreError, shown
+from sparkscore.files.planning import MAX_TASK_BYTES, fair_task_bytes
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
@@ -21,7 +22,7 @@ from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
 from sparkscore.scoring.facts import MALFORMED_COLUMN
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
-from sparkscore.scoring.rejects import InvalidRows
+from sparkscore.scoring.rejects import InvalidRows, RejectBudget
 from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.changes import open_changes
@@ -30,14 +31,18 @@ from sparkscore.spark.delta import DeltaSink, session_conf
 from sparkscore.spark.failures import NULL_KEY_SIGN, SPARK_FAILURES, translated
 from sparkscore.spark.features import with_features
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
-from sparkscore.spark.frame_files import CrossingColumns, crossing_columns, scored_files
+from sparkscore.spark.frame_files import CrossingColumns, crossing_columns
+from sparkscore.spark.frame_scoring import FrameScoring
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.one_a_key import one_a_key
 from sparkscore.spark.packing import Packing, crossing_of, with_answers
 from sparkscore.spark.preloading import ask_for_preload
+from sparkscore.spark.resuming import Resumption, n_resumed, resumption
+from sparkscore.spark.scan_cut import n_slots
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect, ship
 from sparkscore.spark.source import OpenedSource, open_source, quoted
+from sparkscore.spark.staged_files import StagedSink, staged_sink
 from sparkscore.spark.staged_scores import Answered, needed_columns, staged_and_committed
 from sparkscore.spark.worker import PackedPackage, ScoringTask
 
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.facts import ModelFacts
     from sparkscore.scoring.panel import Panel
+    from sparkscore.scoring.table_write import TableWrite
 
 _Result = TypeVar("_Result")
 
@@ -71,6 +77,8 @@ class SparkEngine:
         node_limits: What workers and nodes may keep for later tasks.
         environment: Where the model lives; None: in the workers.
         packed: Packages that were sent before, by digest; others are sent with each run.
+        max_chunk_bytes: Most bytes of the source that a task reads, and a killed job reads again,
+            where its rows come straight from files.
     """
 
     spark: SparkSession
@@ -82,6 +90,7 @@ class SparkEngine:
     node_limits: NodeLimits = field(default_factory=NodeLimits)
     environment: BuiltEnvironment | None = None
     packed: Mapping[str, PackedPackage] = field(default_factory=dict)
+    max_chunk_bytes: int = MAX_TASK_BYTES
 
     @property
     def application_id(self) -> str | None:
@@ -121,17 +130,15 @@ class SparkEngine:
         return ship(self.spark, model.folder, model.digest, self.broadcast_max_bytes)
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:
-        """What would pass between the JVM and Python, and why so.
-
-        Raises:
-            EngineUnfitError: See `refuse_checks`.
-        """
+        """What would pass between the JVM and Python, and why so."""
         try:
-            _, columns = self._by_python(plan, source, sink)
+            target, columns = self._by_python(plan, source, sink)
         except EngineUnfitError as exc:
-            refuse_checks(plan, self.name, exc.reason)
             _, reason = _crossing(plan, source.frame, self.name)
             return Crossing(reason, f"they cross back, and Spark writes the files: {exc.reason}")
+        if isinstance(target, StagedSink):
+            how = "Python writes files, and Spark takes them into the table"
+            return Crossing(columns.reason, how)
         return Crossing(columns.reason, "Python writes the files, and no score crosses back")
 
     def run(
@@ -151,8 +158,7 @@ class SparkEngine:
         run: Callable[[ScoringTask], Outcome]
         try:
             files, crossing = self._by_python(plan, source, sink)
-        except EngineUnfitError as exc:
-            refuse_checks(plan, self.name, exc.reason)
+        except EngineUnfitError:
             sink.check(score_write(plan))
             by_spark = self._written_by_spark if _is_one_pass(plan) else self._staged_by_spark
             run = partial(by_spark, plan, source, sink, facts)
@@ -179,7 +185,7 @@ class SparkEngine:
 
     def _by_python(
         self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink
-    ) -> tuple[FilesSink, CrossingColumns]:
+    ) -> tuple[FilesSink | StagedSink, CrossingColumns]:
         """The target as files, and what crosses to those who write them.
 
         Raises:
@@ -190,7 +196,16 @@ class SparkEngine:
         rejects = self._rejects(plan)
         if rejects is not None:
             rejects.as_files(reject_write(plan, ""))
-        return sink.as_files(score_write(plan)), crossing_columns(plan, source.frame)
+        crossing = crossing_columns(plan, source.frame)
+        write = score_write(plan)
+        try:
+            return sink.as_files(write), crossing
+        except EngineUnfitError:
+            if not plan.source.version and _is_one_pass(plan):
+                raise  # A batch of a stream is never resumed, and Spark alone has less to do.
+            by_partition = plan.request.max_partition_rejects != RejectBudget()
+            commit = partial(self._taken, plan, sink, source.gone)
+            return staged_sink(sink, write, by_partition=by_partition, commit=commit), crossing
 
     def _rejects(self, plan: ScoringPlan) -> DeltaSink | None:
         """The table of rejected rows, if the plan has one."""
@@ -201,22 +216,62 @@ class SparkEngine:
         self,
         plan: ScoringPlan,
         source: OpenedSource,
-        sink: FilesSink,
+        sink: FilesSink | StagedSink,
         crossing: CrossingColumns,
         facts: RunFacts,
         task: ScoringTask,
     ) -> Outcome:
-        read = Observation()
         table = self._rejects(plan)
         rejects = None if table is None else table.as_files(reject_write(plan, facts.run_id))
         packed = () if crossing.packing is None else crossing.packing.packed
-        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed)
-        score = scored_files(counted_by(read, source.frame), crossing, job)
-        with session_conf(self.spark, self._conf()):
-            outcome = scored_and_committed(self.spark, score, job, plan, sink, facts, rejects)
+        shadow, failure = self._shadow(plan)
+        job = score_files_job(plan, sink, task, facts, _MAX_REPORTS_A_TASK, rejects, packed, shadow)
+        scoring = FrameScoring(source.frame, crossing, job, self._conf())
+        resumed = self._resumption(plan, scoring, facts)
+        score = partial(scoring.run, resumed)
+        outcome = scored_and_committed(
+            self.spark, score, job, plan, sink, facts, rejects, resumed, shadow
+        )
         if outcome.status is OutcomeStatus.ALREADY_SCORED:
             return outcome
-        return replace(outcome, n_read=count_of(read))
+        told = outcome.shadow_failure or failure
+        return replace(outcome, n_read=scoring.n_read + n_resumed(resumed), shadow_failure=told)
+
+    def _shadow(self, plan: ScoringPlan) -> tuple[FilesSink | None, str | None]:
+        """The table of the model in the shadow, if there is one; or why it takes no rows."""
+        if plan.shadow is None:
+            return None, None
+        write = score_write(plan.shadow.plan)
+        try:
+            sink = DeltaSink(self.spark, plan.shadow.uri).as_files(write)
+            sink.check(write)
+        except SparkscoreError as exc:
+            return None, str(exc)
+        return sink, None
+
+    def _resumption(
+        self, plan: ScoringPlan, scoring: FrameScoring, facts: RunFacts
+    ) -> Resumption | None:
+        """What is left of a run; None where Spark may not cut its rows the same way twice."""
+        n_bytes = scoring.n_bytes() if plan.source.version else None
+        if n_bytes is None:
+            return None
+        chunk_bytes = fair_task_bytes(n_bytes, n_slots(self.spark), self.max_chunk_bytes)
+        return resumption(plan, scoring.job, facts, scoring.chunks, chunk_bytes)
+
+    def _taken(
+        self,
+        plan: ScoringPlan,
+        sink: DeltaSink,
+        gone: DataFrame | None,
+        rows: DataFrame,
+        write: TableWrite,
+        facts: RunFacts,
+        resumed_from: tuple[str, ...],
+    ) -> Commit:
+        """Rows that Python has written, taken by Spark into their table."""
+        action = partial(sink.write, rows, write, facts, gone, resumed_from)
+        return cancellable(self.spark, lambda: self._translated(plan, sink, action))
 
     def _written_by_spark(
         self,
@@ -299,25 +354,6 @@ class SparkEngine:
         return None if is_connect(self.spark) else self.spark.sparkContext.defaultParallelism
 
 
-def refuse_checks(plan: ScoringPlan, engine: str, reason: str) -> None:
-    """Refuse checks where Spark writes the score table, whose files nobody sees before the commit.
-
-    Args:
-        plan: The run.
-        engine: Who would score.
-        reason: Why Spark writes.
-
-    Raises:
-        EngineUnfitError: There are checks.
-    """
-    if plan.request.checks.are_there:
-        raise EngineUnfitError(
-            f"checks look at files before they are published, but Spark writes them: {reason}",
-            engine,
-            "take a target and a mode that Python writes, or leave the checks out",
-        )
-
-
 def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
     """Refuse doubled keys before they are scored.
 
@@ -379,12 +415,12 @@ def table_rows(
 
 def counted_by(read: Observation, frame: DataFrame) -> DataFrame:
     """`frame`, whose rows are counted on their way; see `count_of`."""
-    return frame.observe(read, sf.count(sf.lit(1)).alias("n_rows"))
+    return frame.observe(read, sf.expr("count(1) AS n_rows"))
 
 
 def _is_one_pass(plan: ScoringPlan) -> bool:
-    """Whether nothing but the scores is written, and nothing has to be counted before."""
-    return plan.request.on_invalid is InvalidRows.FAIL
+    """Whether nothing but the scores is written, and nothing has to be known before."""
+    return plan.request.on_invalid is InvalidRows.FAIL and not plan.request.checks.are_there
 
 
 def _answered(

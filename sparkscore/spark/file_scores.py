@@ -6,7 +6,8 @@ import datetime as dt
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sparkscore.errors import SparkscoreError, listed
@@ -18,6 +19,7 @@ from sparkscore.scoring.outcome import BatchReport, Outcome, OutcomeStatus
 from sparkscore.scoring.panel import ROUTE_RECORD
 from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectCounts, added_reasons, check_budgets
+from sparkscore.scoring.shadow import SHADOW_LABEL
 from sparkscore.scoring.sketch import ColumnSketch
 from sparkscore.scoring.table_write import (
     TableWrite,
@@ -32,14 +34,17 @@ from sparkscore.scoring.table_write import (
 from sparkscore.spark.cancellation import cancellable, is_ending
 from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.reject_files import RejectsTable, copied, partition_name
-from sparkscore.spark.resuming import Resumption, cleaned
+from sparkscore.spark.resuming import HasFiles, Resumption, cleaned
 from sparkscore.spark.score_files import ModelRows, ScoreFilesJob, TaskResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparkscore.files.predicate import Predicate
+    from sparkscore.files.writing import FileLayout
     from sparkscore.scoring.outcome import Commit
-    from sparkscore.scoring.plan import ScoringPlan
+    from sparkscore.scoring.plan import RunIdentity, ScoringPlan
+    from sparkscore.scoring.target import HistoryEntry
     from sparkscore.spark.worker import ScoringTask
 
 
@@ -51,14 +56,48 @@ class RejectsSink(Protocol):
         ...
 
 
+class ScoresSink(Protocol):
+    """A score table whose rows workers write into files, whoever commits them."""
+
+    @property
+    def uri(self) -> str:
+        """Where the table and the files lie."""
+        ...
+
+    def find(self, identity: RunIdentity) -> Commit | None:
+        """The commit that this logical run made before, or None."""
+        ...
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """The table's commits that say something, the newest first."""
+        ...
+
+    def predicate(self, write: TableWrite) -> Predicate | None:
+        """What each row has to satisfy when it is written; None: nothing."""
+        ...
+
+    def layout(self, write: TableWrite) -> FileLayout:
+        """How the run's files are to be written."""
+        ...
+
+    def write(self, scores: WrittenScores, write: TableWrite, facts: RunFacts) -> Commit:
+        """Commit the rows of the files in one transaction."""
+        ...
+
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name."""
+        ...
+
+
 def score_files_job(
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
     task: ScoringTask,
     facts: RunFacts,
     max_reports: int,
     rejects: FilesSink | None = None,
     packed: Collection[str] = (),
+    shadow: FilesSink | None = None,
 ) -> ScoreFilesJob:
     """What the tasks of a new attempt at a run share.
 
@@ -70,8 +109,12 @@ def score_files_job(
         max_reports: Reports of one task.
         rejects: Where its rejected rows are kept, if in a table of their own.
         packed: Source columns that come to the model as doubles, null as NaN.
+        shadow: Where the scores of a model in the shadow go.
     """
-    return ScoreFilesJob(
+    sketched = dict.fromkeys((*plan.request.checks.columns, *plan.request.sketched))
+    predicted = set(plan.predictions.names)
+    read = {binding.source.name for binding in plan.bindings if binding.source is not None}
+    job = ScoreFilesJob(
         scoring=task,
         layout=sink.layout(score_write(plan)),
         carried=tuple(column.name for column in plan.carried),
@@ -81,11 +124,13 @@ def score_files_job(
         attempt=new_attempt(),
         max_reports=max_reports,
         models=_model_rows(plan),
-        sketched=plan.request.checks.columns,
+        sketched=tuple(name for name in sketched if name in predicted),
+        sketched_inputs=tuple(name for name in sketched if name in read - predicted),
         keeps_rejected=plan.request.keeps_rejected,
         tells_reasons=plan.request.is_inline,
         rejects=None if rejects is None else _rejects_table(plan, rejects, facts, packed),
     )
+    return job if shadow is None else replace(job, shadow=_shadow_job(plan, job, shadow))
 
 
 def scored_and_committed(
@@ -93,10 +138,11 @@ def scored_and_committed(
     score: Callable[[], Sequence[TaskResult]],
     job: ScoreFilesJob,
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
     facts: RunFacts,
     rejects: FilesSink | None = None,
     resumed: Resumption | None = None,
+    shadow: FilesSink | None = None,
 ) -> Outcome:
     """Run the tasks and commit their files: rejected rows first, and then the scores.
 
@@ -113,6 +159,7 @@ def scored_and_committed(
         facts: Which attempt this is.
         rejects: Where its rejected rows are kept, if in a table of their own.
         resumed: What earlier attempts have done; None: nothing is kept between attempts.
+        shadow: Where the scores of a model in the shadow go; that fails without harm.
 
     Raises:
         RejectBudgetError: More rows were rejected than the run may have.
@@ -123,9 +170,11 @@ def scored_and_committed(
     started = time.perf_counter()
     earlier = () if resumed is None else tuple(resumed.results.values())
     run_ids = () if resumed is None else resumed.run_ids
-    folders = [(sink, plan.identity)]
+    folders: list[tuple[HasFiles, RunIdentity]] = [(sink, plan.identity)]
     if rejects is not None:
         folders.append((rejects, reject_write(plan, facts.run_id).identity))
+    if shadow is not None and plan.shadow is not None:
+        folders.append((shadow, plan.shadow.plan.identity))
     with cleaned(folders, job.attempt, resumed):
         try:
             results = [*earlier, *_scored(spark, score, plan, sink)]
@@ -137,8 +186,10 @@ def scored_and_committed(
                 resumed.ledger.check_claim()
             files = tuple(file for result in results for file in result.files)
             written = WrittenScores(files, job.attempt, run_ids)
-            write = checked_write(plan, sink, _profile(results), _held_text(sink, files))
+            profile = _profile(results)
+            write = checked_write(plan, sink, profile, _held_text(sink, files))
             rejects_commit = _rejects_committed(results, earlier, job, plan, rejects, facts)
+            shadow_failure = _shadow_committed(results, job, plan, shadow, facts)
             commit = sink.write(written, write, facts)
         except SparkscoreError:
             won = _won_by_another(sink, plan, facts)
@@ -166,6 +217,8 @@ def scored_and_committed(
         n_nulled=found.n_rejected if is_nulled else 0,
         is_inline=plan.request.is_inline,
         rejects=rejects_commit,
+        shadow_failure=shadow_failure,
+        sketches=profile.columns,
         seconds={
             "score_and_commit": ended - started,
             "commit": ended - scored,
@@ -183,6 +236,30 @@ def scored_and_committed(
         ),
         resumed_from=run_ids,
     )
+
+
+def _shadow_committed(
+    results: Sequence[TaskResult],
+    job: ScoreFilesJob,
+    plan: ScoringPlan,
+    shadow: FilesSink | None,
+    facts: RunFacts,
+) -> str | None:
+    """Commit the scores of the model in the shadow, if there is one; why that failed, if it did.
+
+    Before the scores: after them, nobody would try again.
+    """
+    if shadow is None or plan.shadow is None:
+        return None
+    failure = next((each.shadow_failure for each in results if each.shadow_failure), None)
+    if failure is not None:
+        return failure
+    written = WrittenScores(tuple(file for each in results for file in each.shadow), job.attempt)
+    try:
+        shadow.write(written, score_write(plan.shadow.plan), facts)
+    except SparkscoreError as exc:
+        return str(exc)
+    return None
 
 
 def _rejects_committed(
@@ -219,7 +296,7 @@ def _profile(results: Sequence[TaskResult]) -> Profile:
     return Profile(n_rows, merged(sketches))
 
 
-def _held_text(sink: FilesSink, files: Sequence[WrittenFile]) -> str:
+def _held_text(sink: ScoresSink, files: Sequence[WrittenFile]) -> str:
     """Where files are that a check has held, and what can be done with them."""
     clean = f"sparkscore score clean {shlex.quote(sink.uri)} --older-than 0"
     return (
@@ -234,7 +311,7 @@ def _scored(
     spark: SparkSession,
     score: Callable[[], Sequence[TaskResult]],
     plan: ScoringPlan,
-    sink: FilesSink,
+    sink: ScoresSink,
 ) -> Sequence[TaskResult]:
     try:
         return cancellable(spark, score)
@@ -243,7 +320,7 @@ def _scored(
         raise translated(exc, what, is_ending=is_ending(spark)) from exc
 
 
-def _won_by_another(sink: FilesSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
+def _won_by_another(sink: ScoresSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:
     """The commit of another attempt, which may have removed what this one was about to use."""
     try:
         commit = sink.find(plan.identity)
@@ -300,6 +377,27 @@ def _rejects_table(
             "app_id": reject_run(plan.identity),
             "run_id": facts.run_id,
         },
+    )
+
+
+def _shadow_job(plan: ScoringPlan, job: ScoreFilesJob, sink: FilesSink) -> ScoreFilesJob:
+    """How a batch's answers become rows of the shadow's table."""
+    panel, shadow = plan.panel, plan.shadow
+    assert panel is not None
+    assert shadow is not None
+    place = panel.answers.names.index(SHADOW_LABEL)
+    answers = ModelRows(tuple(shadow.plan.predictions.names), place)
+    return replace(
+        job,
+        layout=sink.layout(score_write(shadow.plan)),
+        constants={**job.constants, **model_record(shadow.plan.model)},
+        replace_where=None,
+        models=(answers,),
+        sketched=(),
+        sketched_inputs=(),
+        keeps_rejected=False,
+        tells_reasons=False,
+        rejects=None,
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sparkscore.environments.build import BuiltEnvironment
 from sparkscore.errors import EngineUnfitError
-from sparkscore.files.planning import MAX_TASK_BYTES, cut_tasks, fair_task_bytes
+from sparkscore.files.planning import MAX_TASK_BYTES, cut_tasks, fair_task_bytes, input_bytes
 from sparkscore.files.predicate import columns_in
 from sparkscore.files.reading import TableReading
 from sparkscore.files.sink import FilesSink
@@ -25,10 +25,11 @@ from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.delta import files_sink
 from sparkscore.spark.file_scores import score_files_job, scored_and_committed, sweep_rejects
 from sparkscore.spark.files_source import FilesSource, open_files
-from sparkscore.spark.files_worker import FilesJob, PlannedTask, score_files
+from sparkscore.spark.files_worker import FilesJob, PlannedTask, chunk_of, score_files
 from sparkscore.spark.node_cache import NodeLimits
 from sparkscore.spark.preloading import ask_for_preload
 from sparkscore.spark.resuming import resumption
+from sparkscore.spark.scan_cut import n_slots
 from sparkscore.spark.shipped_task import WorkerRules, shipped_task
 from sparkscore.spark.shipping import BROADCAST_MAX_BYTES, is_connect
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from sparkscore.files.facts import DataFile
     from sparkscore.scoring.outcome import Commit
     from sparkscore.spark.score_files import TaskResult
 
@@ -146,14 +148,18 @@ class FilesEngine:
         started = time.perf_counter()
         task = shipped_task(self.spark, plan, self.rules)
         ask_for_preload(self.spark, task)
-        chunk_bytes = fair_task_bytes(source.files, self._n_slots(), self.max_chunk_bytes)
+        n_bytes = input_bytes(source.files)
+        chunk_bytes = fair_task_bytes(n_bytes, n_slots(self.spark), self.max_chunk_bytes)
         tasks = cut_tasks(source.files, chunk_bytes)
         max_reports = max(1, _MAX_REPORTS // max(1, len(tasks)))
         writing = score_files_job(plan, sink, task, facts, max_reports, rejects)
-        resumed = resumption(plan, writing, facts, partial(cut_tasks, source.files), chunk_bytes)
+        resumed = resumption(plan, writing, facts, partial(_chunks, source.files), chunk_bytes)
         ledger = None if resumed is None else resumed.ledger
         job = FilesJob(writing, _reading(plan, source, self.limits.max_bytes), ledger)
-        left = list(enumerate(tasks)) if resumed is None else resumed.left
+        left = list(enumerate(tasks))
+        if resumed is not None:
+            tasks = cut_tasks(source.files, resumed.chunk_bytes)
+            left = [(place, tasks[place]) for place in resumed.left]
         score = partial(self._score, job, left)
         ship_s = time.perf_counter() - started
         outcome = scored_and_committed(
@@ -182,10 +188,9 @@ class FilesEngine:
         planned = self.spark.sparkContext.parallelize(tasks, len(tasks))
         return planned.mapPartitions(partial(score_files, job)).collect()
 
-    def _n_slots(self) -> int:
-        context = self.spark.sparkContext
-        n_cpus = int(context.getConf().get("spark.task.cpus", "1") or "1")
-        return max(1, context.defaultParallelism // n_cpus)
+
+def _chunks(files: Sequence[DataFile], chunk_bytes: int) -> list[str]:
+    return [chunk_of(pieces) for pieces in cut_tasks(files, chunk_bytes)]
 
 
 def _names_read(plan: ScoringPlan, source: FilesSource) -> list[str]:

@@ -52,8 +52,13 @@ def score_files(job: FilesJob, tasks: Iterable[PlannedTask]) -> Iterator[TaskRes
             with _batches(job, pieces) as batches:
                 result = score_into_files(job.writing, index, _inputs(batches), slot)
             if job.ledger is not None:
-                job.ledger.record(chunk_id(pieces), result.to_json())
+                job.ledger.record(chunk_of(pieces), result.to_json())
             yield result
+
+
+def chunk_of(pieces: Iterable[FilePiece]) -> str:
+    """What tells a task's pieces from those of all others."""
+    return chunk_id([[p.path, p.start, p.end, p.file_bytes] for p in pieces])
 
 
 def _inputs(batches: Iterable[pa.RecordBatch]) -> Iterator[Inputs]:

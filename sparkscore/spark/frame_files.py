@@ -11,30 +11,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import functions as sf
 from pyspark.sql.types import StringType
 
 from sparkscore.errors import EngineUnfitError
 from sparkscore.spark.packing import (
     Packing,
     is_collated,
-    packed_column,
+    packed_expression,
     packing_of,
     unpacked,
     way_of,
 )
-from sparkscore.spark.score_files import Inputs, ScoreFilesJob, TaskResult, score_into_files
+from sparkscore.spark.score_files import Inputs, ScoreFilesJob, score_into_files
 from sparkscore.spark.source import quoted
 from sparkscore.spark.task_slot import task_slot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from sparkscore.files.ledger import Ledger
     from sparkscore.scoring.facts import SourceColumn
     from sparkscore.scoring.plan import ScoringPlan
 
 _NO_COLUMN = pa.schema([pa.field("_", pa.bool_())])
 """Crosses where nothing else does, so that a batch still has rows."""
+
+ArrowMapper = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""What `mapInArrow` runs over one partition."""
 
 
 @dataclass(frozen=True)
@@ -94,32 +97,44 @@ def crossing_columns(plan: ScoringPlan, frame: DataFrame) -> CrossingColumns:
     )
 
 
-def scored_files(
-    frame: DataFrame, crossing: CrossingColumns, job: ScoreFilesJob
-) -> Callable[[], Sequence[TaskResult]]:
-    """What runs the Spark job that scores `frame` into files, and says what its tasks have done."""
+def crossing_expressions(crossing: CrossingColumns) -> list[str]:
+    """The columns that cross to Python, in order, as Spark's SQL."""
     # By number, since two columns may differ in case only, and a name may hold anything.
     columns = [
-        (sf.lit(True) if crossing.single is _NO_COLUMN else sf.col(quoted(name))).alias(f"c{i}")
+        f"{'true' if crossing.single is _NO_COLUMN else quoted(name)} AS c{i}"
         for i, name in enumerate(crossing.single.names)
     ]
     if crossing.packing is not None:
-        columns.append(packed_column(crossing.packing))
-    results = frame.select(*columns).mapInArrow(_mapper(crossing, job), "result string")
-    return lambda: [TaskResult.from_json(row["result"]) for row in results.collect()]
+        columns.append(packed_expression(crossing.packing))
+    return columns
 
 
-def _mapper(
-    crossing: CrossingColumns, job: ScoreFilesJob
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def score_mapper(
+    crossing: CrossingColumns,
+    job: ScoreFilesJob,
+    ledger: Ledger | None = None,
+    chunks: Sequence[str] = (),
+) -> ArrowMapper:
+    """What scores one partition of the rows that cross, and tells what it has done.
+
+    Args:
+        crossing: What their columns are.
+        job: What all tasks share.
+        ledger: Where each task says what it has done; None: nowhere.
+        chunks: For the ledger, what each partition is called.
+    """
+
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
         context = TaskContext.get()
         assert context is not None
+        index = context.partitionId()
         inputs = (crossing.inputs(batch) for batch in batches if batch.num_rows > 0)
         with task_slot() as slot:
-            result = score_into_files(job, context.partitionId(), inputs, slot)
+            result = score_into_files(job, index, inputs, slot)
+        if ledger is not None:
+            ledger.record(chunks[index], result.to_json())
         yield pa.RecordBatch.from_pydict({"result": [result.to_json()]})
 
     return score

@@ -35,7 +35,7 @@ from sparkscore.spark.source import quoted
 from sparkscore.spark.worker import ScoringTask, score_batches
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 MIN_PACKED_COLUMNS = 4
 """Below this there is little to gain."""
@@ -114,11 +114,15 @@ def way_of(packing: Packing | None) -> str:
     return f"packed: {len(packing.packed)} doubles in one array{singles}"
 
 
-def packed_column(packing: Packing) -> Column:
-    """The packed columns of a DataFrame as one array of doubles; null becomes NaN."""
-    nan = sf.lit(float("nan"))
-    doubles = [sf.coalesce(sf.col(quoted(name)).cast("double"), nan) for name in packing.packed]
-    return sf.array(*doubles).alias(_PACKED)
+def packed_expression(packing: Packing) -> str:
+    """The packed columns of a DataFrame as one array of doubles, in SQL; null becomes NaN.
+
+    As text, since each function that is called from Python is a dozen calls to the JVM.
+    """
+    doubles = (
+        f"coalesce(CAST({quoted(name)} AS DOUBLE), DOUBLE('NaN'))" for name in packing.packed
+    )
+    return f"array({', '.join(doubles)}) AS {_PACKED}"
 
 
 def with_answers(
@@ -136,7 +140,7 @@ def with_answers(
     # By number, since two columns may differ in case only, and a name may hold anything.
     kept = [sf.col(quoted(name)).alias(f"c{i}") for i, name in enumerate(carried)]
     single = [sf.col(quoted(name)).alias(f"s{i}") for i, name in enumerate(packing.single)]
-    crossing = frame.select(*kept, *single, packed_column(packing))
+    crossing = frame.select(*kept, *single, sf.expr(packed_expression(packing)))
     schema = crossing.select(*(f"c{i}" for i in range(len(kept)))).schema
     for field in spark_type(task.answer_type).fields:
         schema = schema.add(prefix + field.name, field.dataType)

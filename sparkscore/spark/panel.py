@@ -33,6 +33,7 @@ from sparkscore.scoring.rejects import (
     reasons,
     together,
 )
+from sparkscore.scoring.shadow import compared
 from sparkscore.spark.node_cache import loaded_digests
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask, batch_report, score_rows
@@ -43,6 +44,10 @@ Scored = tuple[ScoredBatch, Report]
 _ADDED = ("convert_s", "predict_s", "load_s", "n_splits", "n_not_finite")
 """What of the reports of several models of one batch is added up."""
 _UNROUTED = -1
+_FATAL = (
+    "it has ended a Python worker (a crash, os._exit, or no answer within the deadline), and was "
+    "not asked any more"
+)
 
 
 class Answerer(Protocol):
@@ -93,12 +98,16 @@ class ChallengerTask(MemberTask):
     def tried(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored | ModelCounts:
         """Its answers; where it fails, what is to be told of that.
 
-        Where it cannot be loaded, that is not tried again by this Spark task.
+        Where it cannot be loaded, that is not tried again by this Spark task. Where it has ended a
+        worker, it is not asked again on this node, so that Spark's next try of the task succeeds.
         """
         if self._refusals:
             return _failed(batch, self._refusals[0])
         try:
-            return self._scored(batch, slot)
+            with slot.asking(self.label) as has_ended_one:
+                if has_ended_one:
+                    raise ModelError(_FATAL)
+                return self._scored(batch, slot)
         except (PredictionError, InvalidRowsError) as exc:
             return _failed(batch, str(exc))
         except SparkscoreError as exc:
@@ -287,10 +296,14 @@ class PanelTask(ScoringTask):
     """What a worker needs of several models; as a task, it is that of the first of them.
 
     `batch.predictions` are the answers of all: the head's columns, then a struct a challenger.
+
+    Attributes:
+        compares: Whether it is told how the challengers' answers differ from the head's.
     """
 
     head: Answerer | None = None
     challengers: tuple[ChallengerTask, ...] = ()
+    compares: bool = False
 
     def score(self, batch: pa.RecordBatch, slot: TaskSlot) -> Scored:
         """The head's answers and the challengers'; a row without one of the head is rejected."""
@@ -305,8 +318,8 @@ class PanelTask(ScoringTask):
             mask=_null_mask(scored.predictions),
         )
         counts = {
-            challenger.label: counts
-            for challenger, (_, counts) in zip(self.challengers, beside, strict=True)
+            challenger.label: self._compared(scored.predictions, answers, counts)
+            for challenger, (answers, counts) in zip(self.challengers, beside, strict=True)
         }
         return replace(scored, predictions=answers), report | {
             "models": report["models"] | counts,
@@ -315,6 +328,19 @@ class PanelTask(ScoringTask):
                 for name in ("convert_s", "predict_s", "load_s")
             },
         }
+
+    def _compared(
+        self, head: pa.StructArray, beside: pa.StructArray, counts: ModelCounts
+    ) -> ModelCounts:
+        if not self.compares:
+            return counts
+        found = compared(head, beside)
+        return counts._replace(
+            n_compared=found.n_rows,
+            n_different=found.n_different,
+            difference=found.difference,
+            absolute=found.absolute,
+        )
 
 
 def _together(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pyspark import StorageLevel
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 
@@ -37,7 +39,6 @@ from sparkscore.spark.engine import (
     count_of,
     counted_by,
     record_columns,
-    refuse_checks,
 )
 from sparkscore.spark.file_scores import sweep_rejects
 from sparkscore.spark.pipeline_files import read_stages
@@ -50,10 +51,10 @@ from sparkscore.spark.pipelines import (
     pipeline_folder,
     reason_columns,
 )
-from sparkscore.spark.staged_scores import reject_columns
+from sparkscore.spark.staged_scores import checked_frame_write, reject_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pyspark.ml import PipelineModel
     from pyspark.sql import Column, DataFrame
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
 
 
 _NOTHING = RejectCounts(n_read=0, n_rejected=0, reasons=(), partitions={})
-_WRITER = "it applies its own pipeline"
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,7 @@ class PipelineEngine(SparkEngine):
     name: str = "spark"
 
     def crossing(self, plan: ScoringPlan, source: OpenedSource, sink: DeltaSink) -> Crossing:  # noqa: ARG002 - the same for all
-        """Nothing does.
-
-        Raises:
-            EngineUnfitError: See `refuse_checks`.
-        """
-        refuse_checks(plan, self.name, _WRITER)
+        """Nothing does."""
         return Crossing("none: Spark applies its own pipeline", "none: Spark writes the files")
 
     def run(
@@ -95,7 +90,6 @@ class PipelineEngine(SparkEngine):
         if done is not None:
             self.sweep(plan, done)
             return Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)
-        refuse_checks(plan, self.name, _WRITER)
         _check_policy(plan)
         sink.check(score_write(plan))
         if rejects is not None:
@@ -138,7 +132,10 @@ class PipelineEngine(SparkEngine):
             rows = rows.where(code.isNull())
         read, scored = Observation(), Observation()
         frame = _scored_frame(plan, counted_by(read, rows), pipeline, inputs, facts)
-        commit = sink.write(counted_by(scored, frame), score_write(plan), facts, source.gone)
+        frame = counted_by(scored, frame)
+        with _kept(frame, is_read_twice=plan.request.checks.are_there) as scores:
+            write = checked_frame_write(plan, sink, scores)
+            commit = sink.write(scores, write, facts, source.gone)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
         if commit.run_id != facts.run_id:  # Another attempt at the same run was faster.
@@ -168,6 +165,19 @@ class PipelineEngine(SparkEngine):
                 "handleInvalid='error' or 'keep'"
             )
         return load_pipeline(self.spark, folder)
+
+
+@contextmanager
+def _kept(frame: DataFrame, *, is_read_twice: bool) -> Iterator[DataFrame]:
+    """A frame that is computed once, however often it is read within a block."""
+    if not is_read_twice:
+        yield frame
+        return
+    kept = frame.persist(StorageLevel.DISK_ONLY)
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
 
 
 def _check_policy(plan: ScoringPlan) -> None:

@@ -27,7 +27,8 @@ DAEMON_KEY = "spark.python.daemon.module"
 
 def preloads(spark: SparkSession) -> bool:
     """Whether the Python daemons of a classic session are ours."""
-    return spark.sparkContext.getConf().get(DAEMON_KEY) == MODULE
+    # The context's own answer is a copy of all settings, each fetched from the JVM by itself.
+    return spark.conf.get(DAEMON_KEY, None) == MODULE
 
 
 def packed_name(digest: str) -> str:

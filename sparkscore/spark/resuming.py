@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import sparkscore
 from sparkscore.errors import (
@@ -27,11 +27,18 @@ from sparkscore.files.ledger import Earlier, Ledger, are_there, together
 from sparkscore.spark.score_files import TaskResult
 
 if TYPE_CHECKING:
-    from sparkscore.files.planning import FilePiece
-    from sparkscore.files.sink import FilesSink
     from sparkscore.scoring.engine import RunFacts
     from sparkscore.scoring.plan import RunIdentity, ScoringPlan
     from sparkscore.spark.score_files import ScoreFilesJob
+
+
+class HasFiles(Protocol):
+    """A table into whose folder workers write before anything is committed."""
+
+    def clean(self, identity: RunIdentity, attempts: Collection[str]) -> None:
+        """Remove what attempts at a run wrote and its commit does not name."""
+        ...
+
 
 _MENDABLE = (
     CheckFailedError,
@@ -44,8 +51,10 @@ _MENDABLE = (
 )
 """What ends an attempt and not the run: memory, disks, rights, time, consent come: it goes on."""
 
-Cut = list[tuple["FilePiece", ...]]
-"""A run's input as chunks, each of which is one task."""
+Cut = Sequence[str]
+"""A run's input as chunks, each of which is one task; each is told from all others by its text."""
+_Finished = tuple[str, TaskResult]
+"""Run id and result of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Resumption:
         attempts: The earlier attempts.
         results: By the place of each finished chunk in `cut`.
         run_ids: Under which names those are on record that finished them.
+        chunk_bytes: Into chunks of about how many bytes the run is cut.
         cut: All chunks of the run.
     """
 
@@ -64,12 +74,13 @@ class Resumption:
     attempts: frozenset[str]
     results: dict[int, TaskResult]
     run_ids: tuple[str, ...]
+    chunk_bytes: int
     cut: Cut
 
     @property
-    def left(self) -> list[tuple[int, tuple[FilePiece, ...]]]:
-        """Number and pieces of each chunk that is still to be scored."""
-        return [each for each in enumerate(self.cut) if each[0] not in self.results]
+    def left(self) -> list[int]:
+        """The place of each chunk that is still to be scored."""
+        return [place for place in range(len(self.cut)) if place not in self.results]
 
 
 def resumption(
@@ -95,35 +106,45 @@ def resumption(
         TargetUnwritableError: The target's folder takes no files.
         StoreUnavailableError: The store that it lies in does not answer.
     """
+    if not plan.source.version:
+        return None
     cut = cut_into(chunk_bytes)
-    if len(cut) <= 1 or not plan.source.version:
+    if len(cut) <= 1:
         return None
     inputs = _inputs_digest(plan, job)
     ledger = Ledger(job.layout.folder, plan.identity.app_id, job.attempt, facts.run_id, inputs)
     earlier = ledger.claim(chunk_bytes)
     finished = _finished(earlier, job)
-    cuts = [cut, *(cut_into(n) for n in sorted(earlier.cuts - {chunk_bytes}))]
-    found = [{chunk_id(pieces): i for i, pieces in enumerate(one)} for one in cuts]
-    best = max(range(len(cuts)), key=lambda i: _n_bytes(cuts[i], found[i], finished))
-    done = {place: finished[chunk] for chunk, place in found[best].items() if chunk in finished}
+    cuts = {chunk_bytes: cut, **{n: cut_into(n) for n in sorted(earlier.cuts - {chunk_bytes})}}
+    done = {n: _done(cut, finished) for n, cut in cuts.items()}
+    best = max(done, key=lambda n: _n_rows(result for _, result in done[n].values()))
     return Resumption(
         ledger=ledger,
         attempts=earlier.attempts,
-        results={place: result for place, (_, result) in done.items()},
-        run_ids=tuple(sorted({run_id for run_id, _ in done.values()})),
+        results={place: result for place, (_, result) in done[best].items()},
+        run_ids=tuple(sorted({run_id for run_id, _ in done[best].values()})),
+        chunk_bytes=best,
         cut=cuts[best],
     )
 
 
-def chunk_id(pieces: Sequence[FilePiece]) -> str:
-    """What tells a chunk from all others of a source whose version is pinned."""
-    facts = [[piece.path, piece.start, piece.end, piece.file_bytes] for piece in pieces]
+def chunk_id(facts: object) -> str:
+    """What tells a chunk from all others of a source whose version is pinned.
+
+    Args:
+        facts: What is read, as values of JSON.
+    """
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def n_resumed(resumed: Resumption | None) -> int:
+    """Rows of the source in the chunks that earlier attempts have finished."""
+    return 0 if resumed is None else _n_rows(resumed.results.values())
 
 
 @contextmanager
 def cleaned(
-    folders: Sequence[tuple[FilesSink, RunIdentity]], attempt: str, resumed: Resumption | None
+    folders: Sequence[tuple[HasFiles, RunIdentity]], attempt: str, resumed: Resumption | None
 ) -> Iterator[None]:
     """Remove, when a block has ended, what it left in the targets' folders and nobody needs.
 
@@ -159,7 +180,7 @@ def _may_go_on(exc: BaseException, resumed: Resumption | None) -> bool:
 
 
 def _remove(
-    folders: Sequence[tuple[FilesSink, RunIdentity]],
+    folders: Sequence[tuple[HasFiles, RunIdentity]],
     attempt: str,
     resumed: Resumption | None,
     earlier: frozenset[str],
@@ -170,7 +191,7 @@ def _remove(
         resumed.ledger.remove(earlier)  # Last: it says that the files may go.
 
 
-def _finished(earlier: Earlier, job: ScoreFilesJob) -> dict[str, tuple[str, TaskResult]]:
+def _finished(earlier: Earlier, job: ScoreFilesJob) -> dict[str, _Finished]:
     """Run id and result of each chunk that was finished and whose files are there."""
     results = [TaskResult.from_json(record.result) for record in earlier.records]
     there = together(partial(_is_there, job), results)
@@ -187,9 +208,13 @@ def _is_there(job: ScoreFilesJob, result: TaskResult) -> bool:
     return are_there(job.layout.folder, result.files)
 
 
-def _n_bytes(cut: Cut, places: dict[str, int], finished: Collection[str]) -> int:
-    done = [cut[place] for chunk, place in places.items() if chunk in finished]
-    return sum(piece.n_bytes for pieces in done for piece in pieces)
+def _done(cut: Cut, finished: Mapping[str, _Finished]) -> dict[int, _Finished]:
+    """What is finished of a run that is cut so, by the places of its chunks."""
+    return {place: finished[chunk] for place, chunk in enumerate(cut) if chunk in finished}
+
+
+def _n_rows(results: Iterable[TaskResult]) -> int:
+    return sum(report["n_rows"] for result in results for report in result.reports)
 
 
 def _inputs_digest(plan: ScoringPlan, job: ScoreFilesJob) -> str:

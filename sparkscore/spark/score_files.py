@@ -33,6 +33,7 @@ from sparkscore.spark.reject_files import (
     RejectsTable,
     repeated,
 )
+from sparkscore.spark.shadow_files import ShadowFiles
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.worker import ScoringTask
 
@@ -82,10 +83,13 @@ class ScoreFilesJob:
         attempt: Names this try of the run, in the name of each file.
         max_reports: Reports of one task; further batches share them.
         models: Whose answers become rows.
-        sketched: Columns whose values checks look at.
+        sketched: Columns of the score table whose spread is told.
+        sketched_inputs: The same of the columns that the model reads.
         keeps_rejected: Whether rows without a prediction stand in the score table.
         tells_reasons: Whether each row of it says why it has none.
         rejects: How rejected rows are kept; None: in the score table, or there are none.
+        shadow: How the scores of a model in the shadow become rows of its table; None: there is
+            none.
     """
 
     scoring: ScoringTask
@@ -98,9 +102,11 @@ class ScoreFilesJob:
     max_reports: int
     models: tuple[ModelRows, ...]
     sketched: tuple[str, ...] = ()
+    sketched_inputs: tuple[str, ...] = ()
     keeps_rejected: bool = False
     tells_reasons: bool = False
     rejects: RejectsTable | None = None
+    shadow: ScoreFilesJob | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ class TaskResult:
         task_s: Seconds of the whole task.
         rejects: Files of rejected rows.
         partition_rejects: Rejected rows of each partition of the score table.
+        shadow: Files of a model in the shadow.
+        shadow_failure: Why there are none; None: nothing failed.
         sketches: How the values of columns are spread, as `ColumnSketch.to_facts` says it.
     """
 
@@ -125,6 +133,8 @@ class TaskResult:
     sketches: dict[str, dict[str, object]] = field(default_factory=dict)
     rejects: tuple[WrittenFile, ...] = ()
     partition_rejects: Mapping[str, int] = field(default_factory=dict)
+    shadow: tuple[WrittenFile, ...] = ()
+    shadow_failure: str | None = None
 
     def to_json(self) -> str:
         """The result as text, for a column of Spark."""
@@ -134,10 +144,12 @@ class TaskResult:
     def from_json(cls, text: str) -> Self:
         """The result that `to_json` wrote."""
         facts = json.loads(text)
-        files, rejects = (
-            tuple(WrittenFile(**file) for file in facts.pop(name)) for name in ("files", "rejects")
+        files, rejects, shadow = (
+            tuple(WrittenFile(**file) for file in facts.pop(name))
+            for name in ("files", "rejects", "shadow")
         )
-        return cls(files, tuple(facts.pop("reports")), rejects=rejects, **facts)
+        reports = tuple(facts.pop("reports"))
+        return cls(files, reports, rejects=rejects, shadow=shadow, **facts)
 
 
 @dataclass
@@ -184,9 +196,11 @@ def score_into_files(
     writer = ScoreWriter(job.layout, name)
     rows = RejectedRows(job.scoring.batch.max_rejects)
     rejected = RejectFiles(rows, job.rejects, job.layout, job.constants, name)
+    shadow = ShadowFiles(None if job.shadow is None else job.shadow.layout, name)
     task, reading, writing = Stopwatch(), Stopwatch(), Stopwatch()
     reports = []
     sketches = {name: ColumnSketch() for name in job.sketched}
+    input_sketches = {name: ColumnSketch() for name in job.sketched_inputs}
     try:
         with task:
             for carried, model_batch in reading.each(inputs):
@@ -197,14 +211,20 @@ def score_into_files(
                         writer.write(rows)
                         for name, sketch in sketches.items():
                             sketch.add(rows.column(name))
+                    for name, sketch in input_sketches.items():
+                        sketch.add(model_batch.column(name))
+                    if job.shadow is not None:
+                        shadow.add(_score_rows(job.shadow, carried, scored))
                     if scored.rejects is not None:
                         rejected.add(carried, model_batch, scored.rejects)
                 reports.append(report)
             with writing:
                 files, rejects = writer.finish(), rejected.finish()
+                apart = shadow.finish()
     except BaseException:
         writer.abort()
         rejected.abort()
+        shadow.abort()
         raise
     return TaskResult(
         files=tuple(files),
@@ -212,9 +232,11 @@ def score_into_files(
         read_s=reading.seconds,
         write_s=writing.seconds,
         task_s=task.seconds,
-        sketches={name: sketch.to_facts() for name, sketch in sketches.items()},
+        sketches={name: sketch.to_facts() for name, sketch in (input_sketches | sketches).items()},
         rejects=tuple(rejects),
         partition_rejects=dict(rejected.by_partition),
+        shadow=tuple(apart),
+        shadow_failure=shadow.failure,
     )
 
 

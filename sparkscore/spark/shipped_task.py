@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore.package.signing import with_signatures
 from sparkscore.scoring.batch import BatchLimits, BatchTask
+from sparkscore.scoring.panel import ModelsAs
 from sparkscore.scoring.plan import model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectBudget
 from sparkscore.spark.panel import (
@@ -117,6 +118,7 @@ def _panel_task(
             ChallengerTask(one.label, _tried_once(task_of(one, InvalidRows.NULL, RejectBudget())))
             for one in panel.challengers
         ),
+        compares=panel.spec.models_as is ModelsAs.APART,
     )
 
 

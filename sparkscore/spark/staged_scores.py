@@ -27,6 +27,8 @@ from sparkscore.scoring.rejects import (
     check_budgets,
 )
 from sparkscore.scoring.table_write import (
+    TableWrite,
+    checked_write,
     recipe,
     reject_run,
     reject_schema,
@@ -34,6 +36,7 @@ from sparkscore.scoring.table_write import (
     score_write,
 )
 from sparkscore.spark.file_scores import sweep_rejects
+from sparkscore.spark.profiles import profile_of
 from sparkscore.spark.source import quoted
 
 if TYPE_CHECKING:
@@ -51,6 +54,12 @@ _JSON_OPTIONS = {
     "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
 }
 """So that values come back as they were; Spark would leave out nulls and write milliseconds."""
+
+_HELD = (
+    "Nothing was published. Spark writes this table in one piece, so that no score is left to look "
+    "at; score into a folder of your own to see them. Mend the source or the model, or publish by "
+    "the same command with --accept-checks"
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ def staged_and_committed(
 
     Raises:
         RejectBudgetError: More rows were rejected than the run may have.
+        CheckFailedError: The scores are not what the job's checks ask for.
         SparkscoreError: What the sinks refuse; no score was committed.
     """
     staged = answered.frame.persist(StorageLevel.DISK_ONLY)
@@ -104,7 +114,9 @@ def staged_and_committed(
         # In the long form, challengers may answer for rows that the champion rejects.
         keeps_all = plan.request.keeps_rejected or bool(plan.model_column.names)
         kept = staged if keeps_all else staged.where(answered.answer("valid"))
-        commit = sink.write(answered.scores(kept), score_write(plan), facts, gone)
+        scores = answered.scores(kept)
+        write = checked_frame_write(plan, sink, scores)
+        commit = sink.write(scores, write, facts, gone)
         if rejects is not None:
             sweep_rejects(plan, rejects, commit)
     finally:
@@ -124,6 +136,23 @@ def staged_and_committed(
         rejects=rejects_commit,
         batches=reports,
     )
+
+
+def checked_frame_write(plan: ScoringPlan, sink: DeltaSink, scores: DataFrame) -> TableWrite:
+    """How scores enter their table once they have passed the checks.
+
+    Args:
+        plan: The run.
+        sink: The table.
+        scores: Its rows, kept where a second pass over them does not score them again.
+
+    Raises:
+        CheckFailedError: They have not passed, and the job does not accept that.
+    """
+    checks = plan.request.checks
+    if not checks.are_there:
+        return score_write(plan)
+    return checked_write(plan, sink, profile_of(scores, checks.columns), _HELD)
 
 
 def needed_columns(plan: ScoringPlan) -> list[Column]:

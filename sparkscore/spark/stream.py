@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -162,19 +163,34 @@ def _watch(query: StreamingQuery, on_progress: OnProgress, stopping: threading.E
     Raises:
         StreamingQueryException: It failed.
     """
-    told: set[str] = set()
+    told = ""
     while True:
         is_active = query.isActive
-        recent = {str(progress["timestamp"]): progress for progress in query.recentProgress}
-        for timestamp in recent.keys() - told:
-            on_progress(recent[timestamp])
-        told = set(recent)  # Spark keeps a hundred.
+        for progress in _news(query, told):
+            on_progress(progress)
+            told = progress["timestamp"]
         if not is_active:
             break
         if stopping.is_set() and not query.status["isTriggerActive"]:
             return
         query.awaitTermination(_POLL_S)  # type: ignore[arg-type]  # seconds, and parts of them
     query.awaitTermination()
+
+
+def _news(query: StreamingQuery, told: str) -> list[Mapping[str, Any]]:
+    """What Spark has said after the progress of the time `told`, the oldest first.
+
+    Its text, of the new ones alone: PySpark's own `recentProgress` makes objects of the last
+    hundred, by some five hundred calls to the JVM a look.
+    """
+    recent = query._jsq.recentProgress()
+    news: list[Mapping[str, Any]] = []
+    for place in reversed(range(len(recent))):
+        progress = json.loads(recent[place].json())
+        if progress["timestamp"] == told:
+            break
+        news.append(progress)
+    return news[::-1]
 
 
 def _until_signal(action: Callable[[], None], stopping: threading.Event) -> None:

@@ -98,7 +98,8 @@ def open_stream(spark: SparkSession, spec: SourceSpec) -> OpenedSource:
         frame = computed(frame, spec.features)
         check_streams(frame)
         pinned = pinned_joins(spark, spec.features, {})
-        columns = columns_of(joined(frame, pinned).frame.schema)
+        as_table = spark.createDataFrame([], frame.schema)  # What a batch of it is.
+        columns = columns_of(joined(as_table, pinned).frame.schema)
     except SPARK_FAILURES as exc:
         raise SourceError(
             f"source {shown(spec.uri)} cannot be read as a stream with filter "

@@ -8,6 +8,8 @@ left (`spark.python.worker.faulthandler.enabled`), and the driver finds the note
 from __future__ import annotations
 
 import faulthandler
+import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +35,12 @@ class TaskSlot:
     Attributes:
         threads: What native libraries may use.
         partition: Number of the Spark partition; 0 outside of a task.
+        stage: Number of the Spark stage; 0 outside of a task.
     """
 
     threads: TaskThreads
     partition: int = 0
+    stage: int = 0
     _notes: int | None = None
     _rows: tuple[int, int] = (0, 0)
 
@@ -68,6 +72,49 @@ class TaskSlot:
             if self._notes is not None:
                 os.ftruncate(self._notes, 0)
 
+    @contextmanager
+    def asking(self, label: str) -> Iterator[bool]:
+        """Ask one of several models, so that it is known if it ends this process.
+
+        Args:
+            label: What the model is called in its job.
+
+        Yields:
+            Whether it has ended a process of this node before, since the stage began.
+        """
+        mark = self._mark(label)
+        if mark is None:
+            yield False
+        elif any(_is_left(other) for other in mark.parent.glob(f"{mark.stem}.*")):
+            yield True
+        else:
+            hidden = mark.with_name(f".{mark.name}")
+            with hidden.open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)  # The system gives it back when the process ends.
+                hidden.rename(mark)  # Nobody sees it who could still take the lock.
+                try:
+                    yield False
+                finally:
+                    mark.unlink()
+
+    def _mark(self, label: str) -> Path | None:
+        """The file by which this process says that it asks a model; None: there is no place."""
+        folder = os.environ.get(_NOTES_VARIABLE)
+        if folder is None or not Path(folder).is_dir():
+            return None
+        name = hashlib.sha256(label.encode()).hexdigest()[:16]
+        return Path(folder, f"asking-{self.stage}-{name}.{os.getpid()}")
+
+
+def _is_left(mark: Path) -> bool:
+    """Whether the process is gone that was asking a model."""
+    try:
+        with mark.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(held.fileno()).st_nlink > 0  # Not one that was removed just now.
+    except (FileNotFoundError, BlockingIOError):
+        return False
+
 
 @contextmanager
 def task_slot() -> Iterator[TaskSlot]:
@@ -77,7 +124,7 @@ def task_slot() -> Iterator[TaskSlot]:
         bounded_output(_MAX_PRINTED_BYTES),
         _opened_notes() as notes,
     ):
-        yield TaskSlot(threads, _partition(), notes)
+        yield TaskSlot(threads, *_place(), notes)
 
 
 @contextmanager
@@ -97,8 +144,9 @@ def _opened_notes() -> Iterator[int | None]:
         os.close(notes)
 
 
-def _partition() -> int:
+def _place() -> tuple[int, int]:
+    """Partition and stage of the Spark task that runs here; 0 outside of one."""
     from pyspark import TaskContext  # only here is a task certain to exist
 
     context = TaskContext.get()
-    return 0 if context is None else context.partitionId()
+    return (0, 0) if context is None else (context.partitionId(), context.stageId())

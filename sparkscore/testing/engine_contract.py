@@ -38,6 +38,7 @@ from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import OutcomeStatus
 from sparkscore.scoring.plan import WriteMode
 from sparkscore.scoring.rejects import InvalidRows
+from sparkscore.testing.check_cases import CheckCases
 from sparkscore.testing.engine_cases import (
     ARRAYS,
     MANY_DOUBLES,
@@ -68,12 +69,12 @@ from sparkscore.testing.models import (
     packaged,
     scripted,
 )
-from sparkscore.testing.reject_cases import POISONED, RejectCases, quarantine
+from sparkscore.testing.reject_cases import POISONED, quarantine
 
 _NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
 
 
-class EngineContract(RejectCases):
+class EngineContract(CheckCases):
     """Subclass with `score` and `read`; every test has an empty `tmp_path` for its tables."""
 
     n_cores: int
@@ -488,6 +489,8 @@ class EngineContract(RejectCases):
 
 class DeltaEngineContract(EngineContract):
     """What an engine does beyond `EngineContract` that writes through Delta's own writer."""
+
+    modes = (WriteMode.APPEND, WriteMode.MERGE)
 
     def test_merged_rows_leave_rejected_ones_as_they_were(
         self, poisoned: ModelFacts, target: Path

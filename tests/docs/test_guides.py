@@ -17,10 +17,12 @@ from pydantic_core import PydanticUndefined
 import sparkscore
 from sparkscore import errors
 from sparkscore.cli import root
-from sparkscore.conf import JobSettings, Settings
+from sparkscore.conf import JobSettings, Settings, load_job
 from sparkscore.errors import SparkscoreError
+from sparkscore.job_planning import features_of
 from sparkscore.job_result import JobResult
 from sparkscore.next_steps import NEXT_STEPS
+from sparkscore.scoring.history import KINDS
 from sparkscore.workspace import choose
 
 ROOT = Path(sparkscore.__file__).parents[1]
@@ -174,3 +176,19 @@ def test_every_link_of_the_documents_leads_to_a_file() -> None:
         if "://" not in target and not (document.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_features_of_the_guide_are_features(tmp_path: Path) -> None:
+    text = (GUIDES / "features.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "job.yaml").write_text(block)
+        job = load_job(tmp_path / "job.yaml", {"source.uri": "s", "target.uri": "t"}).values
+        assert features_of(job).in_query
+
+
+def test_columns_of_histories_are_those_of_the_guide() -> None:
+    cells = " ".join(row[0] for row in rows("features.md", "## Histories"))
+    named = set(re.findall(r"`(?:\()?(\w+)", cells)) - {"COLUMN"}
+    assert named == set(KINDS)

@@ -44,7 +44,8 @@ def test_connect_appends_replaces_merges_and_calls_models(world: World, batch: B
     jobs = [
         ["score", "batch", *batch(key="first")],
         ["score", "batch", *batch(key="second"), *replace_where],
-        ["score", "batch", *batch(key="third"), "--mode", "merge"],
+        ["score", "batch", *batch(key="held"), "--mode", "merge", "--check", "min_rows=2001"],
+        ["score", "batch", *batch(key="third"), "--mode", "merge", "--check", "min_rows=2000"],
         ["score", "batch", *batch(key="third"), "--mode", "merge"],
     ]
     environ = world.environ | {
@@ -62,11 +63,12 @@ def test_connect_appends_replaces_merges_and_calls_models(world: World, batch: B
     )
     assert done.returncode == 0, done.stderr
     *results, values = map(json.loads, done.stdout.splitlines())
-    assert values == [[0, 0, 0, 0], [1.0, 1.25, 1.5], [1.0, 1.25, 1.5]], done.stderr
-    outcomes = [(result["status"], result["output"]["rows"]) for result in results]
+    assert values == [[0, 0, 3, 0, 0], [1.0, 1.25, 1.5], [1.0, 1.25, 1.5]], done.stderr
+    outcomes = [(result["status"], result["output"].get("rows", 0)) for result in results]
     assert outcomes == [
         ("succeeded", 2000),
         ("succeeded", 1000),
+        ("failed", 0),
         ("succeeded", 2000),
         ("skipped", 0),
     ]

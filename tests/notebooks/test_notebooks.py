@@ -50,5 +50,5 @@ def test_a_notebook_tells_a_story_in_short_cells_without_outputs(notebook: Path)
 
 
 def test_there_is_a_notebook_for_each_step_of_the_way() -> None:
-    steps = ["01_package", "02_track", "03_register", "04_score_batch"]
+    steps = ["01_package", "02_track", "03_register", "04_score_batch", "05_score_stream"]
     assert [notebook.stem for notebook in NOTEBOOKS][: len(steps)] == steps

@@ -109,16 +109,16 @@ class TestArrowEngine(SparkEngineContract):
         assert (added["min"]["at"], added["max"]["at"]) == (at, at)
 
 
-class WrittenBySpark(DeltaSink):
-    """A target whose files only Spark can write."""
+class TakenBySpark(DeltaSink):
+    """A target for which Python writes files, and Spark takes them into the table."""
 
     def as_files(self, write: TableWrite) -> FilesSink:
         raise EngineUnfitError(f"the target of {write.identity.run_key!r} is said to be so")
 
 
-class TestArrowEngineWrittenBySpark(SparkEngineContract):
+class TestArrowEngineTakenBySpark(SparkEngineContract):
     engine_name = "arrow"
-    sink_type = WrittenBySpark
+    sink_type = TakenBySpark
 
 
 class TestPandasEngine(SparkEngineContract):

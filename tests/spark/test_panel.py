@@ -24,7 +24,7 @@ from sparkscore.job_result import JobResult
 from sparkscore.names import parse_run_id
 from sparkscore.package.signature import ColumnSchema, ColumnSpec, ScalarType
 from sparkscore.testing.engine_cases import TEXT, X
-from sparkscore.testing.models import Needing, Refusing, SeenAsText, Times, packaged
+from sparkscore.testing.models import Ending, Needing, Refusing, SeenAsText, Times, packaged
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -209,6 +209,24 @@ def test_failure_of_a_challenger_is_its_own(
     assert (counts["whole"]["n_rejected"], counts["whole"]["rows_scored"]) == (1, N_ROWS - 1)
     assert "PermissionError" in result.message
     assert result.output["rows"] == N_ROWS
+
+
+def test_challenger_that_ends_its_worker_is_not_asked_any_more(
+    workspace: Workspace, source: Path, tmp_path: Path, engine: str
+) -> None:
+    packaged(Ending("exit"), tmp_path / "ending", inputs=X)
+    result = run(
+        workspace,
+        source,
+        engine,
+        model=model(tmp_path, "champion", 3.0),
+        challengers=[str(tmp_path / "ending")],
+    )
+    written = scores(source)
+    assert written["prediction"].to_pylist() == [i * 3.0 for i in range(N_ROWS)]
+    assert written["ending"].to_pylist()[0] is None
+    assert int(str(counts_of(result)["ending"]["n_failed"])) > 0
+    assert "it has ended a Python worker" in result.message
 
 
 def test_rows_of_a_failing_challenger_are_left_out_of_the_long_form(

@@ -20,6 +20,7 @@ from sparkscore.batch_job import run_batch_job
 from sparkscore.certification import SampleRequest, certify
 from sparkscore.errors import (
     BooksError,
+    CheckFailedError,
     EngineUnfitError,
     InvalidRowsError,
     KeyColumnError,
@@ -194,6 +195,17 @@ def test_merge_replaces_rows_of_the_same_key(
     assert result.output["rows"] == N_ROWS
     assert scores(source).num_rows == N_ROWS
     assert set(scores(source)["run_id"].to_pylist()) == {result.run_id}
+
+
+def test_scores_are_published_only_when_they_pass_the_checks(
+    workspace: Workspace, model: str, source: Path
+) -> None:
+    with pytest.raises(CheckFailedError, match=r"min_rows: \d+ rows"):
+        run(workspace, model, source, "night", **{"checks.min_rows": 10**6})
+    assert n_commits(source) == 0
+    checks = {"checks.min_rows": 2, "checks.max_null_share": {"prediction": 0}}
+    result = run(workspace, model, source, "night", **checks)
+    assert result.output["rows"] == scores(source).num_rows >= 2
 
 
 def test_replace_keeps_to_its_predicate(workspace: Workspace, model: str, source: Path) -> None:

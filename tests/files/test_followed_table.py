@@ -1,0 +1,70 @@
+"""A table's log that is kept open shows what opening it anew would show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from threading import Thread
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from sparkscore.files.log import FollowedTable
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    add_row(tmp_path / "table")
+    return tmp_path / "table"
+
+
+def add_row(root: Path, column: str = "id") -> None:
+    write_deltalake(root, pa.table({column: [1]}), mode="append")
+
+
+def test_commit_of_another_writer_is_seen(root: Path) -> None:
+    followed = FollowedTable()
+    assert followed.newest(root).version() == 0
+    add_row(root)
+    add_row(root)
+    assert followed.newest(root).version() == 2
+    assert len(followed.newest(root).file_uris()) == 3
+
+
+def test_log_without_news_is_not_opened_again(root: Path) -> None:
+    followed = FollowedTable()
+    assert followed.newest(root) is followed.newest(root)
+
+
+@pytest.mark.parametrize("n_more", [0, 2])
+def test_table_that_was_put_in_the_place_of_another_is_opened(root: Path, n_more: int) -> None:
+    followed = FollowedTable()
+    add_row(root)
+    followed.newest(root)
+    shutil.move(root, root.with_name("away"))  # So that no file gets the number of one of these.
+    for _ in range(2 + n_more):
+        add_row(root, "other")
+    table = followed.newest(root)
+    assert table.version() == 1 + n_more
+    assert [field.name for field in table.schema().fields] == ["other"]
+
+
+def test_table_that_is_gone_is_not_remembered(root: Path) -> None:
+    followed = FollowedTable()
+    followed.newest(root)
+    shutil.rmtree(root)
+    with pytest.raises(TableNotFoundError):
+        followed.newest(root)
+
+
+def test_what_one_thread_holds_does_not_move_when_another_looks(root: Path) -> None:
+    followed = FollowedTable()
+    held = followed.newest(root)
+    add_row(root)
+    seen: list[DeltaTable] = []
+    other = Thread(target=lambda: seen.append(followed.newest(root)))
+    other.start()
+    other.join()
+    assert (held.version(), seen[0].version()) == (0, 1)
