@@ -15,6 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -23,10 +24,13 @@ from typing import TYPE_CHECKING
 from benchmarks.main_job import workspace_in
 from benchmarks.workloads import Workload, Workshop
 from sparkscore.errors import EngineUnfitError
+from sparkscore.files.ledger import Ledger
+from sparkscore.files.writing import WrittenFile
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringPlan, ScoringRequest, WriteMode, plan_scoring
 from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
+from sparkscore.spark.score_files import TaskResult
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,7 +43,10 @@ if TYPE_CHECKING:
 WORKLOAD = "linear 4M x 28"
 SMALL_CHUNK = 2 * 2**20
 
-Job = Callable[[], None]
+Job = Callable[[], object]
+
+_N_CHUNKS = 1000
+_FILES = (WrittenFile("part-0", 10**7, 10**6, {}, '{"numRecords": 1000000}', 0),)
 
 
 class AtOnce(SparkEngine):
@@ -61,7 +68,8 @@ def main() -> None:
     try:
         workload = Workshop(folder, args.scale).workload(WORKLOAD)
         pairs = _pairs(workspace, workload, folder)
-        print(f"{WORKLOAD}, {workload.n_rows:,} rows, medians of {args.rounds} rounds\n")
+        print(_calls(folder / "calls"), flush=True)
+        print(f"\n{WORKLOAD}, {workload.n_rows:,} rows, medians of {args.rounds} rounds\n")
         print("| job | s | s without | ratio, median (min-max) |\n|---|---|---|---|")
         for name, jobs in pairs.items():
             seconds = [[_seconds(job) for job in jobs] for _ in range(args.rounds + 1)][1:]
@@ -72,6 +80,21 @@ def main() -> None:
     finally:
         workspace.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _calls(folder: Path) -> str:
+    """What the ledger itself takes on this disk, by the chunks of a run."""
+    folder.mkdir()
+    result = TaskResult(_FILES, (), 1.0, 1.0, 1.0).to_json()
+    first, second = (Ledger(folder, "run", letter * 32, letter, "inputs") for letter in "ab")
+    first.claim(1)
+    kept = [_seconds(partial(first.record, f"{i:032}", result)) for i in range(_N_CHUNKS)]
+    found = _seconds(lambda: second.claim(1))
+    removed = _seconds(lambda: second.remove([first.attempt]))
+    return (
+        f"A chunk is recorded in {statistics.median(kept) * 1000:.2f} ms; {_N_CHUNKS} are found in "
+        f"{found * 1000:.0f} ms and removed in {removed * 1000:.0f} ms"
+    )
 
 
 def _seconds(job: Job) -> float:

@@ -86,27 +86,46 @@ class TableSnapshot:
 def is_delta_table(root: TablePath) -> bool:
     """Whether a Delta log lies in the folder, and has more in it than drafts of commits."""
     log = root / "_delta_log"
-    is_begun = (log / f"{0:020}.json").is_file()
+    # A log whose first commits have expired has a checkpoint, and perhaps too much to be listed.
+    is_begun = _is_logged(root, 0) or (log / "_last_checkpoint").is_file()
     return is_begun or any(not DRAFT.fullmatch(path.name) for path in log.glob("*"))
 
 
-def commits(root: TablePath) -> Iterator[tuple[int, dict[str, Any]]]:
+def commits(root: TablePath, newest: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Version and commit information of each commit that the log still has, the newest first.
 
     `DeltaTable.history` counts versions back from the newest one, and is wrong where another
     writer has just committed, or a commit says nothing of itself.
+
+    Args:
+        root: The table's folder.
+        newest: Where to begin, so that the log, which may be long, is not listed; None: unknown.
     """
-    paths = {p.name: p for p in (root / "_delta_log").glob("*.json") if _COMMIT.fullmatch(p.name)}
-    for _, path in sorted(paths.items(), reverse=True):
+    for path in _listed_commits(root) if newest is None else _commits_before(root, newest + 1):
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if '"commitInfo"' in line and "commitInfo" in (action := json.loads(line)):
                     yield int(path.stem), action["commitInfo"]
 
 
+def _listed_commits(root: TablePath) -> Iterator[TablePath]:
+    paths = {p.name: p for p in (root / "_delta_log").glob("*.json") if _COMMIT.fullmatch(p.name)}
+    for _, path in sorted(paths.items(), reverse=True):
+        yield path
+
+
+def _commits_before(root: TablePath, version: int) -> Iterator[TablePath]:
+    """Files of the commits below a version, down to the first that has expired."""
+    for number in reversed(range(version)):
+        path = root / _commit_name(number)
+        if not path.is_file():
+            return
+        yield path
+
+
 def added_paths(root: TablePath, version: int) -> set[str]:
     """Paths below a table's folder of the files that a commit added, which the log still has."""
-    with (root / "_delta_log" / f"{version:020}.json").open(encoding="utf-8") as lines:
+    with (root / _commit_name(version)).open(encoding="utf-8") as lines:
         actions = [json.loads(line) for line in lines]
     return {unquote(action["add"]["path"]) for action in actions if "add" in action}
 
@@ -165,7 +184,7 @@ class FollowedTable:
         table, known = getattr(self._of_thread, "known", (None, None))
         if table is None or known is None or known != _newest_commit(root, table):
             table = delta_table(root)
-        elif _commit_file(root, table.version() + 1).is_file():
+        elif (root / _commit_name(table.version() + 1)).is_file():
             table.update_incremental()
         self._of_thread.known = (table, _newest_commit(root, table))
         return table
@@ -176,7 +195,7 @@ def _newest_commit(root: Path, table: DeltaTable) -> tuple[str, int, int] | None
 
     None: there is no such file any more.
     """
-    path = _commit_file(root, table.version())
+    path = root / _commit_name(table.version())
     try:
         facts = path.stat()
     except OSError:
@@ -184,8 +203,8 @@ def _newest_commit(root: Path, table: DeltaTable) -> tuple[str, int, int] | None
     return str(path), facts.st_ino, facts.st_mtime_ns
 
 
-def _commit_file(root: Path, version: int) -> Path:
-    return root / "_delta_log" / f"{version:020}.json"
+def _commit_name(version: int) -> str:
+    return f"_delta_log/{version:020}.json"
 
 
 def check_folder(root: TablePath) -> None:
@@ -293,7 +312,7 @@ def _opened(root: TablePath, version: int | None) -> DeltaTable:
 
 
 def _is_logged(root: TablePath, version: int) -> bool:
-    return (root / "_delta_log" / f"{version:020}.json").is_file()
+    return (root / _commit_name(version)).is_file()
 
 
 def _check_readable(table: DeltaTable) -> None:

@@ -58,7 +58,7 @@ from sparkscore.files.log import (
 from sparkscore.files.predicate import Predicate, columns_in
 from sparkscore.files.schema import table_columns, type_name
 from sparkscore.files.sql import parse_predicate
-from sparkscore.files.target_folder import check_prefix, remove_empty
+from sparkscore.files.target_folder import check_prefix, files_of, remove_empty
 from sparkscore.files.writing import (
     PARTITION_TYPES,
     FileLayout,
@@ -328,13 +328,9 @@ class FilesSink:
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
             added = set() if table is None else self._added_by(table, identity)
-            left = {
-                below(self.root, path): path
-                for path in self.root.rglob("*.parquet")
-                if any(attempt in path.name for attempt in attempts)
-            }
+            found = {below(self.root, path): path for path in files_of(self.root, attempts)}
             # Most often the run's own commit names all of them, and the table's need no look.
-            left = {name: path for name, path in left.items() if name not in added}
+            left = {name: path for name, path in found.items() if name not in added}
             kept = _active_paths(table) if left and table is not None else set()
             for name in left.keys() - kept:
                 left[name].unlink(missing_ok=True)
@@ -378,8 +374,8 @@ class FilesSink:
         # A table may forget ids after a time; its history then still tells of the run.
         if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
             return None
-        found = (entry for entry in self.history() if is_commit_of(identity, entry))
-        entry = next(found, None)
+        entries = (_entry(*commit) for commit in commits(self.root, table.version()))
+        entry = next((entry for entry in entries if is_commit_of(identity, entry)), None)
         return None if entry is None else commit_of(entry, identity, self.uri)
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:

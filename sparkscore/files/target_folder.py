@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sparkscore.errors import TargetError, TargetUnwritableError, shown
 from sparkscore.files.commit_probe import PROBE_FILE
-from sparkscore.files.filesystem import StorePath
+from sparkscore.files.filesystem import StorePath, TablePath
 from sparkscore.files.log import DRAFT, is_delta_table
 from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 
@@ -31,6 +32,22 @@ def check_prefix(root: StorePath) -> None:
         raise TargetError(
             f"target {shown(str(root))} holds files and no Delta table; name another folder"
         )
+
+
+def files_of(root: TablePath, attempts: Collection[str]) -> Iterator[TablePath]:
+    """Data files that attempts have written, whether a commit names them or not."""
+    if not isinstance(root, Path):
+        yield from (path for path in root.rglob("*.parquet") if _is_of(path.name, attempts))
+        return
+    # A stream asks after each batch: no object for each file, and none of the log is looked at.
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name != "_delta_log"]
+        found = (name for name in names if name.endswith(".parquet") and _is_of(name, attempts))
+        yield from (Path(folder) / name for name in found)
+
+
+def _is_of(name: str, attempts: Collection[str]) -> bool:
+    return any(attempt in name for attempt in attempts)
 
 
 def remove_empty(folder: Path) -> None:

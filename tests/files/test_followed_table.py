@@ -1,4 +1,4 @@
-"""A table's log that is kept open shows what opening it anew would show."""
+"""A table's log that is kept open, or looked at in part, shows what all of it would show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from sparkscore.files.log import FollowedTable
+from sparkscore.files.filesystem import below
+from sparkscore.files.log import FollowedTable, commits, is_delta_table
+from sparkscore.files.target_folder import files_of
 
 
 @pytest.fixture
@@ -68,3 +70,31 @@ def test_what_one_thread_holds_does_not_move_when_another_looks(root: Path) -> N
     other.start()
     other.join()
     assert (held.version(), seen[0].version()) == (0, 1)
+
+
+def test_commits_are_told_from_the_newest_to_the_first_that_is_left(root: Path) -> None:
+    for _ in range(4):
+        add_row(root)
+    assert [version for version, _ in commits(root, 4)] == [4, 3, 2, 1, 0]
+    assert list(commits(root, 4)) == list(commits(root))
+    (root / "_delta_log" / f"{1:020}.json").unlink()
+    assert [version for version, _ in commits(root, 4)] == [4, 3, 2]
+
+
+def test_log_whose_first_commits_have_expired_is_one(root: Path) -> None:
+    add_row(root)
+    DeltaTable(root).create_checkpoint()
+    for version in range(2):
+        (root / "_delta_log" / f"{version:020}.json").unlink()
+    assert is_delta_table(root)
+    (root / "_delta_log" / "_last_checkpoint").unlink()
+    assert is_delta_table(root)  # By the checkpoint's own file.
+
+
+def test_files_of_an_attempt_are_found_wherever_they_lie_and_no_others(tmp_path: Path) -> None:
+    names = ("a-1.parquet", "day=1/a-2.parquet", "_delta_log/a-3.parquet", "b-1.parquet", "a-4.crc")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {below(tmp_path, path) for path in files_of(tmp_path, {"a-"})}
+    assert found == {"a-1.parquet", "day=1/a-2.parquet"}

@@ -117,11 +117,19 @@ def test_stream_killed_at_any_moment_loses_and_doubles_nothing(
     for n_commits in (1, 3):
         job = world.start("score", "stream", *stream())
         job.await_sign(partial(has_commits, world, n_commits))
+        save_line(world.folder / f"next-{n_commits}", 2.0, world.gate / f"nowhere-{n_commits}")
+        assert register(world.folder / f"next-{n_commits}", "linear") == 0  # The same scores.
         job.kill_group()
     last = run("score", "stream", *stream())
     assert last.exit_code == 0
-    assert [commit["inputs"]["batch"] for commit in world.commits("scores")] == list("0123")
+    commits = world.commits("scores")
+    assert [commit["inputs"]["batch"] for commit in commits] == list("0123")
     assert_as_in_batch(world, batch, run)
+    rows = DeltaTable(world.folder / "scores").to_pyarrow_table()
+    of_batches = rows.group_by("scored_at").aggregate([("model_digest", "distinct")])
+    digests = of_batches.sort_by("scored_at")["model_digest_distinct"].to_pylist()
+    assert digests == [[commit["inputs"]["model_digest"]] for commit in commits]
+    assert len({digest for (digest,) in digests}) > 1
 
 
 def test_new_version_is_live_at_a_boundary_and_a_service_ends_well(
