@@ -41,6 +41,7 @@ _START_S = 15.0
 _SHARE_AT_START = 0.2
 """Of the kills, which come at any moment of the start, or soon after it."""
 _LONGEST_DELAY_S = 1.0
+_LONGEST_LIFE_S = 3600.0
 _HEAD = (
     "| rows | batches | kills | lives without a commit | lost | doubled | extra commits | "
     "batches of two models | wrong scores | models | restart to commit, p50, max s |\n"
@@ -125,7 +126,7 @@ class KilledStream(World):
                 self.n_idle += self.commits("scores") == n_before
             job.clear()
             print(f"{self.n_killed} kills, {self.n_left} files left", file=sys.stderr, flush=True)
-        expect_exit(self.run(*_STREAM), 0)
+        expect_exit(self.start(*_STREAM).answer(_LONGEST_LIFE_S), 0)
         expect_exit(self.run(*_STREAM), 0)  # Once more, which must find nothing to do.
 
     def _kill_at_a_batch(self, job: Job, n_before: int, share: float, rng: random.Random) -> None:

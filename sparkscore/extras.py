@@ -6,6 +6,7 @@ from sparkscore.errors import MissingExtraError
 
 _EXTRAS = {
     "catboost": "catboost",
+    "confluent_kafka": "kafka",
     "cryptography": "signing",
     "delta": "spark",
     "fsspec": "fsspec",

@@ -276,7 +276,7 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.commit.n_deleted:
         said.append(f"{outcome.commit.n_deleted} deleted with their source")
     if outcome.n_skipped:
-        said.append(f"{outcome.n_skipped} skipped for another row of their key")
+        said.append(f"{outcome.n_skipped} skipped, by the rule for rows of one key or of no match")
     said += _without_text(outcome)
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")

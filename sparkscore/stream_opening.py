@@ -135,7 +135,9 @@ def open_stream_job(
         return ServingModel(fresh, engine.ship(fresh.model))
 
     models = StreamModels(workspace, job, first, served, shadowed, announce)
-    check_environment(workspace, models.current.facts[1:], announce)
+    trials = models.current.facts[1:]
+    if trials:  # It asks the workers, by a job of Spark's.
+        check_environment(workspace, trials, announce)
     scores = score_schema(models.current.plan)
     shape = ScoreShape(scores, plan.request.keys, job.stream.event_time)
     for outlet in outlets:

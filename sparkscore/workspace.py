@@ -372,19 +372,25 @@ class Workspace(OpenedStores):
             MissingExtraError: The library that reaches it is not installed.
         """
         scheme = uri.partition(":")[0]
-        if scheme not in ("postgresql", "postgres"):
-            raise ConfigError(
-                f"a stream cannot be published to scheme {shown(scheme)}; name an outlet such as "
-                "postgresql://HOST/DATABASE?table=TABLE with --publish"
-            )
         try:
-            from sparkscore.outlets.postgres import PostgresOutlet, parse_postgres_uri
+            if scheme in ("postgresql", "postgres"):
+                from sparkscore.outlets.postgres import PostgresOutlet, parse_postgres_uri
+
+                return PostgresOutlet(parse_postgres_uri(uri))
+            if scheme == "kafka":
+                from sparkscore.outlets.kafka import KafkaOutlet, parse_kafka_uri
+
+                return KafkaOutlet(parse_kafka_uri(uri))
         except ModuleNotFoundError as exc:
-            missing = missing_extra(exc, "publishing to PostgreSQL")
+            missing = missing_extra(exc, f"publishing to {scheme}")
             if missing is None:
                 raise
             raise missing from exc
-        return PostgresOutlet(parse_postgres_uri(uri))
+        raise ConfigError(
+            f"a stream cannot be published to scheme {shown(scheme)}; name an outlet such as "
+            "postgresql://HOST/DATABASE?table=TABLE or kafka:TOPIC?bootstrap.servers=HOST:PORT "
+            "with --publish"
+        )
 
     def close(self) -> None:
         """Stop the Spark session, if this workspace opened one."""

@@ -79,10 +79,10 @@ def _findings(workspace: Workspace) -> Iterator[Finding]:
     yield _look("java", lambda: _java(workspace), required=here)
     yield _look("spark", _spark, required=here)
     yield _look("delta jars", lambda: _jars(workspace), required=here)
-    yield _look("kafka jars", lambda: _kafka_jars(workspace), required=False)
     yield _look("tracking store", lambda: _tracking(workspace))
     yield _look("artifact store", lambda: _artifacts(workspace))
     yield _look("cache folder", lambda: _writable(workspace.settings.cache.folder))
+    yield _look("kafka jars", lambda: _kafka_jars(workspace), required=False)
     for library, extra in _EXTRAS.items():
         yield _look(library, partial(_library, library, extra), required=False)
 

@@ -43,12 +43,12 @@ from sparkscore.scoring.rejects import (
     reasons,
     together,
 )
+from sparkscore.scoring.unfit import Unfit, first_row, invalid_text, undecodable, unfit_reasons
 
 if TYPE_CHECKING:
     from sparkscore.flavors.base import Predictor
 
 _NAN_TEXT = "the model answered NaN"
-_NULL_TEXT = "is null, but the model's column is required and its type has no missing value"
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def bind_columns(
     """
     columns: list[pa.Array] = []
     fields: list[pa.Field] = []
-    unfit: list[_Unfit] = []
+    unfit: list[Unfit] = []
     for binding in task.bindings:
         if binding.guards:
             unfit += _refused(batch, binding)
@@ -365,38 +365,29 @@ def bind_columns(
             )
         unfit += wrong
     if unfit and task.on_invalid is InvalidRows.FAIL:
-        raise InvalidRowsError(_invalid_text(batch, min(unfit, key=_first_row), task.model))
-    rejects = _first_reasons((one.mask, partial(_reasons, batch, one)) for one in unfit)
+        raise InvalidRowsError(invalid_text(batch, min(unfit, key=first_row), task.model))
+    rejects = _first_reasons((one.mask, partial(unfit_reasons, batch, one)) for one in unfit)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), rejects
 
 
-@dataclass(frozen=True)
-class _Unfit:
-    """The rows whose value a model's column cannot be given, for one reason."""
-
-    binding: Binding
-    code: RejectCode
-    mask: pa.Array
-
-
-def _refused(batch: pa.RecordBatch, binding: Binding) -> list[_Unfit]:
+def _refused(batch: pa.RecordBatch, binding: Binding) -> list[Unfit]:
     """The rows that the source itself says are none."""
     assert binding.source is not None
     column = batch.column(binding.source.name)
     if column.null_count == len(column):
         return []
-    return [_Unfit(binding, RejectCode.MALFORMED, pc.is_valid(column))]
+    return [Unfit(binding, RejectCode.MALFORMED, pc.is_valid(column))]
 
 
-def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, list[_Unfit]]:
+def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, list[Unfit]]:
     if binding.source is None:
         return pa.nulls(batch.num_rows, binding.type), []
     column = batch.column(binding.source.name)
-    found: list[_Unfit] = []
+    found: list[Unfit] = []
     if _holds_text(column.type):
         no_text = _no_text(column)
         if no_text is not None:
-            found.append(_Unfit(binding, RejectCode.NO_TEXT, no_text))
+            found.append(Unfit(binding, RejectCode.NO_TEXT, no_text))
             column = _with_nulls(column, no_text)
     if binding.cast is None and find_cast(column.type, binding.type) is None:
         raise SignatureMismatchError(
@@ -405,9 +396,9 @@ def _bind_column(batch: pa.RecordBatch, binding: Binding) -> tuple[pa.Array, lis
         )
     converted, unfit = cast_column(column, binding.type)
     if binding.needs_value and column.null_count:
-        found.append(_Unfit(binding, RejectCode.NULL, pc.is_null(column)))
+        found.append(Unfit(binding, RejectCode.NULL, pc.is_null(column)))
     if unfit is not None:
-        found.append(_Unfit(binding, RejectCode.UNFIT, unfit))
+        found.append(Unfit(binding, RejectCode.UNFIT, unfit))
     return converted, found
 
 
@@ -437,15 +428,7 @@ def _no_text(column: pa.Array) -> pa.Array | None:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        return pa.array([_undecodable(value) is not None for value in column])
-    return None
-
-
-def _undecodable(value: pa.Scalar) -> UnicodeDecodeError | None:
-    try:
-        value.as_py()
-    except UnicodeDecodeError as exc:
-        return exc
+        return pa.array([undecodable(value) is not None for value in column])
     return None
 
 
@@ -477,64 +460,3 @@ def _too_large_text(exc: MemoryError, batch: pa.RecordBatch, model: str) -> str:
         f"bytes: {shown(str(exc))}; give each Python worker more memory "
         "(spark.executor.pyspark.memory, or fewer slots a node), or take a smaller model"
     )
-
-
-def _invalid_text(batch: pa.RecordBatch, unfit: _Unfit, model: str) -> str:
-    source = unfit.binding.source
-    assert source is not None
-    row = _first_row(unfit)
-    what = _what_is_wrong(batch.column(source.name)[row], unfit)
-    if unfit.code is RejectCode.MALFORMED:
-        return (
-            f"{what} ({unfit.mask.true_count} such rows in a batch of {batch.num_rows}); mend what "
-            "sends them, and set those that are there aside: --on-invalid quarantine"
-        )
-    return (
-        f"model {model}: column {source.name!r} {what} ({unfit.mask.true_count} such rows in a "
-        f"batch of {batch.num_rows}, the first is its row {row}); fill or filter them, declare the "
-        "column optional, or set them aside: scoring.on_invalid=quarantine (--on-invalid "
-        "quarantine)"
-    )
-
-
-def _first_row(unfit: _Unfit) -> int:
-    row: int = pc.index(unfit.mask, True).as_py()
-    return row
-
-
-def _reasons(batch: pa.RecordBatch, unfit: _Unfit, rows: pa.Array) -> pa.RecordBatch:
-    source = unfit.binding.source
-    assert source is not None
-    messages: str | list[str] = _NULL_TEXT
-    if unfit.code is not RejectCode.NULL:
-        messages = [_what_is_wrong(value, unfit) for value in batch.column(source.name).take(rows)]
-    column = None if unfit.code is RejectCode.MALFORMED else source.name
-    return reasons(rows, unfit.code, column, messages)
-
-
-def _what_is_wrong(value: pa.Scalar, unfit: _Unfit) -> str:
-    if unfit.code is RejectCode.NULL:
-        return _NULL_TEXT
-    if unfit.code is RejectCode.MALFORMED:
-        return str(value.as_py())
-    if unfit.code is RejectCode.NO_TEXT:
-        wrong = _undecodable(value)
-        assert wrong is not None
-        return (
-            f"holds text that is no UTF-8: byte 0x{wrong.object[wrong.start]:02x} at offset "
-            f"{wrong.start} of {shown(wrong.object)}; decode it rightly in a view, or mend it "
-            "there with make_valid_utf8"
-        )
-    wanted = unfit.binding.type
-    if is_list(wanted):
-        return f"is {shown(value.as_py())}, which is no row of {_shape_text(wanted)} without null"
-    return f"is {shown(value.as_py())}, which no {wanted} equals"
-
-
-def _shape_text(kind: pa.DataType) -> str:
-    """The type of a tensor's rows, such as `double[28, 28]`."""
-    lengths: list[str] = []
-    while is_list(kind):
-        lengths.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "-1")
-        kind = kind.value_type
-    return f"{kind}[{', '.join(lengths)}]"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MALFORMED_COLUMN = "__sparkscore_malformed"
 """The column of a source that says what is wrong with a row; null: nothing. See `Binding.guards`"""
+MESSAGE_PREFIX = "kafka_"
+"""How columns are called that a message has whatever its value is."""
 
 
 @dataclass(frozen=True)

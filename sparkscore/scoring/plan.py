@@ -24,7 +24,13 @@ from sparkscore.scoring.comparison import (
     fitted,
 )
 from sparkscore.scoring.duplicates import Duplicates
-from sparkscore.scoring.facts import ModelFacts, SourceColumn, SourceTable
+from sparkscore.scoring.facts import (
+    MALFORMED_COLUMN,
+    MESSAGE_PREFIX,
+    ModelFacts,
+    SourceColumn,
+    SourceTable,
+)
 from sparkscore.scoring.incremental import range_key
 from sparkscore.scoring.predicate import PinnedValue, pinned_values
 from sparkscore.scoring.rejects import (
@@ -258,6 +264,7 @@ def plan_scoring(
         panel=panel,
     )
     _check_rejects(request, panel)
+    _check_malformed(request, source)
     _check_unique(plan.score_columns)
     _check_partitions(plan)
     return plan
@@ -363,6 +370,17 @@ def _check_rejects(request: ScoringRequest, panel: Panel | None) -> None:
         raise ConfigError(
             f"rejects (--rejects) names the score table itself, {shown(uri)}; name another table, "
             "or 'inline' to keep rejected rows in the score table with their reasons"
+        )
+
+
+def _check_malformed(request: ScoringRequest, source: SourceTable) -> None:
+    """Refuse to keep rows in the score table whose keys would be null."""
+    of_values = [key for key in request.keys if not key.startswith(MESSAGE_PREFIX)]
+    if of_values and request.keeps_rejected and source.column(MALFORMED_COLUMN) is not None:
+        raise ConfigError(
+            f"a malformed message has no {listed(of_values)}, and so no key in the score table; "
+            "take on_invalid 'quarantine' with a rejects table, or as keys what every message has: "
+            "--key kafka_partition --key kafka_offset"
         )
 
 

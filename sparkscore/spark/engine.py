@@ -19,6 +19,7 @@ from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import BatchLimits
 from sparkscore.scoring.engine import Crossing, RunFacts, SourceSpec
+from sparkscore.scoring.facts import MALFORMED_COLUMN
 from sparkscore.scoring.outcome import BatchReport, Commit, Outcome, OutcomeStatus
 from sparkscore.scoring.plan import RECORD_COLUMNS, ScoringPlan, model_record
 from sparkscore.scoring.rejects import InvalidRows, RejectBudget
@@ -362,6 +363,8 @@ def check_unique_keys(frame: DataFrame, plan: ScoringPlan) -> None:
         KeyColumnError: Several rows of the source share a key.
     """
     keys = [sf.col(quoted(name)).alias(f"k{i}") for i, name in enumerate(plan.request.keys)]
+    if MALFORMED_COLUMN in frame.columns:  # Such rows are rejected, and their keys are null.
+        frame = frame.where(sf.col(MALFORMED_COLUMN).isNull())
     groups = frame.groupBy(*keys).agg(sf.count(sf.lit(1)).alias("n_rows"))
     doubled = groups.where("n_rows > 1").limit(1).collect()
     if doubled:

@@ -82,12 +82,16 @@ def spark_home() -> Path:
         MissingExtraError: PySpark is not installed, or only its Connect client is.
     """
     spec = find_spec("pyspark")
-    home = Path(spec.origin).parent if spec is not None and spec.origin else None
-    if home is None or not (home / "jars").is_dir():
-        raise MissingExtraError(
-            "PySpark with its jars is not installed; run: pip install 'sparkscore[spark]'"
-        )
-    return home
+    if spec is not None and spec.origin:
+        home = Path(spec.origin)
+        # Under spark-submit it is imported from an archive, SPARK_HOME/python/lib/pyspark.zip.
+        archive = next((path for path in home.parents if path.suffix == ".zip"), None)
+        home = home.parent if archive is None else archive.parents[2]
+        if (home / "jars").is_dir():
+            return home
+    raise MissingExtraError(
+        "PySpark with its jars is not installed; run: pip install 'sparkscore[spark]'"
+    )
 
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Origin, Path]]:

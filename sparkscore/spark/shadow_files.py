@@ -56,9 +56,9 @@ class ShadowFiles:
     def abort(self) -> None:
         """Remove what was written."""
         if self._writer is not None:
-            self._writer.abort()
+            with suppress(OSError):  # What is left is in no commit; `score clean` finds it.
+                self._writer.abort()
 
     def _give_up(self, exc: Exception) -> None:
         self.failure = str(exc)
-        with suppress(OSError):  # What is left is in no commit; `score clean` finds it.
-            self.abort()
+        self.abort()

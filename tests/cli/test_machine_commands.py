@@ -62,11 +62,24 @@ def test_setup_from_a_folder_makes_the_doctor_content(
     assert [row["status"] for row in healthy.json if row["required"]] == ["ok"] * len(REQUIRED)
 
 
+def test_setup_with_kafka_takes_its_jars_from_the_folder_too(
+    run: Run, cache: Path, jars_folder: Path
+) -> None:
+    command = ("setup", "--kafka", "--no-class-archive", "--jars-folder", str(jars_folder))
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "has no spark-sql-kafka" in refused.stderr
+    (jars_folder / "spark-sql-kafka-0-10_2.13-4.2.0.jar").touch()
+    assert "spark-sql-kafka-0-10_2.13-4.2.0.jar" in run(*command, "-o", "json").json["kafka_jars"]
+    assert made_in(cache) <= {"jdk", "jars"}
+
+
 def test_the_doctor_names_the_command_that_brings_jars(run: Run, cache: Path) -> None:
     answer = run("doctor", "-o", "json")
     assert answer.exit_code == 75
     assert by_part(answer)["delta jars"]["code"] == "JARS_UNAVAILABLE"
     assert by_part(answer)["delta jars"]["detail"].endswith("run: sparkscore setup")
+    assert by_part(answer)["kafka jars"]["detail"].endswith("sparkscore setup --kafka")
     assert made_in(cache) <= {"jdk"}
 
 

@@ -83,30 +83,36 @@ def test_malformed_messages_are_set_aside_with_where_they_lie(
     kafka: KafkaBroker, world: World, stream: Stream, run: Run
 ) -> None:
     topic = kafka.new_topic()
-    kafka.send(topic, [message(1), b'{"id": 2, "x": "three"}', None, b'{"id": 3}{"id": 4}'])
+    odd = [b'{"id": 2, "x": "three"}', None, b'{"id": 3}{"id": 4}', b"garbage"]
+    kafka.send(topic, [message(1), *odd])
     code, name, text = refusal(run("score", "stream", *stream(topic)))
     assert (code, name) == (3, "ROWS_INVALID"), text
     assert f"topic '{topic}', partition 0, offset 1: is no JSON object" in text
     assert world.commits("scores") == []
+    code, name, text = refusal(run("score", "stream", *stream(topic, "--on-invalid", "null")))
+    assert (code, name) == (2, "CONFIG_INVALID")
+    assert "--key kafka_partition --key kafka_offset" in text
     # Not even a filter that they do not pass takes them out of sight.
-    more = ("--on-invalid", "quarantine", "--where", "x < 100", "--start-over")
+    more = ("--on-invalid", "quarantine", "--where", "x < 100", "--mode", "merge")
     done = run("score", "stream", *stream(topic, *more, "--checkpoint", "./another"))
     assert done.exit_code == 0, done.stderr
-    assert (done.result["output"]["rows"], done.result["output"]["rejected"]) == (1, 3)
+    assert (done.result["output"]["rows"], done.result["output"]["rejected"]) == (1, 4)
     assert world.scores("scores")["id"].to_pylist() == [1]
     rejects = DeltaTable(world.folder / "scores_rejects").to_pyarrow_table()
     found = sorted(rejects["reject_message"].to_pylist())
-    places = [f"topic '{topic}', partition 0, offset {offset}: " for offset in (1, 2, 3)]
-    assert [text.startswith(place) for text, place in zip(found, places, strict=True)] == [True] * 3
+    places = [f"topic '{topic}', partition 0, offset {offset}: " for offset in (1, 2, 3, 4)]
+    assert [text.startswith(place) for text, place in zip(found, places, strict=True)] == [True] * 4
     assert set(rejects["reject_code"].to_pylist()) == {"MALFORMED"}
-    assert sorted(rejects["id"].to_pylist(), key=str) == [2, 3, None]
+    assert sorted(rejects["id"].to_pylist(), key=str) == [2, 3, None, None]
 
 
-def test_killed_stream_reads_again_what_its_batch_had_read(
+def test_killed_stream_reads_and_publishes_again_what_its_batch_had_begun(
     kafka: KafkaBroker, world: World, batch: Batch, stream: Stream, run: Run
 ) -> None:
-    topic = fill(kafka)
-    arguments = stream(topic, "--source-option", "maxOffsetsPerTrigger=900", model="slow")
+    topic, alerts = fill(kafka), kafka.new_topic(2)
+    outlet = f"kafka:{alerts}?bootstrap.servers={kafka.address}"
+    more = ("--source-option", "maxOffsetsPerTrigger=900", "--publish", outlet)
+    arguments = stream(topic, *more, model="slow")
     world.hold()
     job = world.start("score", "stream", *arguments)
     job.await_sign(world.is_scoring)
@@ -120,14 +126,20 @@ def test_killed_stream_reads_again_what_its_batch_had_read(
     commits = world.commits("scores")
     assert [commit["inputs"]["batch"] for commit in commits] == list("012")
     assert again.result["output"]["rows"] == N_ROWS + 1
+    published = [json.loads(message.value or b"") for message in kafka.messages(alerts)]
+    scores = world.scores("scores").to_pylist()
+    names = scores[0].keys()
+    rows = [{name: row[name] for name in names} for row in published]
+    assert sorted(rows, key=lambda row: row["id"]) == scores
     DeltaTable(world.folder / "scores").delete(f"id = {N_ROWS}")
     assert_as_in_batch(world, batch, run)
-    # Spark's last word is lost, as where the kill comes right after the commit.
+    # The last words are lost, as where the kill comes right after what they tell of.
     for word in (world.folder / "checkpoint" / "commits").glob("*2*"):
         word.unlink()
+    (world.folder / "checkpoint" / "sparkscore" / "published.json").unlink()
     replayed = run("score", "stream", *arguments)
     assert replayed.result["metrics"]["batches_replayed"] == 1
-    assert len(world.commits("scores")) == len(commits)
+    assert len(kafka.messages(alerts)) == N_ROWS + 1
 
 
 def test_messages_and_topics_that_are_gone_are_told_and_not_passed_over(

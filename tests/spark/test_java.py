@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import sparkscore
 from sparkscore.errors import JavaError
 from sparkscore.spark.java import Java, find_java
 
@@ -122,3 +124,20 @@ def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder is wanted")
     with pytest.raises(JavaError, match="Make that folder writable"):
         find_java(tmp_path / "cache", {"PATH": ""})
+
+
+def test_spark_is_found_where_spark_submit_imports_it_from_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "jars").mkdir()
+    archive = tmp_path / "python" / "lib" / "pyspark.zip"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("pyspark/__init__.py", "")
+    places = os.pathsep.join([str(archive), str(Path(sparkscore.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", "from sparkscore.spark.java import *; print(spark_home())"],
+        env={**os.environ, "PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tmp_path)

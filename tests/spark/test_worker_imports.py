@@ -49,6 +49,7 @@ OURS = {
     "sparkscore.scoring.facts",
     "sparkscore.scoring.outputs",
     "sparkscore.scoring.rejects",
+    "sparkscore.scoring.unfit",
     "sparkscore.spark",
     "sparkscore.spark.node_cache",
     "sparkscore.spark.task_slot",
