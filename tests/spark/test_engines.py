@@ -18,7 +18,7 @@ from sparkscore.scoring.facts import ModelFacts
 from sparkscore.scoring.outcome import Commit, Outcome
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
 from sparkscore.scoring.table_write import TableWrite
-from sparkscore.spark.delta import DeltaSink, session_conf
+from sparkscore.spark.delta import DeltaSink
 from sparkscore.spark.engine import SparkEngine
 from sparkscore.testing.engine_cases import TRUST, X, request
 from sparkscore.testing.engine_contract import DeltaEngineContract
@@ -102,8 +102,9 @@ class TestArrowEngine(SparkEngineContract):
         at = dt.datetime(2013, 10, 1, 12, 30, tzinfo=dt.UTC)
         rows = pa.table({"id": [1], "x": [0.5], "at": pa.array([at], pa.timestamp("us", "UTC"))})
         model = packaged(Third(), tmp_path / "model", inputs=X)
-        with session_conf(self.spark, {"spark.sql.session.timeZone": "America/New_York"}):
-            self.score(model, rows, request(target, keep=("at",)))
+        self.spark = self.spark.newSession()
+        self.spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+        self.score(model, rows, request(target, keep=("at",)))
         assert self.read(target)["at"].to_pylist() == [at]
         (added,) = pa.table(deltalake.DeltaTable(target).get_add_actions()).to_pylist()
         assert (added["min"]["at"], added["max"]["at"]) == (at, at)
