@@ -73,9 +73,9 @@ class Streamed:
     """What a stream over a table gives, batch by batch, run after run."""
 
     def __init__(self, spark: SparkSession, folder: Path) -> None:
-        self._spark = spark.newSession()
+        self.spark = spark.newSession()
         # Each part of a state costs a task and a Python worker a batch.
-        self._spark.conf.set("spark.sql.shuffle.partitions", "2")
+        self.spark.conf.set("spark.sql.shuffle.partitions", "2")
         self._folder = folder
         self.batches: list[list[Row]] = []
         self.progress: list[Mapping[str, Any]] = []
@@ -85,7 +85,7 @@ class Streamed:
         spec = SourceSpec(
             str(self._folder / "rows"), options={"maxFilesPerTrigger": "1"}, features=features
         )
-        source = open_stream(self._spark, spec)
+        source = open_stream(self.spark, spec)
         first = len(self.batches)
         run_stream(
             source.frame,
@@ -281,18 +281,15 @@ def fail(frame):
 
 
 def test_state_is_refused_where_the_session_keeps_it_elsewhere(
-    stream: Streamed, spark: SparkSession, tmp_path: Path
+    stream: Streamed, tmp_path: Path
 ) -> None:
     key = "spark.sql.streaming.stateStore.providerClass"
-    rocks = spark.conf.get(key)
+    rocks = stream.spark.conf.get(key)
     assert rocks is not None
     write(tmp_path / "rows", [1])
-    spark.conf.set(key, rocks.replace("RocksDB", "HDFSBacked"))
-    try:
-        with pytest.raises(ConfigError, match="RocksDB"):
-            stream.run(Features(watermark=MARK, state=STATE))
-    finally:
-        spark.conf.set(key, rocks)
+    stream.spark.conf.set(key, rocks.replace("RocksDB", "HDFSBacked"))
+    with pytest.raises(ConfigError, match="RocksDB"):
+        stream.run(Features(watermark=MARK, state=STATE))
 
 
 class TestJoins:
