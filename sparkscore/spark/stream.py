@@ -105,12 +105,14 @@ def run_stream(
             finally:
                 query.stop()
         except SPARK_FAILURES as exc:
-            if has_stopped.is_set():
-                return
-            cause = failures[0] if failures else exc
-            if isinstance(cause, SparkscoreError):
-                raise cause from None
-            raise translated(cause, what, is_ending=is_ending(frame.sparkSession)) from cause
+            if not has_stopped.is_set():
+                failures.append(exc)
+        if not failures:  # Spark may be idle again before it tells that a batch has failed.
+            return
+        cause = failures[0]
+        if isinstance(cause, SparkscoreError):
+            raise cause from None
+        raise translated(cause, what, is_ending=is_ending(frame.sparkSession)) from cause
 
     _until_signal(run, stopping)
 
@@ -207,10 +209,12 @@ def _until_signal(action: Callable[[], None], stopping: threading.Event) -> None
         except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
             result.set_exception(exc)
 
-    threading.Thread(target=act, name="sparkscore-stream", daemon=True).start()
+    thread = threading.Thread(target=act, name="sparkscore-stream", daemon=True)
     try:
+        thread.start()
         result.result()
     except (KeyboardInterrupt, SystemExit):
         stopping.set()
-        result.result()
+        if thread.ident is not None:  # Else it has not begun, and will find that it shall end.
+            result.result()
         raise

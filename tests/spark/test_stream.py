@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from unittest.mock import MagicMock, Mock
 
 import pyarrow as pa
 import pytest
@@ -109,6 +111,36 @@ def test_batch_that_fails_after_the_signal_is_told_of(
 
     with pytest.raises(UsageError, match="this batch is no good"):
         stream(fail)
+
+
+def test_batch_that_failed_is_told_of_though_spark_is_idle_again(
+    told_to_end: Callable[[], None],
+) -> None:
+    def fail(_frame: DataFrame, _number: int) -> None:
+        told_to_end()
+        raise UsageError("this batch is no good")
+
+    frame = Mock()
+    writer = frame.writeStream.foreachBatch.return_value
+    for step in ("queryName", "option", "trigger"):
+        getattr(writer, step).return_value = writer
+
+    def start() -> Mock:
+        with suppress(UsageError):
+            frame.writeStream.foreachBatch.call_args.args[0](Mock(), 0)
+        return MagicMock(isActive=True, status={"isTriggerActive": False})
+
+    writer.start.side_effect = start
+    with pytest.raises(UsageError, match="this batch is no good"):
+        run_stream(
+            frame,
+            fail,
+            trigger=parse_trigger("continuous-service"),
+            checkpoint="/nowhere",
+            name="test",
+            on_progress=lambda _progress: None,
+            what="scoring",
+        )
 
 
 def test_ages_are_those_of_the_rows_that_came_first_too(spark: SparkSession) -> None:
