@@ -72,7 +72,7 @@ def test_auto_takes_files_where_it_can(folder: Path) -> None:
         (
             {"mode": "merge"},
             "it does not merge",
-            "they cross back, and Spark writes the files: it does not merge",
+            "Python writes files, and Spark takes them into the table",
         ),
         (
             {"where": "word LIKE 'a%'"},

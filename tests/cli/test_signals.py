@@ -7,10 +7,19 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from sparkscore.cli.signals import unwinding
+
+
+@pytest.fixture(autouse=True)
+def plain_interrupt() -> Iterator[None]:
+    """As in a process of its own: Spark takes Ctrl-C over in one that has a session."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Collected:
