@@ -40,8 +40,9 @@ _INTERPRETED = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
-# A test's JVM lives for seconds: code compiled once and quickly is all that it has time for.
-os.environ[LAUNCH_OPTIONS] = "-XX:TieredStopAtLevel=1"
+# A test's JVM lives for seconds: code compiled once and quickly is all that it has time for. The
+# room for it is that of a JVM which compiles twice, since one without room interprets all else.
+os.environ[LAUNCH_OPTIONS] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 
 @pytest.fixture(scope="session")
