@@ -27,10 +27,10 @@ from benchmarks.main_job import workspace_in
 from benchmarks.workloads import Workload, Workshop
 from sparkscore.scoring.engine import RunFacts, SourceSpec
 from sparkscore.scoring.plan import ScoringRequest, plan_scoring
-from sparkscore.spark.engine import scored_frame
 from sparkscore.spark.file_scores import score_files_job
 from sparkscore.spark.frame_files import crossing_columns
 from sparkscore.spark.frame_scoring import FrameScoring
+from sparkscore.spark.score_rows import scored_frame
 from sparkscore.spark.shipped_task import shipped_task
 from sparkscore.workspace import Workspace
 

@@ -32,14 +32,7 @@ from sparkscore.scoring.rejects import (
 )
 from sparkscore.scoring.table_write import reject_write, score_write
 from sparkscore.spark.cancellation import cancellable
-from sparkscore.spark.engine import (
-    SparkEngine,
-    carried_columns,
-    check_unique_keys,
-    count_of,
-    counted_by,
-    record_columns,
-)
+from sparkscore.spark.engine import SparkEngine, check_unique_keys
 from sparkscore.spark.file_scores import sweep_rejects
 from sparkscore.spark.pipeline_files import read_stages
 from sparkscore.spark.pipelines import (
@@ -50,6 +43,12 @@ from sparkscore.spark.pipelines import (
     load_pipeline,
     pipeline_folder,
     reason_columns,
+)
+from sparkscore.spark.score_rows import (
+    carried_columns,
+    count_of,
+    counted_by,
+    record_columns,
 )
 from sparkscore.spark.staged_scores import checked_frame_write, reject_columns
 
