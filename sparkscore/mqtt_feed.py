@@ -147,7 +147,7 @@ class MqttFeed:
         self._last_at = time.monotonic()
         self._is_ending = False
         self._client = self._made_client(client_id)
-        self._thread = threading.Thread(target=self._fill, name="sparkscore-mqtt", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sparkscore-mqtt", daemon=True)
 
     def __enter__(self) -> Self:
         """Connect; messages come from then on.
@@ -285,6 +285,18 @@ class MqttFeed:
         kept = Message(message.topic, bytes(message.payload), dt.datetime.now(dt.UTC))
         self._last_at = time.monotonic()
         self._items.put(Delivery(kept, message.mid, message.qos, self._connection))
+
+    def _run(self) -> None:
+        try:
+            self._fill()
+        except Exception as exc:  # noqa: BLE001 - a thread's edge: it must not end in silence
+            what = f"{type(exc).__name__}: {exc}"
+            failure = SourceError(
+                f"messages of broker {shown(self._uri.name)} are not kept any more: {what}; what "
+                "was not kept was not acknowledged, so start the stream again, and report this"
+            )
+            self._announce(str(failure))
+            self._on_wait(failure)
 
     def _fill(self) -> None:
         """Move deliveries into the spool until the end, and those that came before it too."""

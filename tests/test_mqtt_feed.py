@@ -205,6 +205,22 @@ def test_what_was_not_kept_is_not_acknowledged(
         wait_until(lambda: ids(feeds.folder) == [1])
 
 
+def test_what_nobody_foresaw_is_told_and_nothing_is_acknowledged(
+    broker: MqttBroker, sender: paho.Client, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "add", fail)
+        with feeds.feed(broker.port):
+            send(sender, feeds.topic, "1")
+            wait_until(lambda: any("unforeseen" in str(each) for each in feeds.waits))
+    assert any("unforeseen" in line for line in feeds.told)
+    with feeds.feed(broker.port):
+        wait_until(lambda: ids(feeds.folder) == [1])
+
+
 def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing(
     broker: MqttBroker, sender: paho.Client, feeds: Feeds
 ) -> None:

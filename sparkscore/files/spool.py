@@ -87,6 +87,7 @@ class Spool:
         self._folder = folder
         self._newest = 0
         self._recent: deque[str] = deque(maxlen=N_REMEMBERED)
+        self._unnamed: list[Message] = []
         self._lock = FileLock(folder / "lock")
         with self._writable():
             (folder / _SEGMENTS).mkdir(parents=True, exist_ok=True)
@@ -117,21 +118,32 @@ class Spool:
         """Keep messages, all or none; durably when this returns.
 
         Raises:
-            CheckpointError: They cannot be written; nothing of them is kept.
+            CheckpointError: They cannot be written; the same call may be made again.
         """
-        number = self._newest + 1
-        recent = deque(self._recent, N_REMEMBERED)
-        recent.extend(message.digest for message in messages)
-        final = segment_path(self._folder, number)
         with self._writable():
-            _write_synced(_draft_of(final), _table(messages))
-            state = {"segment": number, "recent": list(recent)}
-            write_whole(self._folder / _STATE, json.dumps(state))
-            _sync_folder(self._folder)
-            # From here on it is added: who is killed now finds draft and state when they open it.
-            self._newest, self._recent = number, recent
+            if list(messages) != self._unnamed:
+                self._name()
+                number = self._newest + 1
+                recent = deque(self._recent, N_REMEMBERED)
+                recent.extend(message.digest for message in messages)
+                _write_synced(_draft_of(segment_path(self._folder, number)), _table(messages))
+                state = {"segment": number, "recent": list(recent)}
+                write_whole(self._folder / _STATE, json.dumps(state))
+                _sync_folder(self._folder)
+                # From here on it is added: who opens it next finds draft and state, and a call
+                # that is made again has only its name to give.
+                self._newest, self._recent, self._unnamed = number, recent, list(messages)
+            self._name()
+
+    def _name(self) -> None:
+        """Let readers see the newest segment, if they do not yet."""
+        if not self._unnamed:
+            return
+        final = segment_path(self._folder, self._newest)
+        if _draft_of(final).is_file():
             _draft_of(final).replace(final)
-            _sync_folder(final.parent)
+        _sync_folder(final.parent)
+        self._unnamed = []
 
     def close(self) -> None:
         """Let another process fill it."""

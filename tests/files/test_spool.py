@@ -104,3 +104,24 @@ def test_a_folder_that_takes_no_files_is_named(spool: Spool, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="cannot be written"):
         spool.add([message(b"1")])
     assert spool.recent == ()
+
+
+@pytest.mark.parametrize("step", ["replace", "_sync_folder"])
+def test_a_segment_whose_name_could_not_be_given_is_added_once(
+    step: str, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: object) -> None:
+        if path.name == "segments" or path.suffix == ".parquet":  # Not the state, nor its folder.
+            raise OSError("no space left on device")
+
+    messages = [message(b"1"), message(b"2")]
+    with monkeypatch.context() as patch:
+        if step == "replace":
+            patch.setattr(Path, "replace", fail)
+        else:
+            patch.setattr("sparkscore.files.spool._sync_folder", fail)
+        with pytest.raises(CheckpointError, match="no space left"):
+            spool.add(messages)
+    spool.add(messages)
+    spool.add([message(b"3")])
+    assert [row["value"] for row in rows(tmp_path)] == [b"1", b"2", b"3"]
