@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from sparkscore.conf.settings import default_cache_folder
 from sparkscore.spark.class_archive import make_class_archive
@@ -24,6 +26,7 @@ from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
 from sparkscore.testing.hdfs_cluster import HdfsCluster, running_cluster
 from sparkscore.testing.kafka_broker import KafkaBroker, running_kafka
+from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
 from sparkscore.testing.postgres_server import PostgresServer, running_postgres
 from sparkscore.testing.s3_server import S3Server
 
@@ -50,6 +53,24 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server; a test takes a database of its own, or empties a shared one."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def mqtt_broker() -> Iterator[MqttBroker]:
+    """A real MQTT broker on loopback; a test takes topics of its own."""
+    with running_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def mqtt_sender(mqtt_broker: MqttBroker) -> Iterator[paho.Client]:
+    """A client that sends to the broker."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", mqtt_broker.port)
+    client.loop_start()
+    yield client
+    client.disconnect()
+    client.loop_stop()
 
 
 @pytest.fixture(scope="session")

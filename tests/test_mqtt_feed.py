@@ -6,7 +6,7 @@ import datetime as dt
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,25 +109,9 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
         target.close()
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[MqttBroker]:
-    with running_broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-def sender(broker: MqttBroker) -> Iterator[paho.Client]:
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    yield client
-    client.disconnect()
-    client.loop_stop()
-
-
-def send(sender: paho.Client, topic: str, *payloads: str) -> None:
+def send(mqtt_sender: paho.Client, topic: str, *payloads: str) -> None:
     for payload in payloads:
-        sender.publish(topic, payload, qos=1).wait_for_publish(_WAIT_S)
+        mqtt_sender.publish(topic, payload, qos=1).wait_for_publish(_WAIT_S)
 
 
 def ids(folder: Path) -> list[int]:
@@ -165,71 +149,71 @@ def feeds(tmp_path: Path, request: pytest.FixtureRequest) -> Feeds:
 
 
 def test_messages_come_into_the_spool_and_none_twice_over_restarts(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds
 ) -> None:
-    with feeds.feed(broker.port) as feed:
-        send(sender, f"{feeds.topic}/a", "1", "2")
+    with feeds.feed(mqtt_broker.port) as feed:
+        send(mqtt_sender, f"{feeds.topic}/a", "1", "2")
         wait_until(lambda: ids(feeds.folder) == [1, 2])
         feed.await_quiet(0.1)
-    send(sender, f"{feeds.topic}/b", "3")  # Kept by the broker meanwhile.
-    with feeds.feed(broker.port):
-        send(sender, f"{feeds.topic}/b", "4")
+    send(mqtt_sender, f"{feeds.topic}/b", "3")  # Kept by the broker meanwhile.
+    with feeds.feed(mqtt_broker.port):
+        send(mqtt_sender, f"{feeds.topic}/b", "4")
         wait_until(lambda: len(ids(feeds.folder)) >= 4)
     assert ids(feeds.folder) == [1, 2, 3, 4]
     assert feeds.told == []
 
 
 def test_acknowledgements_that_are_lost_double_nothing(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(paho.Client, "ack", lambda *_: None)
-        with feeds.feed(broker.port):
-            send(sender, feeds.topic, *(str(i) for i in range(20)))
+        with feeds.feed(mqtt_broker.port):
+            send(mqtt_sender, feeds.topic, *(str(i) for i in range(20)))
             wait_until(lambda: len(ids(feeds.folder)) == 20)
-    with feeds.feed(broker.port):
-        send(sender, feeds.topic, "20")
+    with feeds.feed(mqtt_broker.port):
+        send(mqtt_sender, feeds.topic, "20")
         wait_until(lambda: 20 in ids(feeds.folder))
     assert ids(feeds.folder) == list(range(21))
 
 
 def test_what_was_not_kept_is_not_acknowledged(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds
 ) -> None:
     spool = Spool(feeds.folder)
     (feeds.folder / "segments").rmdir()  # As on a full disk.
-    with feeds.feed(broker.port, spool):
-        send(sender, feeds.topic, "1")
+    with feeds.feed(mqtt_broker.port, spool):
+        send(mqtt_sender, feeds.topic, "1")
         wait_until(lambda: any("cannot be written" in str(each) for each in feeds.waits))
-    with feeds.feed(broker.port):
+    with feeds.feed(mqtt_broker.port):
         wait_until(lambda: ids(feeds.folder) == [1])
 
 
 def test_what_nobody_foresaw_is_told_and_nothing_is_acknowledged(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("unforeseen")
 
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "add", fail)
-        with feeds.feed(broker.port):
-            send(sender, feeds.topic, "1")
+        with feeds.feed(mqtt_broker.port):
+            send(mqtt_sender, feeds.topic, "1")
             wait_until(lambda: any("unforeseen" in str(each) for each in feeds.waits))
     assert any("unforeseen" in line for line in feeds.told)
-    with feeds.feed(broker.port):
+    with feeds.feed(mqtt_broker.port):
         wait_until(lambda: ids(feeds.folder) == [1])
 
 
 def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds
 ) -> None:
-    wire = Wire(broker.port)
+    wire = Wire(mqtt_broker.port)
     with feeds.feed(wire.port):
         for start in range(0, 300, 100):
-            send(sender, feeds.topic, *(str(i) for i in range(start, start + 50)))
+            send(mqtt_sender, feeds.topic, *(str(i) for i in range(start, start + 50)))
             wire.cut()
-            send(sender, feeds.topic, *(str(i) for i in range(start + 50, start + 100)))
+            send(mqtt_sender, feeds.topic, *(str(i) for i in range(start + 50, start + 100)))
             wait_until(lambda last=start + 99: last in ids(feeds.folder))  # type: ignore[misc]
     wire.close()
     assert ids(feeds.folder) == list(range(300))
@@ -237,27 +221,29 @@ def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing(
     assert {type(each) for each in feeds.waits} == {SourceAwayError, type(None)}
 
 
-def test_retained_messages_come_once(broker: MqttBroker, sender: paho.Client, feeds: Feeds) -> None:
-    sender.publish(f"{feeds.topic}/a", "1", qos=1, retain=True).wait_for_publish(_WAIT_S)
+def test_retained_messages_come_once(
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds
+) -> None:
+    mqtt_sender.publish(f"{feeds.topic}/a", "1", qos=1, retain=True).wait_for_publish(_WAIT_S)
     for last in (2, 3):
-        with feeds.feed(broker.port):
+        with feeds.feed(mqtt_broker.port):
             wait_until(lambda: 1 in ids(feeds.folder))
-            send(sender, f"{feeds.topic}/b", str(last))
+            send(mqtt_sender, f"{feeds.topic}/b", str(last))
             wait_until(lambda n=last: n in ids(feeds.folder))  # type: ignore[misc]
     assert ids(feeds.folder) == [1, 2, 3]
 
 
 def test_a_session_without_topics_gets_them(
-    broker: MqttBroker, sender: paho.Client, feeds: Feeds
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, feeds: Feeds
 ) -> None:
     killed = paho.Client(CallbackAPIVersion.VERSION2, feeds.topic, clean_session=False)
-    killed.connect("127.0.0.1", broker.port)
+    killed.connect("127.0.0.1", mqtt_broker.port)
     killed.loop_start()
     wait_until(killed.is_connected)
     killed.disconnect()
     killed.loop_stop()
-    with feeds.feed(broker.port):
-        send(sender, feeds.topic, "1")
+    with feeds.feed(mqtt_broker.port):
+        send(mqtt_sender, feeds.topic, "1")
         wait_until(lambda: ids(feeds.folder) == [1])
 
 

@@ -12,32 +12,15 @@ from typing import TYPE_CHECKING
 import paho.mqtt.client as paho
 import pytest
 from deltalake import DeltaTable
-from paho.mqtt.enums import CallbackAPIVersion
 from pyspark import cloudpickle
 
-from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
+from sparkscore.testing.mqtt_broker import MqttBroker
 
 if TYPE_CHECKING:
     from tests.journeys.conftest import Run, World
 
 pytestmark = pytest.mark.usefixtures("spark")
 _WAIT_S = 60
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[MqttBroker]:
-    with running_broker() as broker:
-        yield broker
-
-
-@pytest.fixture
-def sender(broker: MqttBroker) -> Iterator[paho.Client]:
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    yield client
-    client.disconnect()
-    client.loop_stop()
 
 
 def stream(source: str, *more: str) -> list[str]:
@@ -48,17 +31,17 @@ def stream(source: str, *more: str) -> list[str]:
     ]
 
 
-def read_rows(broker: MqttBroker, *more: str) -> list[str]:
+def read_rows(mqtt_broker: MqttBroker, *more: str) -> list[str]:
     """The arguments of a stream of what machines send."""
     schema = ("--source-schema", "id BIGINT, x DOUBLE", "--keep", "mqtt_topic")
     rejects = ("--on-invalid", "quarantine", "--max-rejects", "10")
-    return stream(f"mqtt://127.0.0.1:{broker.port}/plant/#", *schema, *rejects, *more)
+    return stream(f"mqtt://127.0.0.1:{mqtt_broker.port}/plant/#", *schema, *rejects, *more)
 
 
-def send(sender: paho.Client, ids: range) -> None:
+def send(mqtt_sender: paho.Client, ids: range) -> None:
     for i in ids:
         payload = f'{{"id": {i}, "x": {i / 8}}}'
-        sender.publish(f"plant/{i % 3}", payload, qos=1).wait_for_publish(_WAIT_S)
+        mqtt_sender.publish(f"plant/{i % 3}", payload, qos=1).wait_for_publish(_WAIT_S)
 
 
 def n_scored(world: World) -> int:
@@ -72,24 +55,26 @@ def has_scored(world: World, n_rows: int) -> bool:
 
 
 def test_a_killed_stream_of_a_broker_loses_and_doubles_nothing(
-    broker: MqttBroker, sender: paho.Client, world: World, run: Run
+    mqtt_broker: MqttBroker, mqtt_sender: paho.Client, world: World, run: Run
 ) -> None:
-    job = world.start("score", "stream", *read_rows(broker, "--trigger", "continuous-service"))
+    job = world.start("score", "stream", *read_rows(mqtt_broker, "--trigger", "continuous-service"))
     segments = world.folder / "checkpoint" / "sparkscore" / "mqtt" / "segments"
     job.await_sign(segments.is_dir)
     job.await_sign(lambda: "as rows come" in (world.folder / "job.err").read_text())
     job.await_sign(partial(_is_subscribed, world))
-    send(sender, range(100))
+    send(mqtt_sender, range(100))
     job.await_sign(partial(has_scored, world, 1))
-    send(sender, range(100, 150))
+    send(mqtt_sender, range(100, 150))
     job.kill_group()
-    send(sender, range(150, 200))
-    last = run("score", "stream", *read_rows(broker))
+    mqtt_sender.publish("plant/0", "no json", qos=1).wait_for_publish(_WAIT_S)
+    send(mqtt_sender, range(150, 200))
+    last = run("score", "stream", *read_rows(mqtt_broker))
     assert last.exit_code == 0, last.stderr
     table = DeltaTable(world.folder / "scores").to_pyarrow_table().sort_by("id")
     assert table["id"].to_pylist() == list(range(200))
     assert table["mqtt_topic"].to_pylist() == [f"plant/{i % 3}" for i in range(200)]
     assert table["prediction"].to_pylist() == [i / 8 * 2 + 1 for i in range(200)]
+    assert last.result["output"]["rejected"] == 1
 
 
 def _is_subscribed(world: World) -> bool:
