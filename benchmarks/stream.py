@@ -5,10 +5,12 @@
 - `latency`: from a row's commit in the source to its score's commit in the target, where rows come
   at half of the sustained rate.
 - `growth`: what a stream of many micro-batches leaves, and whether they take longer in the end.
+- `state`: how large the histories of keys become, of which each micro-batch brings new ones.
 
 Contenders run in turn and never at once, warm; the first round is not counted. Times are those of
-files that Spark and Delta write, so that all are measured alike. sparkscore's stream verifies its
-model, writes five columns of origin a row and records itself; the others predict and write.
+files that Spark and Delta write, so that all are measured alike. Spark that does nothing runs in
+sparkscore's own session, as long and as warm. sparkscore's stream verifies its model, writes five
+columns of origin a row and records itself; the others predict and write.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.transaction import AddAction
 from lightgbm import LGBMRegressor
 
@@ -57,6 +59,8 @@ COLUMNS = [f"x{i}" for i in range(N_COLUMNS)]
 _SKIPPED = 5
 """First batches of a stream, in which code is compiled and workers start."""
 _TICK_S = 0.5
+_BATCHES_A_ROUND = 4
+_FIRST_TIME = np.datetime64("2026-01-01T00:00:00", "us")
 _LATE_S = 120.0
 
 
@@ -104,6 +108,8 @@ class Contenders:
         """Score a table, as many of its files a micro-batch, to its end."""
         if contender == OURS:
             self.results.append(self._run(source, place, files, "available-now"))
+        elif contender == FLOOR:
+            self._idle(source, place, files)
         else:
             self._ask(contender, source, place, files, runs=False)
 
@@ -131,10 +137,35 @@ class Contenders:
         other.join()
         signal.signal(signal.SIGUSR1, former)
 
-    def _run(self, source: Path, place: Place, files: int, trigger: str) -> JobResult:
+    def _idle(self, source: Path, place: Place, files: int) -> None:
+        spark = self.workspace.spark_engine("arrow").spark
+        frame = spark.readStream.format("delta").option("maxFilesPerTrigger", str(files))
+        writer = frame.load(str(source)).writeStream.foreachBatch(lambda _batch, _number: None)
+        writer = writer.option("checkpointLocation", str(place.checkpoint))
+        writer.trigger(availableNow=True).start().awaitTermination()
+
+    def remember(self, source: Path, place: Place) -> JobResult:
+        """Score what has come to a table, file by file, with what is remembered of each `key`."""
+        features = {
+            "features.watermark.column": "ts",
+            "features.watermark.delay": "1 hour",
+            "features.state.by": ["key"],
+            "features.state.columns": {"before": "lag(x0, 1)", "mean5": "mean(x1, 5)"},
+        }
+        return self._run(source, place, 1, "available-now", features)
+
+    def _run(
+        self,
+        source: Path,
+        place: Place,
+        files: int,
+        trigger: str,
+        more: Mapping[str, object] | None = None,
+    ) -> JobResult:
         job = self.workspace.job(
             None,
             {
+                **(more or {}),
                 "name": "bench",
                 "model": str(self.package),
                 "source.uri": str(source),
@@ -373,6 +404,34 @@ def growth(them: Contenders, folder: Path, n_batches: int) -> str:
     return "\n".join(lines)
 
 
+def state(them: Contenders, folder: Path, n_rounds: int, n_rows: int) -> str:
+    """How the histories of keys grow, where half of a micro-batch's rows are of new keys."""
+    source, place = folder / "keyed", Place(folder / "state")
+    columns = {name: pa.array(values) for name, values in numbers(n_rows, N_COLUMNS, 4).items()}
+    half = n_rows // 2
+    lines = [
+        "| micro-batches | keys | ms a micro-batch | memory, MiB | files, MiB | bytes a key |",
+        "|---|---|---|---|---|---|",
+    ]
+    n_batches = 0
+    for _ in range(n_rounds):
+        for _ in range(_BATCHES_A_ROUND):
+            ids = np.arange(n_batches * n_rows, (n_batches + 1) * n_rows)
+            keys = np.concatenate([np.arange(half), np.arange(half) + n_batches * half])
+            at = np.full(n_rows, _FIRST_TIME + np.timedelta64(n_batches, "m"))
+            facts = {"id": ids, "tick": np.full(n_rows, n_batches), "key": keys, "ts": at}
+            rows = pa.table({**facts, **columns})
+            rows = rows.set_column(3, "ts", rows["ts"].cast(pa.timestamp("us", "UTC")))
+            write_deltalake(source, rows, mode="append")
+            n_batches += 1
+        metrics = them.remember(source, place).metrics
+        period = 1000 * statistics.median(place.periods()[-_BATCHES_A_ROUND + 1 :])
+        n_keys, held, kept = (metrics[f"state_{name}"] for name in ("rows", "bytes", "disk_bytes"))
+        sizes = f"{held / 2**20:.1f} | {kept / 2**20:.1f} | {kept / n_keys:.0f}"
+        lines.append(f"| {n_batches} | {n_keys:,.0f} | {period:.0f} | {sizes} |")
+    return "\n".join(lines)
+
+
 def _size(folder: Path) -> str:
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return f"{len(sizes)} files, {sum(sizes) / 1024:,.0f} KiB"
@@ -401,6 +460,8 @@ def main() -> int:
                 print(f"\n{latency(them, folder, rates, args.ticks)}", flush=True)
         if "growth" in args.parts:
             print(f"\n{growth(them, folder, args.many)}", flush=True)
+        if "state" in args.parts:
+            print(f"\n{state(them, folder, args.rounds, args.rows)}", flush=True)
         print(f"\nload {os.getloadavg()[0]:.1f} at the end")
     finally:
         if peers is not None:
@@ -412,7 +473,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = ("fixed", "sustained", "latency", "growth")
+    parts = ("fixed", "sustained", "latency", "growth", "state")
     parser.add_argument("--peers-python", type=Path, required=True, help="Python with MLflow.")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds that count.")

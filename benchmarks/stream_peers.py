@@ -72,15 +72,9 @@ def _copy(spark: SparkSession, frame: DataFrame, job: Job) -> DataStreamWriter: 
     return frame.select("id", "tick").writeStream.format("delta").option("path", str(job["target"]))
 
 
-def _nothing(spark: SparkSession, frame: DataFrame, job: Job) -> DataStreamWriter:  # noqa: ARG001 - as all
-    """No model, and no target: what a micro-batch costs that does nothing."""
-    return frame.writeStream.foreachBatch(lambda batch, number: None)  # noqa: ARG005 - Spark's form
-
-
 _CONTENDERS: Mapping[str, Callable[[SparkSession, DataFrame, Job], DataStreamWriter]] = {
     "mlflow.pyfunc.spark_udf": _mlflow,
     "Spark, no model": _copy,
-    "Spark, no model, no target": _nothing,
 }
 
 

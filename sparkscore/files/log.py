@@ -180,14 +180,64 @@ class FollowedTable:
         """
         if not isinstance(root, Path):
             return delta_table(root)
-        table: DeltaTable | None
-        table, known = getattr(self._of_thread, "known", (None, None))
-        if table is None or known is None or known != _newest_commit(root, table):
-            table = delta_table(root)
-        elif (root / _commit_name(table.version() + 1)).is_file():
-            table.update_incremental()
-        self._of_thread.known = (table, _newest_commit(root, table))
-        return table
+        held: _HeldTable | None = getattr(self._of_thread, "held", None)
+        if held is None or held.newest_commit != _newest_commit(root, held.table):
+            held = _HeldTable(delta_table(root))
+        elif (root / _commit_name(held.table.version() + 1)).is_file():
+            held.update(root)
+        held.newest_commit = _newest_commit(root, held.table)
+        self._of_thread.held = held
+        return held.table
+
+    def transaction_version(self, table: DeltaTable, app_id: str) -> int | None:
+        """The version that a table has committed last under an application id; None: none.
+
+        `deltalake` reads all commits after the newest checkpoint for each answer. Of a table that
+        was handed out here, those are read that came after the last question.
+        """
+        held: _HeldTable | None = getattr(self._of_thread, "held", None)
+        if held is None or held.table is not table:
+            return table.transaction_version(app_id)
+        if app_id not in held.transactions:
+            held.transactions[app_id] = table.transaction_version(app_id)
+        return held.transactions[app_id]
+
+
+@dataclass
+class _HeldTable:
+    """What one thread knows of a table.
+
+    Attributes:
+        newest_commit: Which file is the newest commit of `table`.
+        transactions: Last versions by the application ids that were asked for.
+    """
+
+    table: DeltaTable
+    newest_commit: tuple[str, int, int] | None = None
+    transactions: dict[str, int | None] = field(default_factory=dict)
+
+    def update(self, root: Path) -> None:
+        """Read the commits that are new.
+
+        Raises:
+            DeltaError: They cannot be read.
+        """
+        first = self.table.version() + 1
+        self.table.update_incremental()
+        for version in range(first, self.table.version() + 1):
+            try:
+                found = _transactions(root, version)
+            except FileNotFoundError:  # It is in a checkpoint already, and has expired.
+                self.transactions.clear()
+                return
+            self.transactions |= {i: found[i] for i in found.keys() & self.transactions.keys()}
+
+
+def _transactions(root: Path, version: int) -> dict[str, int]:
+    """Versions by the application ids of a commit."""
+    with (root / _commit_name(version)).open(encoding="utf-8") as lines:
+        actions = [json.loads(line) for line in lines if '"txn"' in line]
+    return {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
 
 
 def _newest_commit(root: Path, table: DeltaTable) -> tuple[str, int, int] | None:

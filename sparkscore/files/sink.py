@@ -160,7 +160,7 @@ class FilesSink:
         """
         with store_errors(self.root, "target", TargetUnwritableError):
             table = self._table()
-            return None if table is None else table.transaction_version(app_id)
+            return None if table is None else self.followed.transaction_version(table, app_id)
 
     def refuse_unfit(self, write: TableWrite) -> None:
         """Refuse what only Spark can do with this target.
@@ -271,10 +271,10 @@ class FilesSink:
                 landed = self._found_in(table, write.identity)
                 if landed is not None:  # Another attempt at the same run was faster.
                     return landed
-                if _has_passed(table, write.identity):
+                if self._has_passed(table, write.identity):
                     raise skipped_error(write.identity, self.uri)
                 closing = write.unless
-                if closing and table.transaction_version(closing.app_id) is not None:
+                if closing and self.followed.transaction_version(table, closing.app_id) is not None:
                     raise closed_error(write.identity, self.uri)
                 self._check_table(table, write)
                 self._check_writable(table, write)
@@ -372,11 +372,17 @@ class FilesSink:
 
     def _found_in(self, table: DeltaTable, identity: RunIdentity) -> Commit | None:
         # A table may forget ids after a time; its history then still tells of the run.
-        if not _has_passed(table, identity) and _ID_RETENTION not in table.metadata().configuration:
+        configuration = table.metadata().configuration
+        if not self._has_passed(table, identity) and _ID_RETENTION not in configuration:
             return None
         entries = (_entry(*commit) for commit in commits(self.root, table.version()))
         entry = next((entry for entry in entries if is_commit_of(identity, entry)), None)
         return None if entry is None else commit_of(entry, identity, self.uri)
+
+    def _has_passed(self, table: DeltaTable, identity: RunIdentity) -> bool:
+        """Whether the table knows the run's id with its version, or one of a later run."""
+        version = self.followed.transaction_version(table, identity.app_id)
+        return version is not None and version >= identity.txn_version
 
     def _check_table(self, table: DeltaTable, write: TableWrite) -> None:
         have = _type_names(table.schema())
@@ -454,12 +460,6 @@ class FilesSink:
             return True
         newest = self._table()
         return version != (None if newest is None else newest.version())
-
-
-def _has_passed(table: DeltaTable, identity: RunIdentity) -> bool:
-    """Whether the table knows the run's id with its version, or one of a later run."""
-    version = table.transaction_version(identity.app_id)
-    return version is not None and version >= identity.txn_version
 
 
 def _entry(version: int, info: Mapping[str, Any]) -> HistoryEntry:

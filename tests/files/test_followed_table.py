@@ -8,7 +8,7 @@ from threading import Thread
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from sparkscore.files.filesystem import below
@@ -22,8 +22,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "table"
 
 
-def add_row(root: Path, column: str = "id") -> None:
-    write_deltalake(root, pa.table({column: [1]}), mode="append")
+def add_row(root: Path, column: str = "id", **transactions: int) -> None:
+    properties = CommitProperties(app_transactions=[Transaction(*t) for t in transactions.items()])
+    write_deltalake(root, pa.table({column: [1]}), mode="append", commit_properties=properties)
 
 
 def test_commit_of_another_writer_is_seen(root: Path) -> None:
@@ -70,6 +71,59 @@ def test_what_one_thread_holds_does_not_move_when_another_looks(root: Path) -> N
     other.start()
     other.join()
     assert (held.version(), seen[0].version()) == (0, 1)
+
+
+class Asked:
+    """A table that is followed, and asked for the ids that an opened one knows."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._followed = root, FollowedTable()
+
+    def versions(self, *ids: str) -> list[int | None]:
+        table = self._followed.newest(self.root)
+        found = [self._followed.transaction_version(table, each) for each in ids]
+        assert found == [DeltaTable(self.root).transaction_version(each) for each in ids]
+        return found
+
+
+def test_ids_of_applications_are_those_of_the_log(root: Path) -> None:
+    asked = Asked(root)
+    assert asked.versions("a", "b") == [None, None]
+    add_row(root, a=3)
+    add_row(root, b=1, c=7)
+    assert asked.versions("a", "b") == [3, 1]
+    add_row(root, a=4)
+    add_row(root)
+    assert asked.versions("a", "b", "c") == [4, 1, 7]
+
+
+def test_ids_of_commits_that_have_expired_are_found(root: Path) -> None:
+    asked = Asked(root)
+    assert asked.versions("a") == [None]
+    add_row(root)
+    add_row(root, a=2)
+    add_row(root)
+    DeltaTable(root).create_checkpoint()
+    (root / "_delta_log" / f"{2:020}.json").unlink()
+    assert asked.versions("a") == [2]
+
+
+def test_ids_of_a_table_that_was_replaced_are_forgotten(root: Path) -> None:
+    add_row(root, a=1)
+    asked = Asked(root)
+    assert asked.versions("a") == [1]
+    shutil.move(root, root.with_name("away"))
+    add_row(root)
+    add_row(root)
+    assert asked.versions("a") == [None]
+
+
+def test_ids_of_a_table_that_is_not_followed_are_asked_of_it(root: Path) -> None:
+    followed = FollowedTable()
+    add_row(root, a=1)
+    former, newest = DeltaTable(root, version=0), followed.newest(root)
+    assert followed.transaction_version(newest, "a") == 1
+    assert followed.transaction_version(former, "a") is None
 
 
 def test_commits_are_told_from_the_newest_to_the_first_that_is_left(root: Path) -> None:
