@@ -119,6 +119,7 @@ def test_the_shell_blocks_run_in_order(after_the_demo: Path) -> None:
     assert (after_the_demo / "demo" / "result.json").is_file()
     assert (after_the_demo / "demo" / "scores" / "_delta_log").is_dir()
     assert (after_the_demo / "demo" / "challenger" / "_delta_log").is_dir()
+    assert (after_the_demo / "demo" / "stream" / "_delta_log").is_dir()
 
 
 def test_the_python_blocks_run_in_order(after_the_demo: Path) -> None:
