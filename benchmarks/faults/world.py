@@ -245,6 +245,8 @@ class World:
         if self.commits(target):
             uris = DeltaTable(root).file_uris()
             named = {Path(uri.removeprefix("file://")) for uri in uris}
+        # Hadoop keeps the checksum of each file that Spark writes to a disk beside it.
+        named |= {path.with_name(f".{path.name}.crc") for path in named}
         files = [path for path in root.rglob("*") if path.is_file()]
         return [path for path in files if path not in named and "_delta_log" not in path.parts]
 

@@ -35,6 +35,8 @@ from sparkscore.scoring.staged_names import LEDGER_FILE, SCORE_FILE
 _ACTIONS = ("add", "remove")
 _SPARK_FILE = re.compile(r"part-\d{5,}-[0-9a-f-]{36}[-.]c\d{3,}\.\w+\.parquet")
 """Names of data files that Spark's own writer makes."""
+_CHECKSUM = re.compile(r"\.(.+)\.crc")
+"""Names of Hadoop's checksum files, with the file's in it; on disks of a machine only."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Leftover:
 def leftovers(root: TablePath) -> list[Leftover]:
     """The files that a job wrote below a table's folder and never committed.
 
-    A file of an earlier version is none of them: the log still names it.
+    A file of an earlier version is none of them: the log still names it. Hadoop's checksum of a
+    file is one where the file itself is gone, and goes with it else.
 
     Raises:
         TargetError: The folder is not there, or its log cannot be read.
@@ -78,7 +81,7 @@ def _leftovers(root: TablePath) -> list[Leftover]:
             f"the log of target {shown(str(root))} cannot be read: {exc}; nothing was removed"
         ) from exc
     now = time.time()
-    paths: list[TablePath] = [path for path in root.rglob("*") if _is_ours(path)]
+    paths: list[TablePath] = [p for p in root.rglob("*") if _is_ours(p.name) or _is_orphan(p)]
     found = [
         Leftover(path, facts.st_size, now - facts.st_mtime)
         for path in sorted(paths, key=str)
@@ -114,9 +117,17 @@ def _by_run(found: Sequence[Leftover]) -> list[Leftover]:
     return marked
 
 
-def _is_ours(path: TablePath) -> bool:
+def _is_ours(name: str) -> bool:
     patterns = (SCORE_FILE, LEDGER_FILE, _SPARK_FILE, PROBE_FILE, DRAFT)
-    return any(pattern.fullmatch(path.name) for pattern in patterns)
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _is_orphan(path: TablePath) -> bool:
+    """Whether it is the checksum of a data file that is gone, as deltalake's VACUUM leaves it."""
+    match = _CHECKSUM.fullmatch(path.name)
+    if match is None or not (SCORE_FILE.fullmatch(match[1]) or _SPARK_FILE.fullmatch(match[1])):
+        return False
+    return not path.with_name(match[1]).is_file()
 
 
 def _resolved(path: TablePath) -> str:

@@ -115,6 +115,22 @@ def test_command_lists_and_removes_what_is_old_enough(
     assert not young.exists()
 
 
+def test_checksum_of_a_file_that_is_gone_is_a_leftover(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed = next(table.glob("*.parquet"))
+    by_spark = f"part-00000-{uuid.uuid4()}-c000.snappy.parquet"
+    orphan = table / "day=2" / f".{by_spark}.crc"
+    orphan.parent.mkdir()
+    others = [table / f".{committed.name}.crc", table / ".of-somebody-else.parquet.crc"]
+    for path in (orphan, *others):
+        path.touch()
+    assert [left.path for left in leftovers(table)] == [orphan]
+    assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 0
+    assert orphan.name in capsys.readouterr().out
+    assert [path.exists() for path in (orphan, *others)] == [False, True, True]
+
+
 FIRST, SECOND = "1" * 32, "2" * 32
 
 
