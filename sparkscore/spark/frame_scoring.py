@@ -44,16 +44,20 @@ class FrameScoring:
     job: ScoreFilesJob
     conf: Mapping[str, str]
     n_read: int = 0
+    _uncut: DataFrame | None = None
 
     def n_bytes(self) -> int | None:
         """Bytes of the files that are read; None where the cut may not be the same twice."""
         with session_conf(self._spark, self.conf):
-            return scan_bytes(self._rows())
+            self._uncut = self._rows()
+            return scan_bytes(self._uncut)
 
     def chunks(self, chunk_bytes: int) -> list[str]:
         """A plain scan, cut into chunks of about so many bytes, each of which is one task."""
+        # A plan is cut when it is first asked for, and another plan of a large table takes long.
+        frame, self._uncut = self._uncut, None
         with session_conf(self._spark, {**self.conf, **cut_conf(chunk_bytes)}):
-            return _chunks(self._rows())
+            return _chunks(self._rows() if frame is None else frame)
 
     def run(self, resumed: Resumption | None) -> list[TaskResult]:
         """Score what is left, and say what the tasks have done.
@@ -89,7 +93,7 @@ class FrameScoring:
         return self._rows().mapInArrow(mapper, "result string")
 
     def _rows(self) -> DataFrame:
-        """A new frame each time, since a frame keeps the plan that was once made of it."""
+        """A new frame each time, since a frame keeps the cut that was once made of it."""
         counted = self.frame.observe(_READ, sf.count(sf.lit(1)).alias("n_rows"))
         return counted.selectExpr(*crossing_expressions(self.crossing))
 

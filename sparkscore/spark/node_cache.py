@@ -73,6 +73,9 @@ _loaded: OrderedDict[tuple[str, TrustPolicy, TreeRuntime, str, str], LoadedModel
 _n_loads: Counter[str] = Counter()
 """Loads of each digest in this process; more than one would mean that the cache failed."""
 
+_unfrozen: set[str] = set()
+"""Digests that were loaded since the collector was told to pass by what is there."""
+
 
 def loaded_model(
     digest: str,
@@ -118,8 +121,22 @@ def loaded_model(
             raise
         raise ModelTooLargeError(_too_large_text(digest, shown(str(exc)))) from exc
     _loaded[key] = model
+    _unfrozen.add(digest)
     _keep_within(limits.max_loaded_bytes, n_kept=1)
     return model, time.perf_counter() - started
+
+
+def freeze_loaded() -> None:
+    """Have Python's garbage collector pass by models and libraries, if any were loaded just now.
+
+    Spark's daemon has each worker collect after each task, which takes 0.13 s with a model's
+    libraries there. What was loaded stays as long as it is used, and cycles among it are found
+    again when a model is let go of.
+    """
+    if _unfrozen:
+        _unfrozen.clear()
+        gc.collect()
+        gc.freeze()
 
 
 def loaded_digests() -> frozenset[str]:
@@ -164,6 +181,7 @@ def _keep_within(max_bytes: int, n_kept: int = 0) -> None:
         _, model = _loaded.popitem(last=False)
         model.package.release()
     if len(_loaded) < n_before:
+        gc.unfreeze()
         gc.collect()  # Models hold on to themselves by cycles.
 
 

@@ -53,7 +53,7 @@ def scan_pieces(frame: DataFrame) -> list[str]:
     """What each partition of a plain scan reads: paths, ranges and values of partition columns.
 
     Args:
-        frame: Not planned yet, so that the session's settings of now decide on the cut.
+        frame: Not asked this yet, so that the session's settings of now decide on the cut.
     """
     scan = _scan(frame)
     assert scan is not None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparkscore.bounded_output import bounded_output
+from sparkscore.spark.node_cache import freeze_loaded
 from sparkscore.spark.threads import TaskThreads, limited_threads, task_cores
 
 NOTE_SIGN = "sparkscore was scoring: "
@@ -125,6 +126,7 @@ def task_slot() -> Iterator[TaskSlot]:
         _opened_notes() as notes,
     ):
         yield TaskSlot(threads, *_place(), notes)
+    freeze_loaded()
 
 
 @contextmanager

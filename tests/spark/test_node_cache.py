@@ -77,6 +77,31 @@ facts = re.search(file + r".*?Rss: +(\\d+).*?Pss: +(\\d+)", maps, re.DOTALL)
 print(*facts.groups(), flush=True)
 sys.stdin.readline()
 """
+FREEZE = """
+import gc, sys, weakref
+from pathlib import Path
+from sparkscore.package import TrustPolicy
+from sparkscore.spark.node_cache import NodeLimits, loaded_model
+from sparkscore.spark.task_slot import task_slot
+
+def task(folder, limits=NodeLimits()):
+    with task_slot():
+        digest, packed = folder.name, folder / "packed"
+        trust = TrustPolicy(allow_code=True)
+        return loaded_model(digest, trust, lambda: packed.open("rb"), limits=limits)[0]
+
+first, second = map(Path, sys.argv[1:])
+counts = [gc.get_freeze_count()]
+model = task(first)
+counts.append(gc.get_freeze_count())
+task(first)
+counts.append(gc.get_freeze_count())
+model.itself = model
+told = weakref.ref(model)
+del model
+task(second, NodeLimits(max_loaded_bytes=1))
+print(*counts, told() is None)
+"""
 MIB = 2**20
 
 
@@ -206,6 +231,26 @@ def test_models_that_were_not_used_for_longest_are_let_go_of(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("node")
+def test_collector_passes_by_what_was_loaded_until_it_is_let_go_of(
+    node: Path, tmp_path: Path
+) -> None:
+    places = []
+    for seed in range(2):
+        model = packaged(Sized(10, seed), tmp_path / str(seed))
+        places.append(tmp_path / model.digest)
+        places[-1].mkdir()
+        (places[-1] / "packed").write_bytes(pack(model.folder))
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", FREEZE, *map(str, places)]
+    printed = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    before, loaded, asked, told = printed.stdout.split()
+    assert before == "0"
+    assert int(loaded) > 10_000
+    assert asked == loaded
+    assert told == "True"
+    assert len(list(node.glob("*.lock"))) == 2
+
+
 def test_model_counts_as_what_the_process_grew_by(tmp_path: Path) -> None:
     grown = load(packaged(Hungry(200 * MIB), tmp_path / "model"), 1000 * MIB)
     assert grown.package.n_bytes < MIB
