@@ -50,6 +50,11 @@ class TaskSlot:
         _, end = self._rows
         self._rows = (end, end + n_rows)
 
+    def rows_text(self, start: int, n_rows: int) -> str:
+        """What messages call rows of those that the task is at, from the row `start` of these."""
+        first = self._rows[0] + start
+        return f"rows {first} to {first + n_rows - 1} of partition {self.partition}"
+
     @contextmanager
     def watching(self, model: str, deadline_s: int) -> Iterator[None]:
         """End this process if a block that scores rows takes too long, and note what it does.
@@ -61,7 +66,7 @@ class TaskSlot:
             deadline_s: Seconds that it may take.
         """
         first, end = self._rows
-        note = f"{model}, rows {first} to {end - 1} of partition {self.partition}"
+        note = f"{model}, {self.rows_text(0, end - first)}"
         if self._notes is not None:
             os.write(self._notes, f"{NOTE_SIGN}{note}\n".encode())
         notes = 2 if self._notes is None else self._notes

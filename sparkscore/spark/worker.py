@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
+from sparkscore.errors import InvalidRowsError, PredictionError, SparkscoreError
 from sparkscore.flavors.base import TreeRuntime
 from sparkscore.package.trust import TrustPolicy
 from sparkscore.scoring.batch import (
@@ -143,12 +144,33 @@ def score_rows(
         if load_s > 0:
             slot.threads.limit()
         limits = task.limits.within(model.max_bytes)
-        scored = joined(
-            [score_batch(model.predictor, piece, task.batch) for piece in slices(batch, limits)]
-        )
+        scored = joined(list(_pieces(model, batch, task.batch, limits, slot)))
     if scored.max_bytes is not None:
         model.max_bytes = scored.max_bytes
     return scored, batch_report(batch, scored, slot, model, load_s)
+
+
+def _pieces(
+    model: LoadedModel, batch: pa.RecordBatch, task: BatchTask, limits: BatchLimits, slot: TaskSlot
+) -> Iterator[ScoredBatch]:
+    start = 0
+    for piece in slices(batch, limits):
+        try:
+            yield score_batch(model.predictor, piece, task)
+        except PredictionError as exc:
+            raise PredictionError(_with_place(exc, start, piece, task, slot), exc.column) from exc
+        except InvalidRowsError as exc:
+            raise type(exc)(_with_place(exc, start, piece, task, slot)) from exc
+        start += piece.num_rows
+
+
+def _with_place(
+    exc: SparkscoreError, start: int, piece: pa.RecordBatch, task: BatchTask, slot: TaskSlot
+) -> str:
+    """What an error says, and of which model and rows; a batch alone is found by nobody."""
+    rows = slot.rows_text(start, piece.num_rows)
+    whose = rows if task.model in str(exc) else f"model {task.model}, {rows}"
+    return f"{whose}: {exc}"
 
 
 def batch_report(
