@@ -7,7 +7,8 @@ from collections.abc import Mapping
 NEXT_STEPS: Mapping[str, str] = {
     "USAGE": "Read the message; `sparkscore COMMAND --help` shows the options.",
     "CONFIG_INVALID": (
-        "Mend the setting at the named file and line; `sparkscore config show --origin` shows all."
+        "Correct the option, or the setting at the named file and line; `sparkscore config show "
+        "--origin` shows all settings."
     ),
     "NAME_INVALID": "Write the name, URI or path in the form that the message shows.",
     "EXTRA_MISSING": "Run the `pip install` line of the message.",
@@ -22,7 +23,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "SOURCE_CHANGES": (
         "What is new since the last run cannot be told, as the message says why: run the job "
         "once without `--since-last`, or turn the change data feed of the source on; see "
-        "[incremental.md](incremental.md)."
+        "docs/guides/incremental.md."
     ),
     "SOURCE_LOST": (
         "Messages were removed before the stream read them: look at the topic's retention and at "
@@ -49,7 +50,7 @@ NEXT_STEPS: Mapping[str, str] = {
     ),
     "CHECK_FAILED": (
         "Nothing was published: look at the named files, then mend source or model, or "
-        "publish by `--accept-checks`; see [checks.md](checks.md)."
+        "publish by `--accept-checks`; see docs/guides/checks.md."
     ),
     "MODEL_UNUSABLE": "Register or choose another version.",
     "PACKAGE_INVALID": "The package lacks a file or one does not parse: save the model again.",
