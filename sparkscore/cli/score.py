@@ -409,7 +409,7 @@ def clean(target: str, *, older_than: float, remove: bool, output: Output) -> No
         {
             "file": below(root.resolve() if isinstance(root, Path) else root, each.path),
             "bytes": each.n_bytes,
-            "hours": each.age_s / _HOUR_S,
+            "hours": round(each.age_s / _HOUR_S, 2),
             "run": each.run or "",
             "status": "removed" if each in removed else "left",
         }

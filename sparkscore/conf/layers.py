@@ -231,7 +231,11 @@ def _section(node: yaml.Node, key: str, origin: str, file: str, keys: Keys) -> I
     if isinstance(node, yaml.MappingNode):
         yield from _walk(node, f"{key}.", file, keys)
     elif not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:null":
-        raise ConfigError(f"{keys.noun} {key!r} ({origin}) must be a mapping of keys to values")
+        names = keys.sections.get(key)
+        such = f", such as {key}: {{{names[0]}: ...}}" if names else ""
+        raise ConfigError(
+            f"{keys.noun} {key!r} ({origin}) must be a mapping of keys to values{such}"
+        )
 
 
 def _plain(node: yaml.Node, key: str, origin: str) -> object:

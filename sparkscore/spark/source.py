@@ -246,7 +246,7 @@ def _no_table_text(spec: SourceSpec, uri: str) -> str:
     if is_path(uri):
         path = Path(uri)
         state = "nothing is there" if not path.exists() else "what is there is something else"
-        return f"source {shown(spec.uri)} is no {kind}: {state} ({path}); check --source"
+        return f"source {shown(spec.uri)} is no {kind}: {state} ({path}); check the path"
     return (
         f"source {shown(spec.uri)} is no {kind} of the catalog; "
         "a path would have a '/' in it, such as ./flights"

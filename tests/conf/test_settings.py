@@ -214,7 +214,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_is_expected(
             "is 'fast' (base.yaml:1): expected 'auto', 'files', 'arrow' or",
         ),
         ("tracking: {uri: null}", "'tracking.uri' is None (base.yaml:1): expected a valid string"),
-        ("tracking: sqlite:///x", "'tracking' (base.yaml:1) must be a mapping of keys to values"),
+        ("tracking: sqlite:///x", "must be a mapping of keys to values, such as tracking: {uri: "),
         ("trust: {types: [1]}", "'trust.types' is [1] (base.yaml:1): expected a valid string"),
         ("trust: {types: a.B}", "'trust.types' is 'a.B' (base.yaml:1): expected a valid tuple"),
         ("spark: {conf: {a.b: [1]}}", "'spark.conf.a.b' is [1] (base.yaml:1): expected a valid"),

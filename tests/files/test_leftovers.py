@@ -109,6 +109,7 @@ def test_command_lists_and_removes_what_is_old_enough(
         (row,) = json.loads(capsys.readouterr().out)
         assert (row["file"], row["status"]) == (old.name, status)
         assert row["bytes"] > 0
+        assert row["hours"] == 30.0
     assert (old.exists(), checksum.exists(), young.exists()) == (False, False, True)
     assert deltalake.DeltaTable(table).to_pyarrow_table().equals(before)
     assert main(["score", "clean", str(table), "--older-than", "0", "--remove"]) == 0
