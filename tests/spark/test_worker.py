@@ -11,13 +11,14 @@ import pytest
 
 from sparkscore.errors import InvalidRowsError, PredictionError
 from sparkscore.package import pack
+from sparkscore.package.signature import ColumnSchema
 from sparkscore.scoring.batch import BatchLimits, BatchTask
 from sparkscore.scoring.comparison import compare
 from sparkscore.scoring.facts import ModelFacts
 from sparkscore.spark.task_slot import TaskSlot
 from sparkscore.spark.threads import limited_threads
 from sparkscore.spark.worker import ScoringTask, score_rows
-from sparkscore.testing.engine_cases import TRUST, X, described
+from sparkscore.testing.engine_cases import TRUST, WHOLE_X, X, described
 from sparkscore.testing.models import BatchSize, Greedy, OneForAll, Poisoned, packaged
 
 ROWS = pa.table({"x": pa.array(range(8), pa.float64())})
@@ -80,27 +81,28 @@ def test_library_that_a_model_brings_in_is_held_to_the_cores_of_the_task(
     assert report["n_threads"] == 1
 
 
-SIX = pa.RecordBatch.from_pydict({"x": pa.array([0.0, 1.0, 2.0, 3.0, 13.0, 5.0])})
-NULL = pa.RecordBatch.from_pydict({"x": pa.array([0.0, 1.0, 2.0, 3.0, None, 5.0])})
+POISONED = pa.RecordBatch.from_pydict({"x": pa.array([0.0, 1.0, 2.0, 3.0, 13.0, 5.0])})
+HALF = pa.RecordBatch.from_pydict({"x": pa.array([0.0, 1.0, 2.0, 3.0, 0.5, 5.0])})
 
 
 @pytest.mark.parametrize(
-    ("model", "batch", "kind", "said"),
+    ("model", "inputs", "batch", "kind", "said"),
     [
-        (Poisoned(), SIX, PredictionError, "rows 12 to 13 of partition 7: model .* raised"),
-        (OneForAll(), SIX, PredictionError, "^model .*, rows 8 to 9 of partition 7: the model ans"),
-        (Poisoned(), NULL, InvalidRowsError, "rows 12 to 13 of partition 7: model .* row 0"),
+        (Poisoned(), X, POISONED, PredictionError, "rows 12 to 13 of partition 7: model .* raised"),
+        (OneForAll(), X, HALF, PredictionError, "^model .*, rows 8 to 9 of partition 7: the model"),
+        (Poisoned(), WHOLE_X, HALF, InvalidRowsError, "rows 12 to 13 of .*: model .* row 0"),
     ],
 )
 def test_failure_names_model_and_rows(
     model: Poisoned | OneForAll,
+    inputs: ColumnSchema,
     batch: pa.RecordBatch,
     kind: type[Exception],
     said: str,
     tmp_path: Path,
     slot: TaskSlot,
 ) -> None:
-    task = task_of(packaged(model, tmp_path / "model", inputs=X), BatchLimits(max_rows=2))
+    task = task_of(packaged(model, tmp_path / "model", inputs=inputs), BatchLimits(max_rows=2))
     slot.partition = 7
     slot.advance(8)
     slot.advance(6)
