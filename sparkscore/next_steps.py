@@ -71,8 +71,8 @@ NEXT_STEPS: Mapping[str, str] = {
         "version; `sparkscore score plan` shows the difference."
     ),
     "PREDICTION_FAILED": (
-        "The model raised or answered wrongly: try it on the named batch with `load_predictor`, or "
-        "set such rows aside with `--on-invalid quarantine`."
+        "The model raised or answered wrongly: try it on the named rows with "
+        "`sparkscore.load_model`, or set such rows aside with `--on-invalid quarantine`."
     ),
     "MODEL_TOO_LARGE": (
         "The model, or a single row of it, does not fit: more memory for each Python worker, "
