@@ -170,9 +170,11 @@ class _BatchScorer:
         except (WorkerCrashError, BatchDeadlineError, ModelTooLargeError) as exc:
             if models.shadow is None:
                 raise
-            self.stream.models.put_off_shadow(models.shadow, str(exc))
+            failure = str(exc)
+            self.stream.models.put_off_shadow(models.shadow, failure)
         alone = replace(models, shadow=None)
-        return self._scored(frame, replace(alone.plan, identity=plan.identity), alone, tables)
+        plan = replace(alone.plan, identity=plan.identity)
+        return replace(self._scored(frame, plan, alone, tables), shadow_failure=failure)
 
     def _published(self, outcome: Outcome, number: int) -> Outcome:
         """Hand the rows to the outlets, out of the commit: also those of an earlier attempt."""
@@ -315,7 +317,7 @@ def _result(
         input={"uri": table.uri, "rows": totals.n_read},
         output={
             "uri": stream.sink.uri,
-            "version": totals.table_version,
+            "version": totals.table_version if has_scored else None,
             "rows": totals.n_scored,
             "rejected": totals.n_rejected,
             "nulled": totals.n_nulled,
