@@ -8,7 +8,7 @@ SparkscoreError                     code               exit  a caller may ...
 │   ├── MissingExtraError           EXTRA_MISSING            install the extra it names
 │   ├── JavaError                   JAVA_UNUSABLE
 │   ├── SourceError                 SOURCE_INVALID
-│   │   ├── SourceChangesError      SOURCE_CHANGES           run once without --since-last
+│   │   ├── SourceChangesError      SOURCE_CHANGES           say how changed rows are to be taken
 │   │   └── SourceLostError         SOURCE_LOST              decide, as a person, to go on without
 │   ├── EngineUnfitError            ENGINE_UNFIT             take another engine
 │   ├── RecordNotFoundError         RESOURCE_DOES_NOT_EXIST
@@ -48,6 +48,7 @@ SparkscoreError                     code               exit  a caller may ...
 ├── TemporaryError                  TEMPORARY           75   run the same command again
 │   ├── StoreUnavailableError       STORE_UNAVAILABLE
 │   ├── SourceAwayError             SOURCE_AWAY
+│   ├── SchemaChangedError          SCHEMA_CHANGED
 │   ├── JarsUnavailableError        JARS_UNAVAILABLE
 │   ├── PortTakenError              PORT_TAKEN
 │   ├── SparkStoppedError           SPARK_STOPPED
@@ -396,6 +397,12 @@ class SourceAwayError(TemporaryError, ConnectionError):
     """Those who keep the source's rows do not answer."""
 
     code = "SOURCE_AWAY"
+
+
+class SchemaChangedError(TemporaryError):
+    """A stream's source has other columns than those that the stream was planned with."""
+
+    code = "SCHEMA_CHANGED"
 
 
 class JarsUnavailableError(TemporaryError):

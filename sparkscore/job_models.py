@@ -71,7 +71,8 @@ def the_model(job: JobSettings) -> str:
     if job.model is None or job.challengers or job.models_as == "long":
         raise ConfigError(
             "a stream is scored by one model, and the job names several (challengers, models_as, "
-            "ensemble or routes); leave them out, or score the table by batch jobs"
+            "ensemble or routes); leave them out, or score the table by batch jobs. Beside the one "
+            "model, a stream may have a canary and a shadow (--canary, --shadow)"
         )
     return job.model
 

@@ -21,13 +21,14 @@ NEXT_STEPS: Mapping[str, str] = {
         "mend the file and line that the message names."
     ),
     "SOURCE_CHANGES": (
-        "What is new since the last run cannot be told, as the message says why: run the job "
-        "once without `--since-last`, or turn the change data feed of the source on; see "
-        "docs/guides/incremental.md."
+        "What is new in the source cannot be told, as the message says why: a batch job runs once "
+        "without `--since-last`, a stream takes `skipChangeCommits=true` or `readChangeFeed=true`; "
+        "see docs/guides/incremental.md and docs/guides/streams.md."
     ),
     "SOURCE_LOST": (
-        "Messages were removed before the stream read them: look at the topic's retention and at "
-        "the stream's backlog; `--source-option failOnDataLoss=false` goes on with what is there."
+        "Rows were removed before they were read: look at the retention of the topic or table, and "
+        "at the stream's backlog; `--source-option failOnDataLoss=false` goes on with what is "
+        "there."
     ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."
@@ -145,6 +146,9 @@ NEXT_STEPS: Mapping[str, str] = {
     "SOURCE_AWAY": (
         "The brokers of the source did not answer, or another process of the stream reads from "
         "them; look which, and run again."
+    ),
+    "SCHEMA_CHANGED": (
+        "The stream was planned with the columns that its source had: run the same command again."
     ),
     "JARS_UNAVAILABLE": (
         "`sparkscore setup` where a Maven repository can be reached, or the setting `spark.jars`."

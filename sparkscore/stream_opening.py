@@ -195,12 +195,13 @@ def _refuse_unasked(workspace: Workspace, job: JobSettings) -> None:
     batch_only = {
         "since_last": job.since_last,
         "duplicates": job.duplicates is not None,
-        "checks": job.checks != type(job.checks)(),
+        "checks": job.checks != type(job.checks)() or job.accept_checks,
+        "deletes": job.deletes != "ignore",
     }
     asked = [name for name, is_asked in batch_only.items() if is_asked]
     if asked:
         raise ConfigError(
-            f"{listed(asked)} go with a batch job, which knows all rows of its run; leave them "
+            f"only a batch job has {listed(asked)}, since it knows all rows of its run; leave that "
             "out: a stream scores each row once, as it comes"
         )
     if job.engine not in (None, "auto", "arrow"):
@@ -231,15 +232,14 @@ def _refuse_unfit(sink: DeltaSink, plan: ScoringPlan, what: str) -> None:
     """Refuse what only workers can do that write the files themselves.
 
     Raises:
-        EngineUnfitError: It does.
+        ConfigError: It does.
     """
     try:
         sink.as_files(score_write(plan))
     except EngineUnfitError as exc:
-        raise EngineUnfitError(
-            f"{what}, but of {sink.uri!r} Spark writes the files: {exc.reason}",
-            "arrow",
-            "take mode append and a table that Python writes, or leave that out",
+        raise ConfigError(
+            f"{what}, but the files of {sink.uri!r} are Spark's to write: {exc.reason}; take "
+            "--mode append and a table that Python writes, or leave that out"
         ) from exc
 
 

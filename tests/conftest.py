@@ -193,8 +193,8 @@ def _await_workers(web_port: int, n_workers: int, folder: Path) -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/json/", timeout=5) as answer:
                 if json.load(answer)["aliveworkers"] == n_workers:
                     return
-        except OSError:
-            pass  # The master does not listen yet.
+        except (OSError, json.JSONDecodeError):
+            pass  # The master does not listen yet, or has nothing to say.
         time.sleep(0.2)
     logs = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("*.log")))
     pytest.fail(f"no cluster after {_CLUSTER_START_S} s:\n{logs}")

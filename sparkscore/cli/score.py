@@ -64,20 +64,26 @@ _JOB_OPTIONS = (
         type=click.Choice(["struct", "long"]),
         help="A struct column for each challenger, or a row for each model.",
     ),
-    click.option("--source", help="Path or catalog name of the table to read."),
+    click.option(
+        "--source",
+        help="Path or catalog name of the table to read; of a stream also kafka:TOPIC, "
+        "mqtt://HOST/FILTER or python:MODULE:CLASS.",
+    ),
     click.option("--source-format", type=click.Choice(SOURCE_FORMATS)),
     click.option("--source-version", type=int, help="Delta version. Default: the newest."),
     click.option(
         "--source-option",
         multiple=True,
         metavar="KEY=VALUE",
-        help="How CSV or JSON is written, such as sep=; repeatable.",
+        help="How CSV or JSON is written, such as sep=, or how a stream is read; repeatable.",
     ),
-    click.option("--source-schema", help="Columns of CSV or JSON: 'id BIGINT, x DOUBLE'."),
+    click.option(
+        "--source-schema", help="Columns of CSV, JSON or messages: 'id BIGINT, x DOUBLE'."
+    ),
     click.option("--where", help="Spark SQL filter on the source."),
     click.option("--target", help="Path or catalog name of the score table."),
-    click.option("--key", multiple=True, help="Column that identifies a row; repeatable."),
-    click.option("--keep", multiple=True, help="Further column to carry along; repeatable."),
+    click.option("--key", multiple=True, help="Columns that identify a row: a,b; repeatable."),
+    click.option("--keep", multiple=True, help="Further columns to carry along; repeatable."),
     click.option("--column", multiple=True, metavar="MODEL=SOURCE", help="Renamed column."),
     click.option("--param", multiple=True, metavar="NAME=VALUE", help="Param of the model."),
     click.option("--predict", metavar="NAME", help="Function to ask, such as predict_proba."),
@@ -104,7 +110,7 @@ _JOB_OPTIONS = (
     click.option(
         "--accept-checks", is_flag=True, help="Publish scores that fail the checks, this once."
     ),
-    click.option("--partition-by", multiple=True, help="Partition column of a new target."),
+    click.option("--partition-by", multiple=True, help="Partition columns of a new target."),
     click.option("--on-nan", type=click.Choice(["keep", "reject"]), help="Of predictions."),
     click.option(
         "--rejects",
@@ -190,6 +196,15 @@ _STREAM_KEYS = (
     "metrics_port",
     "metrics_host",
 )
+_BATCH_ONLY = frozenset(
+    {
+        *("challenger", "models_as", "source_version", "replace_where", "since_last", "deletes"),
+        *("duplicates", "order_by", "check", "accept_checks", "run_key", "env_manager"),
+    }
+)
+"""Options that a stream refuses."""
+_COLUMN_LISTS = frozenset({"key", "keep", "partition_by", "canary_by", "drift"})
+"""Flags whose values are names of columns, or several of them by commas."""
 _PAIRED = ("column", "source_option", "param", "check", "canary", "alert")
 """Flags that hold a key of the job's and its value."""
 _JOB_KEYS = {
@@ -226,6 +241,14 @@ def job_options(command: Callable[..., object]) -> Callable[..., object]:
 def stream_options(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe a stream, beside those of its job."""
     return reduce(lambda made, option: option(made), reversed(_STREAM_OPTIONS), command)
+
+
+def _without_batch_options(stream: click.Command) -> click.Command:
+    """A stream's command, whose help leaves out what it would refuse."""
+    for option in stream.params:
+        if isinstance(option, click.Option) and option.name in _BATCH_ONLY:
+            option.hidden = True
+    return stream
 
 
 @click.group()
@@ -324,6 +347,7 @@ def _told(result: JobResult, result_file: Path | None) -> int:
     return result.code
 
 
+@_without_batch_options
 @command.command()
 @job_options
 @stream_options
@@ -345,7 +369,7 @@ def stream(
     moved_checkpoint: bool,
     **flags: object,
 ) -> int:
-    """Score the rows that come to a table or folder, each once, until they end or a signal comes.
+    """Score the rows that come to a source, each once, until they end or a signal comes.
 
     The same plan, worker and table as `score batch`; each micro-batch is one commit. The last line
     on stdout is the result as one JSON object.
@@ -359,6 +383,8 @@ def stream(
 
     if run_key is not None:
         raise ConfigError("a stream names its batches itself; leave --run-key out")
+    if job is None and flags["name"] is None:
+        flags["name"] = "score-stream"
     return _told(_job_attempt(job, None, flags, run), result_file)
 
 
@@ -490,7 +516,7 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that describe the job, by the dotted keys of a job file."""
     no_keys = {"trust_code", "trust", "preload", *_PAIRED}
     keys = {
-        _JOB_KEYS.get(name, name): list(value) if isinstance(value, tuple) else value
+        _JOB_KEYS.get(name, name): _listed(name, value) if isinstance(value, tuple) else value
         for name, value in flags.items()
         if name not in no_keys and value not in (None, ()) and value is not False  # Zero counts.
     }
@@ -503,6 +529,12 @@ def _job_keys(flags: Mapping[str, object]) -> dict[str, object]:
     keys |= {f"columns.{name}": source for name, source in columns.items()}
     keys |= {f"source.options.{name}": value for name, value in options.items()}
     return keys | {f"params.{name}": value for name, value in params.items()}
+
+
+def _listed(name: str, values: tuple[str, ...]) -> list[str]:
+    if name not in _COLUMN_LISTS:
+        return list(values)
+    return [column.strip() for value in values for column in value.split(",")]
 
 
 def _show_plan(facts: Mapping[str, Any]) -> None:

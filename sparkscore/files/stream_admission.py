@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from sparkscore.errors import (
@@ -101,15 +102,33 @@ def _refuse_other(
     checkpoint: Checkpoint, before: Mapping[str, str], now: Mapping[str, str]
 ) -> None:
     lines = [
-        f"\n  {name}: made for {shown(before.get(name, ''))}, now {shown(value)}"
-        for name, value in now.items()
-        if before.get(name, "") != value
+        f"\n  {place}: made for {shown(was)}, now {shown(value)}"
+        for name in now
+        for place, was, value in _differences(name, before.get(name, ""), now[name])
     ]
     if lines:
         raise ForeignCheckpointError(
             f"checkpoint {shown(checkpoint.place)} belongs to another stream:{''.join(lines)}\n"
             "Give each stream a folder of its own (--checkpoint)"
         )
+
+
+def _differences(name: str, was: object, now: object) -> Iterator[tuple[str, object, object]]:
+    """Where two facts differ, and how; of objects in JSON, their innermost members that do."""
+    was, now = _members(was), _members(now)
+    if isinstance(was, dict) and isinstance(now, dict):
+        for member in sorted(was.keys() | now.keys()):
+            yield from _differences(f"{name}.{member}", was.get(member, ""), now.get(member, ""))
+    elif was != now:
+        yield name, was, now
+
+
+def _members(fact: object) -> object:
+    try:
+        parsed = json.loads(fact) if isinstance(fact, str) else fact
+    except ValueError:
+        return fact
+    return parsed if isinstance(parsed, dict) else fact
 
 
 def _refuse_stale(

@@ -23,6 +23,7 @@ from sparkscore.errors import (
     shown,
 )
 from sparkscore.files.appended import vacuumed_error
+from sparkscore.spark.delta_failures import of_delta_source
 from sparkscore.spark.task_slot import NOTE_SIGN
 
 SPARK_FAILURES = (PySparkException, Py4JError)
@@ -123,7 +124,7 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    unread = unreadable_source(exc) or _of_brokers(what, text)
+    unread = unreadable_source(exc) or _of_brokers(what, text) or of_delta_source(what, text)
     if unread is not None:
         return unread
     if _DUPLICATE_KEYS in text:
@@ -153,8 +154,10 @@ def unreadable_source(exc: BaseException) -> SourceError | None:
         return vacuumed_error(found[1])
     if found[1].endswith(".parquet"):
         return None
+    # What Spark would have one do, to take the row as null, is no option of ours.
+    reason = reason_of(exc).partition(" Parse Mode: ")[0]
     return SourceError(
-        f"data file {shown(found[1])} cannot be read: {reason_of(exc)}; nothing was "
+        f"data file {shown(found[1])} cannot be read: {reason}; nothing was "
         "written; restore or mend the file, or check --source-option and --source-schema"
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as sf
 
-from sparkscore.errors import SourceError, listed, shown
+from sparkscore.errors import SourceError, nearest, shown
 from sparkscore.names import kafka_topic, mqtt_source, python_class
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import MALFORMED_COLUMN, SourceTable
@@ -38,6 +38,7 @@ _DELTA_OPTIONS = _PACE | {
     "startingTimestamp",
     "skipChangeCommits",
     "withEventTimeOrder",
+    "failOnDataLoss",
     _CHANGES,
 }
 _FILE_OPTIONS = _PACE | {
@@ -149,9 +150,12 @@ def _filtered(frame: DataFrame, where: str) -> DataFrame:
 def _delta(spark: SparkSession, uri: str, spec: SourceSpec) -> DataFrame:
     options = _parted(spec, _DELTA_OPTIONS)
     if options.spec.options or spec.schema is not None:
+        unknown = next(iter(options.spec.options), None)
+        found = "a schema" if unknown is None else f"option {shown(unknown)}"
+        near = "" if unknown is None else nearest(unknown, _DELTA_OPTIONS)
         raise SourceError(
-            f"source {shown(spec.uri)} is Delta, whose stream takes no schema and of options "
-            f"only {listed(sorted(_DELTA_OPTIONS))}"
+            f"source {shown(spec.uri)} is Delta, whose stream does not take {found}{near}; its "
+            f"options are {', '.join(sorted(_DELTA_OPTIONS))}"
         )
     reader = spark.readStream.format("delta").options(**options.streaming)
     frame = reader.load(uri) if is_path(uri) else reader.table(uri)

@@ -20,6 +20,8 @@ from sparkscore.files.checkpoint import Checkpoint
 from sparkscore.files.sink import FilesSink
 from sparkscore.files.stream_admission import admitted
 from sparkscore.scoring.canary import Split
+from sparkscore.scoring.features import Features, State, Watermark
+from sparkscore.scoring.history import HistoryColumn
 from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.streams import BatchModel, BatchModels, StreamFacts, plan_of_batch
 from sparkscore.testing.sink_contract import attempt, write_files
@@ -186,6 +188,23 @@ def test_checkpoint_of_another_stream_is_refused_with_the_difference(
     stream.admitted()
     with pytest.raises(ForeignCheckpointError, match=f"another stream:\n  {named}: made for"):
         admitted(stream.checkpoint, change(stream.plan), stream.sink)
+
+
+def test_of_long_features_the_part_is_told_that_has_changed(stream: Stream) -> None:
+    def plan(n_rows: int) -> ScoringPlan:
+        columns = {f"column_{i:02}": HistoryColumn("lag", "x", n_rows) for i in range(20)}
+        columns["column_19"] = HistoryColumn("lag", "x", 1)
+        features = Features(
+            watermark=Watermark("ts", "10 minutes"), state=State(("id",), 60, columns)
+        )
+        return replace(stream.plan, source=replace(stream.plan.source, features=features))
+
+    admitted(stream.checkpoint, plan(1), stream.sink)
+    admitted(stream.checkpoint, plan(1), stream.sink)
+    with pytest.raises(ForeignCheckpointError) as refused:
+        admitted(stream.checkpoint, plan(2), stream.sink)
+    lines = [f"features.state.columns.column_{i:02}.n_rows: made for 1, now 2" for i in range(19)]
+    assert [line.strip() for line in str(refused.value).splitlines()[1:-1]] == lines
 
 
 def test_checkpoint_that_was_put_back_is_stale(stream: Stream) -> None:

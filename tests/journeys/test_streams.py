@@ -62,6 +62,7 @@ def test_a_stream_scores_as_the_batch_job_does(
     assert [commit["inputs"]["batch"] for commit in world.commits("scores")] == list("0123")
     again = run("score", "stream", *stream())
     assert (again.exit_code, again.result["status"]) == (0, "skipped")
+    assert again.result["output"]["version"] is None
     assert_as_in_batch(world, batch, run)
 
 
@@ -200,7 +201,9 @@ def test_checkpoint_that_is_lost_is_refused_before_a_row_is_read(
     ("more", "named"),
     [
         (("--mode", "replace", "--replace-where", "id = 1"), "mode 'replace'"),
-        (("--since-last", "--check", "min_rows=1"), "'since_last', 'checks' go with a batch job"),
+        (("--since-last", "--check", "min_rows=1"), "only a batch job has 'since_last', 'checks'"),
+        (("--accept-checks", "--deletes", "tombstone"), "'checks', 'deletes'"),
+        (("--challenger", "models:/linear@champion"), "--canary, --shadow"),
         (("--engine", "files"), "--engine auto"),
         (("--trigger", "nightly"), "available-now"),
         (("--run-key", "k1"), "--run-key"),
