@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from sparkscore.errors import PortTakenError, UsageError
 from sparkscore.scoring.features import OUT_OF_ORDER, ROWS_IN
@@ -273,6 +275,10 @@ class StreamRecord:
             **totals.as_metrics(),
         }
 
+    def age_s(self) -> float:
+        """Seconds since a batch ended or Spark told that there was none to begin."""
+        return time.time() - self._told_at
+
     def page(self) -> str:
         """The measures in Prometheus' text format."""
         with self._lock:
@@ -365,16 +371,27 @@ def _labels(labels: Mapping[str, str]) -> str:
 def _handler_of(record: StreamRecord) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            asked = urlsplit(self.path)
+            if asked.path == "/metrics":
                 self._answer(record.page(), "text/plain; version=0.0.4")
-            elif self.path == "/healthz":
-                self._answer(json.dumps(record.health()), "application/json")
+            elif asked.path == "/healthz":
+                self._health(parse_qs(asked.query).get("max_age_s", ["inf"])[0])
             else:
                 self.send_error(404)
 
-        def _answer(self, text: str, kind: str) -> None:
+        def _health(self, max_age_s: str) -> None:
+            """Tell the state; 503 where nothing was heard of the stream for longer than that."""
+            try:
+                is_late = record.age_s() > float(max_age_s)
+            except ValueError:
+                self.send_error(400, "max_age_s is a number of seconds")
+                return
+            status = HTTPStatus.SERVICE_UNAVAILABLE if is_late else HTTPStatus.OK
+            self._answer(json.dumps(record.health()), "application/json", status)
+
+        def _answer(self, text: str, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
             content = text.encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

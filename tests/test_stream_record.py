@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -188,6 +189,23 @@ def test_pages_are_for_prometheus_and_probes(run: ActiveRun) -> None:
         with pytest.raises(PortTakenError, match="--metrics-port"):
             StreamPages(record, pages.port, "127.0.0.1")
     finally:
+        pages.close()
+
+
+@pytest.mark.parametrize(("max_age_s", "status"), [("3600", 200), ("0", 503), ("soon", 400)])
+def test_probe_fails_where_nothing_was_heard_for_longer_than_it_asks(
+    max_age_s: str, status: int, run: ActiveRun
+) -> None:
+    pages = StreamPages(StreamRecord(run, "telemetry", None), 0, "127.0.0.1")
+    connection = http.client.HTTPConnection("127.0.0.1", pages.port)
+    try:
+        connection.request("GET", f"/healthz?max_age_s={max_age_s}")
+        answer = connection.getresponse()
+        assert answer.status == status
+        if status != 400:
+            assert json.loads(answer.read())["job"] == "telemetry"
+    finally:
+        connection.close()
         pages.close()
 
 

@@ -59,9 +59,9 @@ def _log_lost(what: str, _: re.Match[str]) -> SparkscoreError:
 def _file_lost(what: str, found: re.Match[str]) -> SparkscoreError:
     return SourceLostError(
         f"{what}: data file {found[1]!r} was removed before it was read, such as by VACUUM; put it "
-        "back, or begin anew with what is there (--start-over and an empty --checkpoint); keep "
-        "files that were replaced (delta.deletedFileRetentionDuration) for longer than the job may "
-        "stand still"
+        "back, or score what is there: a batch job by running it again, a stream by --start-over "
+        "and an empty --checkpoint; keep files that were replaced "
+        "(delta.deletedFileRetentionDuration) for longer than a stream may stand still"
     )
 
 

@@ -19,6 +19,7 @@ from sparkscore.errors import (
     SparkscoreError,
     SparkStoppedError,
     TargetSchemaError,
+    TemporaryError,
     WorkerCrashError,
     shown,
 )
@@ -88,6 +89,7 @@ _BROKERS_AWAY = re.compile(
     r"kafka\.common\.errors\.(?:Timeout|Disconnect|Network)Exception: ([^\n]+)"
     r"|(Cannot fetch record for offset [^\n]+)"
 )
+_SLOW_START = "Python worker failed to connect back"
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 
 
@@ -124,9 +126,24 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
         if sign in text:
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
-    unread = unreadable_source(exc) or _of_brokers(what, text) or of_delta_source(what, text)
-    if unread is not None:
-        return unread
+    known = (
+        unreadable_source(exc)
+        or _of_brokers(what, text)
+        or of_delta_source(what, text)
+        or _of_sign(what, text)
+    )
+    if known is not None:
+        return known
+    if is_ending or _STOPPED.search(text):
+        return SparkStoppedError(
+            f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
+            "command again: what was committed is found and not scored twice"
+        )
+    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def _of_sign(what: str, text: str) -> SparkscoreError | None:
+    """The error that one sign in Spark's text tells, if it is there."""
     if _DUPLICATE_KEYS in text:
         return KeyColumnError(
             f"{what}: several source rows have the same key, so a merge would keep any of them; "
@@ -137,12 +154,13 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             f"{what}: rows to be written lie outside replace_where, so they would not be replaced "
             "by a next run; make --where select the same rows as --replace-where"
         )
-    if is_ending or _STOPPED.search(text):
-        return SparkStoppedError(
-            f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
-            "command again: what was committed is found and not scored twice"
+    if _SLOW_START in text:
+        return TemporaryError(
+            f"{what}: a Python worker did not report to Spark within its ten seconds; nothing was "
+            "committed; run the same command again, and if that ends in this way too, give the "
+            "machine less to do, or see whether its Python starts (spark.pyspark.python)"
         )
-    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+    return None
 
 
 def unreadable_source(exc: BaseException) -> SourceError | None:

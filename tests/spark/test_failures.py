@@ -14,6 +14,7 @@ from sparkscore.errors import (
     SparkscoreError,
     SparkStoppedError,
     TargetSchemaError,
+    TemporaryError,
     UntrustedCodeError,
     WorkerCrashError,
 )
@@ -155,6 +156,11 @@ def test_worker_that_ends_with_its_jvm_was_not_ended_by_the_model() -> None:
 def test_doubled_key_that_delta_found_is_a_key_error() -> None:
     text = "[DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE] Cannot perform Merge"
     assert type(translated(PySparkException(text), "the job")) is KeyColumnError
+
+
+def test_worker_that_was_slow_to_start_is_tried_again() -> None:
+    text = "[STREAM_FAILED] Query terminated with exception: Python worker failed to connect back."
+    assert type(translated(PySparkException(text), "the job")) is TemporaryError
 
 
 def test_row_outside_of_the_predicate_is_a_schema_error() -> None:
