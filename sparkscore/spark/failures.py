@@ -156,7 +156,7 @@ def _of_sign(what: str, text: str) -> SparkscoreError | None:
         )
     if _SLOW_START in text:
         return TemporaryError(
-            f"{what}: a Python worker did not report to Spark within its ten seconds; nothing was "
+            f"{what}: a Python worker did not report to Spark in time; nothing was "
             "committed; run the same command again, and if that ends in this way too, give the "
             "machine less to do, or see whether its Python starts (spark.pyspark.python)"
         )

@@ -44,6 +44,7 @@ _STOP_S = 10
 _KAFKA_CONNECTOR = "org.apache.spark.sql.kafka010.KafkaSourceProvider"
 # The last one is the root logger, which Py4J uses too.
 _PY4J_LOGGERS = ("py4j.clientserver", "py4j.java_gateway", "")
+_QUERY_LOGGERS = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
 _PORT_SIGNS = ("BindException", "Address already in use", "Failed to bind")
 
 
@@ -90,9 +91,8 @@ def open_session(
         PortTakenError: A port that was asked for is in use.
         SparkFailedError: Spark did not start for another reason.
     """
-    for logger in _PY4J_LOGGERS:
-        logging.getLogger(logger).addFilter(_is_news)
     session = running_session()
+    _hush()
     if session is None:
         connects = settings.remote is not None and not settings.remote.startswith("local")
         session = _connect(settings) if connects else _start(settings, announce)
@@ -171,6 +171,21 @@ def _stop_quietly(session: SparkSession) -> None:
             session.stop()
         except Exception:  # noqa: BLE001 - a JVM that was killed is stopped too
             return
+
+
+def _hush() -> None:
+    """Keep off stderr what is raised as well."""
+    from pyspark.logger import PySparkLogger
+
+    for name in _PY4J_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
+    for name in _QUERY_LOGGERS:  # Made by PySpark: its callers give what others would not take.
+        PySparkLogger.getLogger(name).addFilter(_is_no_failed_query)
+
+
+def _is_no_failed_query(record: logging.LogRecord) -> bool:
+    """Whether a record is anything but the trace, in Java, of a query that is no good."""
+    return record.exc_info is None
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyspark.errors import AnalysisException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
 
 from sparkscore.spark.defaults import DELTA_EXTENSION, joined, session_conf, with_tries
 from sparkscore.spark.jars import JarSource
@@ -90,6 +95,34 @@ def test_a_session_writes_and_reads_delta(spark: SparkSession, tmp_path: Path) -
 def test_the_running_session_is_used_again(spark: SparkSession, delta_jars: JarSource) -> None:
     again = open_session(SessionSettings(jars=delta_jars, master="local[7]"))
     assert again.sparkContext is spark.sparkContext
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("SQLQueryContextLogger", lambda spark: spark.sql("SELECT maxi(1)")),
+        ("DataFrameQueryContextLogger", lambda spark: spark.range(1).select(sf.col("maxi"))),
+    ],
+)
+def test_javas_trace_of_a_query_that_is_no_good_is_not_told(
+    name: str, query: Callable[[SparkSession], object], spark: SparkSession
+) -> None:
+    told: list[logging.LogRecord] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record)
+
+    logger, kept = PySparkLogger.getLogger(name), Kept()
+    logger.addHandler(kept)
+    try:
+        with pytest.raises(AnalysisException, match="maxi"):
+            query(spark)
+        assert told == []
+        logger.warning("what is no failed query")
+        assert len(told) == 1
+    finally:
+        logger.removeHandler(kept)
 
 
 def test_local_sessions_listen_on_loopback_only(spark: SparkSession) -> None:
