@@ -27,8 +27,8 @@ NEXT_STEPS: Mapping[str, str] = {
     ),
     "SOURCE_LOST": (
         "Rows were removed before they were read: look at the retention of the topic or table, and "
-        "at the stream's backlog; `--source-option failOnDataLoss=false` goes on with what is "
-        "there."
+        "at the stream's backlog; of a topic, `--source-option failOnDataLoss=false` goes on with "
+        "what is there."
     ),
     "ENGINE_UNFIT": (
         "`--engine files` cannot do this job, as the message says; take `auto` or `arrow`."

@@ -50,9 +50,10 @@ def _no_feed(what: str, found: re.Match[str]) -> SparkscoreError:
 
 def _log_lost(what: str, _: re.Match[str]) -> SparkscoreError:
     return SourceLostError(
-        f"{what}: the source's log was cut before the stream had read it, and with it rows; go on "
-        "with what is there by --source-option failOnDataLoss=false, if that is meant, and keep "
-        "the log (delta.logRetentionDuration) for longer than the stream may stand still"
+        f"{what}: the source's log was cut before the stream had read it, and with it rows; begin "
+        "anew with --start-over, an empty --checkpoint and --source-option startingVersion=N, the "
+        "first that is there; keep the log (delta.logRetentionDuration) for longer than the stream "
+        "may stand still"
     )
 
 

@@ -38,7 +38,6 @@ _DELTA_OPTIONS = _PACE | {
     "startingTimestamp",
     "skipChangeCommits",
     "withEventTimeOrder",
-    "failOnDataLoss",
     _CHANGES,
 }
 _FILE_OPTIONS = _PACE | {
