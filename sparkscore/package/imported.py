@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import pickletools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -93,5 +94,20 @@ def _imports(path: Path) -> Iterator[str]:
 def _distributions(modules: Iterable[str]) -> tuple[str, ...]:
     tops = {name.partition(".")[0] for name in modules}
     tops -= {*sys.stdlib_module_names, *_OWN}
-    installed = packages_distributions() if tops else {}
+    installed = _installed(tuple(_folders())) if tops else {}
     return tuple(sorted({installed[name][0] for name in tops if name in installed}))
+
+
+def _folders() -> Iterator[tuple[str, int]]:
+    """Where Python looks for modules, and when each folder last gained or lost one."""
+    for folder in sys.path:
+        try:
+            yield folder, Path(folder).stat().st_mtime_ns
+        except OSError:  # Python passes over it too.
+            yield folder, 0
+
+
+@lru_cache(maxsize=1)
+def _installed(_state: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    # Reads the lists of files of all that is installed, which takes longer than the rest of a save.
+    return packages_distributions()
