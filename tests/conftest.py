@@ -24,6 +24,7 @@ from sparkscore.spark.jars import JarSource, resolve_jars
 from sparkscore.spark.java import find_java, spark_home
 from sparkscore.spark.launch import LAUNCH_OPTIONS, prepare_environment
 from sparkscore.spark.session import SessionSettings, open_session, stop_session
+from sparkscore.testing import warm_daemon
 from sparkscore.testing.hdfs_cluster import HdfsCluster, running_cluster
 from sparkscore.testing.kafka_broker import KafkaBroker, running_kafka
 from sparkscore.testing.mqtt_broker import MqttBroker, running_broker
@@ -43,6 +44,8 @@ _INTERPRETED = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
+# Failed tasks take their worker with them; in a session of many such tests a new one comes cheap.
+_WARM = {"spark.python.daemon.module": warm_daemon.MODULE}
 # A test's JVM lives for seconds: code compiled once and quickly is all that it has time for. The
 # room for it is that of a JVM which compiles twice, since one without room interprets all else.
 # A collector without threads of its own takes a tenth less of a JVM's time where few cores are.
@@ -104,7 +107,7 @@ def delta_jars(spark_cache: Path) -> JarSource:
 def spark(delta_jars: JarSource) -> Iterator[SparkSession]:
     """The session of all tests in this process: two local slots and tries, with Delta."""
     settings = SessionSettings(
-        jars=delta_jars, master="local[2,2]", app_name="tests", conf=_INTERPRETED
+        jars=delta_jars, master="local[2,2]", app_name="tests", conf=_INTERPRETED | _WARM
     )
     session = open_session(settings)
     yield session
