@@ -16,6 +16,7 @@ RIVALS := .venv-bench
 HEAVY  := .venv-flavors
 BIN    := $(VENV)/bin
 # Two, since most tests wait for one thread of a JVM; each process has a Spark session of its own.
+# The order of the files is that of tests/conftest.py.
 PROCESSES ?= 2
 
 # Without a home that can be written to, downloads are kept below the checkout.
@@ -47,7 +48,7 @@ test: lint types contracts setup $(PEER)/stamp $(PEER2)/stamp $(PEER312)/stamp
 	SPARKSCORE_MLFLOW_PYTHON=$(CURDIR)/$(PEER)/bin/python \
 	SPARKSCORE_MLFLOW2_PYTHON=$(CURDIR)/$(PEER2)/bin/python \
 	SPARKSCORE_MLFLOW312_PYTHON=$(CURDIR)/$(PEER312)/bin/python $(BIN)/python -m pytest \
-		--numprocesses=$(PROCESSES) --dist=loadfile $(TESTS)
+		--numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 # Watching each line costs a third of the time again.
 coverage: TESTS := --cov=sparkscore --cov-report=term:skip-covered

@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,27 @@ _WARM = {"spark.python.daemon.module": warm_daemon.MODULE}
 os.environ[LAUNCH_OPTIONS] = (
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
 )
+
+# Rooms whose files have few tests that take long: whole jobs, kernels, builds, peers.
+_LONG_FILES = (
+    *("demo", "notebooks", "docs", "environments", "benchmarks", "journeys", "interop"),
+    *("spark", "server"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files, the long ones come first.
+
+    Last come the quick ones, so that no process waits for minutes while another is in a long file.
+    """
+    if hasattr(config, "workerinput"):  # This is one of several processes.
+        n_tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (_place(item.path), -n_tests[item.path]))
+
+
+def _place(file: Path) -> int:
+    room = file.relative_to(Path(__file__).parent).parts[0]
+    return _LONG_FILES.index(room) if room in _LONG_FILES else len(_LONG_FILES)
 
 
 @pytest.fixture(scope="session")
