@@ -83,9 +83,8 @@ def observed(frame: DataFrame, name: str) -> int:
 
 def n_slots(spark: SparkSession) -> int:
     """Tasks that a classic session runs at once."""
-    context = spark.sparkContext
-    n_cpus = int(context.getConf().get("spark.task.cpus", "1") or "1")
-    return max(1, context.defaultParallelism // n_cpus)
+    n_cpus = int(spark.conf.get("spark.task.cpus", "1") or "1")
+    return max(1, spark.sparkContext.defaultParallelism // n_cpus)
 
 
 def _scan(frame: DataFrame) -> JavaObject | None:
