@@ -116,5 +116,5 @@ def run_prepared(
         if prepared.plan.panel is not None:
             prepared.plan.panel.check_books(outcome)
     workspace.outbox.replay()  # The store may be back since the run began.
-    announce(outcome_text(outcome))
+    announce(outcome_text(outcome, prepared.plan))
     return job_result_of(prepared, outcome, started, attempt=len(earlier) + 1)

@@ -222,7 +222,7 @@ def job_result_of(
     return JobResult(
         status=outcome.status.value,
         code=0,
-        message=outcome_text(outcome),
+        message=outcome_text(outcome, plan),
         job=plan.request.job,
         started=started.isoformat(),
         ended=dt.datetime.now(dt.UTC).isoformat(),
@@ -266,8 +266,8 @@ def nothing_new_result(prepared: PreparedJob, started: dt.datetime) -> JobResult
     )
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """What became of the rows, in one line for people."""
+def outcome_text(outcome: Outcome, plan: ScoringPlan) -> str:
+    """What became of the rows of a plan, in one line for people."""
     if outcome.status is OutcomeStatus.ALREADY_SCORED:
         return f"already scored at table version {outcome.commit.version}"
     said = [f"scored {outcome.n_scored} rows at table version {outcome.commit.version}"]
@@ -285,7 +285,7 @@ def outcome_text(outcome: Outcome) -> str:
             said.append(f"{label!r} failed on {counts.n_failed} rows: {counts.failure}")
     for name, (n_rows, first) in list(outcome.unknown_levels.items())[:_MAX_LEVELS_TOLD]:
         said.append(f"values of {name!r} unknown to the model: {n_rows}, such as {first}")
-    return ", ".join(said) + _rejects_text(outcome)
+    return ", ".join(said) + _rejects_text(outcome, plan)
 
 
 def _without_text(outcome: Outcome) -> list[str]:
@@ -293,15 +293,17 @@ def _without_text(outcome: Outcome) -> list[str]:
     return [f"{n_rows} {what}" for n_rows, what in numbers if n_rows]
 
 
-def _rejects_text(outcome: Outcome) -> str:
+def _rejects_text(outcome: Outcome, plan: ScoringPlan) -> str:
     """Why rows have no prediction, and what to do about it."""
     text = ""
     if outcome.reasons:
         text = f"; why: {reasons_text(outcome.reasons)}"
     if outcome.rejects is not None:
+        has_one = plan.panel is None or plan.panel.is_one
         text += (
             f"; the rejected rows are in {outcome.rejects.uri!r}: mend the model, and score them "
             f"again by sparkscore score replay --run {outcome.commit.run_id}"
+            + ("" if has_one else " --model URI")
         )
     return text
 

@@ -356,6 +356,22 @@ def test_rows_without_a_route_fail_unless_they_are_to_be_left_out(
     assert (result.output["rows"], result.output["rejected"]) == (3, 9)
 
 
+def test_rejected_rows_of_several_models_are_replayed_by_a_named_one(
+    spark: SparkSession,  # noqa: ARG001 - the running session
+    source: Path,
+    tmp_path: Path,
+    engine: str,
+) -> None:
+    routes: dict[str, object] = {
+        "routes.column": "region",
+        "routes.models": {"north": model(tmp_path, "n", 2.0)},
+    }
+    workspace = opened(tmp_path, **{"scoring.on_invalid": "quarantine"})
+    result = run(workspace, source, engine, **routes)
+    told = f"sparkscore score replay --run {result.run_id}"
+    assert result.message.endswith(f"{told} --model URI")
+
+
 def test_run_key_of_another_panel_is_refused(
     workspace: Workspace, source: Path, tmp_path: Path, engine: str
 ) -> None:
