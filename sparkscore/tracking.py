@@ -52,6 +52,8 @@ _N_NAME_CHARS = 6
 # Where clients of MLflow 2 find a run's models.
 _MODELS_TAG = "mlflow.log-model.history"
 _MAX_MODELS_IN_TAG = 20
+# What an error has the id under of the run that it ended.
+_RUN_OF_ERROR = "_sparkscore_run_id"
 
 _Item = TypeVar("_Item")
 
@@ -435,6 +437,8 @@ class ActiveRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            vars(error).setdefault(_RUN_OF_ERROR, str(self.run_id))
         self.end(_end_status(error))
 
     def _send(self, call: LogCall, synchronous: bool) -> None:
@@ -451,6 +455,12 @@ class ActiveRun:
             file = Path(folder) / (Path(place).name or "artifact")
             yield file
             self._artifacts.put(file, place)
+
+
+def run_of(exc: BaseException) -> str | None:
+    """The id of the run that an error ended; None: there was none, or it is not known."""
+    found: str | None = vars(exc).get(_RUN_OF_ERROR)
+    return found
 
 
 def _end_status(error: BaseException | None) -> RunStatus:

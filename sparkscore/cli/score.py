@@ -38,6 +38,7 @@ from sparkscore.job_result import JobResult, error_facts
 from sparkscore.next_steps import NEXT_STEPS
 from sparkscore.replaying import ReplayRequest, list_rejects, replay_run
 from sparkscore.stream_job import run_stream_job
+from sparkscore.tracking import run_of
 from sparkscore.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -310,6 +311,7 @@ def _failed(
         job=name,
         started=started,
         ended=dt.datetime.now(dt.UTC).isoformat(),
+        run_id=run_of(exc),
         batch_id=run_key,
         error=facts,
     )

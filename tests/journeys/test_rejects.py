@@ -150,6 +150,7 @@ def test_job_over_its_budget_commits_nothing_and_counts_the_reasons(
     assert answer.exit_code == 3
     assert answer.result["error"]["code"] == "REJECTS_OVER_BUDGET"
     assert "3 x MODEL_RAISED" in answer.result["message"]
+    assert "FAILED" in run("runs", "show", answer.result["run_id"]).stdout
     assert not (world.folder / "out").exists()
     assert not (world.folder / "out_rejects").exists()
 

@@ -16,7 +16,7 @@ from sparkscore.records import Experiment, Metric, Run, RunStatus
 from sparkscore.stores.local_files import LocalArtifactStore
 from sparkscore.stores.memory import MemoryRunStore
 from sparkscore.testing.clock import ticking_clock
-from sparkscore.tracking import RunOrigin, Tracking
+from sparkscore.tracking import RunOrigin, Tracking, run_of
 
 
 @pytest.fixture
@@ -54,9 +54,10 @@ def test_a_run_that_is_left_by_an_error_says_so_and_the_error_goes_on(
     tracking: Tracking, runs: MemoryRunStore, error: type[BaseException], status: RunStatus
 ) -> None:
     run = tracking.start_run("nightly")
-    with pytest.raises(error), run:
+    with pytest.raises(error) as caught, run:
         raise error
     assert runs.get_run(run.run_id).status is status
+    assert run_of(caught.value) == run.run_id
 
 
 def test_a_run_is_named_after_the_job_and_its_id(tracking: Tracking, runs: MemoryRunStore) -> None:
