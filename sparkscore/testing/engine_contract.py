@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -354,7 +355,8 @@ class EngineContract(CheckCases):
         with pytest.raises(PredictionError) as caught:
             self.score(model, ROWS, request(target))
         text = str(caught.value)
-        assert text.startswith("model 'contract' version 1 raised PermissionError on a batch of ")
+        whose = r"rows \d+ to \d+ of partition \d+: model 'contract' version 1 raised"
+        assert re.match(f"{whose} PermissionError on a batch of ", text), text
         assert text.endswith("'Permission denied: no scores\\ntoday'")
         assert caught.value.exit_code == 4
         assert self.n_commits(target) == 0
