@@ -165,13 +165,18 @@ class KafkaBroker:
         return found
 
     def is_ready(self) -> bool:
-        """Whether it answers."""
-        from confluent_kafka import KafkaException
+        """Whether it answers, and knows the offsets of groups, which it makes room for when asked."""
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+        settings = {"bootstrap.servers": self.address, "group.id": "ready", "log_level": 0}
+        consumer = Consumer(settings)
         try:
             self._admin().list_topics(timeout=1)
+            consumer.committed([TopicPartition("ready", 0)], timeout=1)
         except KafkaException:
             return False
+        finally:
+            consumer.close()
         return True
 
     def _admin(self) -> Any:  # noqa: ANN401 - the client's class says nothing of its methods
