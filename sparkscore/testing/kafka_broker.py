@@ -165,7 +165,7 @@ class KafkaBroker:
         return found
 
     def is_ready(self) -> bool:
-        """Whether it answers, and knows the offsets of groups, which it makes room for when asked."""
+        """Whether it answers, for the offsets of groups too, which it makes room for when asked."""
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         settings = {"bootstrap.servers": self.address, "group.id": "ready", "log_level": 0}
