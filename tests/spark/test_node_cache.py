@@ -230,7 +230,6 @@ def test_models_that_were_not_used_for_longest_are_let_go_of(tmp_path: Path) -> 
     assert loads == [1, 1, 1, 1, 1, 2]
 
 
-@pytest.mark.usefixtures("node")
 def test_collector_passes_by_what_was_loaded_until_it_is_let_go_of(
     node: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +250,7 @@ def test_collector_passes_by_what_was_loaded_until_it_is_let_go_of(
     assert len(list(node.glob("*.lock"))) == 2
 
 
+@pytest.mark.usefixtures("node")
 def test_model_counts_as_what_the_process_grew_by(tmp_path: Path) -> None:
     grown = load(packaged(Hungry(200 * MIB), tmp_path / "model"), 1000 * MIB)
     assert grown.package.n_bytes < MIB
