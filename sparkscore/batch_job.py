@@ -83,6 +83,8 @@ def run_prepared(
     Raises:
         SparkscoreError: Nothing was committed, unless it is a BooksError.
     """
+    from sparkscore.spark.cancellation import ended_driver_told
+
     done = prepared.sink.find(prepared.plan.identity)
     if done is not None:
         prepared.engine.sweep(prepared.plan, done)
@@ -110,7 +112,8 @@ def run_prepared(
         run.log_params(run_params(prepared, workspace))
         announce(f"Scoring into {prepared.sink.uri}")
         facts = RunFacts(run_id=run.run_id, scored_at=dt.datetime.now(dt.UTC))
-        outcome = prepared.run(facts)
+        with ended_driver_told(prepared.engine.spark, f"job {prepared.plan.request.job!r}"):
+            outcome = prepared.run(facts)
         record_outcome(run, prepared, outcome)
         outcome.check_books()
         if prepared.plan.panel is not None:

@@ -459,8 +459,10 @@ class ActiveRun:
 
 def run_of(exc: BaseException) -> str | None:
     """The id of the run that an error ended; None: there was none, or it is not known."""
-    found: str | None = vars(exc).get(_RUN_OF_ERROR)
-    return found
+    seen: BaseException | None = exc
+    while seen is not None and _RUN_OF_ERROR not in vars(seen):
+        seen = seen.__cause__
+    return None if seen is None else vars(seen)[_RUN_OF_ERROR]
 
 
 def _end_status(error: BaseException | None) -> RunStatus:

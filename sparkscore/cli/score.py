@@ -277,10 +277,23 @@ def _attempt(
         workspace = open_workspace(settings)
         return run(workspace)
     except BaseException as exc:  # noqa: BLE001 - an orchestrator needs a result whatever was raised
-        return _failed(exc, _exit_code(exc), name, run_key, started)
+        ended = _ended_driver(exc, name) or exc
+        return _failed(ended, _exit_code(ended), name, run_key, started)
     finally:
         if workspace is not None:
             workspace.close()
+
+
+def _ended_driver(exc: BaseException, name: str) -> SparkscoreError | None:
+    """The error of a job whose driver's JVM has gone, as Spark's own signal leaves it."""
+    if isinstance(exc, SparkscoreError) or is_interrupt(exc) or "py4j" not in sys.modules:
+        return None
+    from sparkscore.spark.failures import of_ended_driver
+
+    ended = of_ended_driver(exc, f"job {name!r}")
+    if ended is not None:
+        ended.__cause__ = exc
+    return ended
 
 
 def _exit_code(exc: BaseException) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from py4j.protocol import Py4JError
 
+from sparkscore.spark.failures import SPARK_FAILURES, translated
 from sparkscore.spark.shipping import is_connect
 
 if TYPE_CHECKING:
@@ -68,6 +70,17 @@ def is_ending(spark: SparkSession) -> bool:
         return bool(hooks.inShutdown()) or bool(context._jsc.sc().isStopped())
     except (Py4JError, ConnectionError, AttributeError):  # Nobody answers, or nothing is left.
         return True
+
+
+@contextmanager
+def ended_driver_told(spark: SparkSession, what: str) -> Iterator[None]:
+    """Raise SparkStoppedError where a call of the block fails since the driver's JVM is ending."""
+    try:
+        yield
+    except (*SPARK_FAILURES, ConnectionError) as exc:
+        if is_ending(spark):
+            raise translated(exc, what, is_ending=True) from exc
+        raise
 
 
 def _tag(spark: SparkSession, tag: str) -> None:

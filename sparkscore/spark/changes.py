@@ -25,7 +25,7 @@ from sparkscore.scoring.incremental import (
     check_mark,
 )
 from sparkscore.spark.delta_log import appended_frame
-from sparkscore.spark.failures import SPARK_FAILURES, first_line, unreadable_source
+from sparkscore.spark.failures import SPARK_FAILURES, first_line, said_by, unreadable_source
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import (
     OpenedSource,
@@ -94,7 +94,7 @@ def _feed(spark: SparkSession, table: SourceTable, mark: Mark) -> DataFrame | No
         frame = reader.load(table.uri) if is_path(table.uri) else reader.table(table.uri)
         frame.isEmpty()  # Only now does Delta look whether there is a feed.
     except SPARK_FAILURES as exc:
-        if _NO_FEED in str(exc):
+        if _NO_FEED in said_by(exc):
             return None
         raise unreadable_source(exc) or SourceChangesError(
             f"the change data feed of source {shown(table.uri)} cannot be read from version "

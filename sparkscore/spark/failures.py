@@ -66,6 +66,8 @@ _UNWRITABLE = re.compile(
 _STOPPED = re.compile(
     r"SparkContext was shut ?down|stopped SparkContext|SparkContext has been shutdown"
     r"|Py4JNetworkError|ConnectionRefusedError|ConnectionResetError|BrokenPipeError"
+    # What Py4J says where it got no answer at all; of a class, what it says of one that is missing.
+    r"|An error occurred while calling \S+[^.\s]\Z|Py4JError: \w+ does not exist in the JVM"
 )
 _OURS = re.compile(
     r"^(?:sparkscore\.errors\.)(\w+): "
@@ -135,11 +137,21 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
     if known is not None:
         return known
     if is_ending or _STOPPED.search(text):
-        return SparkStoppedError(
-            f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
-            "command again: what was committed is found and not scored twice"
-        )
+        return _stopped(what)
     return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+
+
+def of_ended_driver(exc: BaseException, what: str) -> SparkStoppedError | None:
+    """The error of a call that found the driver's JVM gone; None: something else has failed."""
+    is_of_spark = isinstance(exc, (*SPARK_FAILURES, ConnectionError))
+    return _stopped(what) if is_of_spark and _STOPPED.search(_text(exc)) else None
+
+
+def _stopped(what: str) -> SparkStoppedError:
+    return SparkStoppedError(
+        f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
+        "command again: what was committed is found and not scored twice"
+    )
 
 
 def _of_sign(what: str, text: str) -> SparkscoreError | None:
@@ -165,7 +177,7 @@ def _of_sign(what: str, text: str) -> SparkscoreError | None:
 
 def unreadable_source(exc: BaseException) -> SourceError | None:
     """The error for a file of the source that cannot be read, if that is what happened."""
-    found = _UNREADABLE.search(str(exc))
+    found = _UNREADABLE.search(said_by(exc))
     if found is None:
         return None
     if "/_change_data/" in found[1]:
@@ -234,13 +246,13 @@ def _ended_worker(what: str, rows: str, left: str) -> SparkscoreError:
 
 def reason_of(exc: BaseException) -> str:
     """What went wrong at the bottom of a chain of Java's errors, in one line."""
-    causes = _CAUSE.findall(str(exc))
+    causes = _CAUSE.findall(said_by(exc))
     return " ".join(causes[-1].split())[:_MAX_REASON_CHARS] if causes else first_line(exc)
 
 
 def first_line(exc: BaseException) -> str:
     """What went wrong, in one line, without the way that the call took through Py4J."""
-    lines = [line.strip(": ") for line in str(exc).splitlines() if line.strip()]
+    lines = [line.strip(": ") for line in said_by(exc).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("An error occurred while calling")]
     return (said or [type(exc).__name__])[0]
 
@@ -251,5 +263,13 @@ def _is_of_spark(exc: BaseException, sign: re.Pattern[str]) -> bool:
     return sign.search(text) is not None and _OURS.search(text) is None
 
 
+def said_by(exc: BaseException) -> str:
+    """The message of an error, which Py4J asks the JVM for; if that has gone, what it says then."""
+    try:
+        return str(exc)
+    except (Py4JError, ConnectionError) as gone:
+        return f"{type(gone).__name__}: {gone}"
+
+
 def _text(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"
+    return f"{type(exc).__name__}: {said_by(exc)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError
 
 from sparkscore.errors import SourceAwayError, SourceError, SparkscoreError, shown
-from sparkscore.spark.failures import reason_of
+from sparkscore.spark.failures import reason_of, said_by
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -63,7 +63,7 @@ def without_secrets(text: str, config: Mapping[str, str]) -> str:
 
 
 def _refusal(exc: Py4JError, topic: str, config: Mapping[str, str]) -> SparkscoreError:
-    text = without_secrets(str(exc), config)
+    text = without_secrets(said_by(exc), config)
     servers = shown(config.get("bootstrap.servers"))
     if _NO_TOPIC.search(text):
         return SourceError(

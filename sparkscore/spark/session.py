@@ -231,7 +231,9 @@ def _start(settings: SessionSettings, announce: Callable[[str], None] | None) ->
     except SparkscoreError:
         raise
     except Exception as exc:  # py4j and PySpark raise unrelated types here
-        raise _start_error(exc) from exc
+        from sparkscore.spark.failures import of_ended_driver
+
+        raise of_ended_driver(exc, "starting Spark") or _start_error(exc) from exc
 
 
 def _start_connect_server(master: str, conf: Mapping[str, str]) -> SparkSession:

@@ -85,6 +85,11 @@ class Job:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_STOP_S)
 
+    def kill_jvm(self) -> None:
+        """kill -9 of Spark's driver below the process that was started."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        next(child for child in children if child.name() == "java").kill()
+
     def answer(self, timeout_s: float = _START_S) -> Answer:
         """What the ended job left behind."""
         code = self.process.wait(timeout_s)

@@ -46,6 +46,24 @@ def test_a_driver_killed_before_scoring_leaves_nothing_behind(
     assert_as_undisturbed(world, batch, run)
 
 
+@pytest.mark.parametrize("step", ["Planned", "Scoring into"])
+def test_a_job_whose_jvm_is_killed_may_be_tried_again_and_is_on_record(
+    world: World, batch: Batch, run: Run, step: str
+) -> None:
+    world.hold()
+    job = killed_job(world, batch)
+    job.await_sign(lambda: step in (world.folder / "job.err").read_text())
+    job.kill_jvm()
+    answer = job.answer()
+    error = answer.result["error"]
+    assert (error["code"], error["retryable"]) == ("SPARK_STOPPED", True), error
+    assert answer.exit_code == 75
+    assert run_statuses() in ([], ["KILLED"])
+    world.release()
+    assert run("score", "batch", *batch("slow")).result["status"] == "succeeded"
+    assert_as_undisturbed(world, batch, run)
+
+
 def test_a_driver_killed_while_scoring_is_closed_and_repeated(
     world: World, batch: Batch, run: Run
 ) -> None:

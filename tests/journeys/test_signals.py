@@ -61,7 +61,7 @@ def test_sigterm_to_spark_submit_stops_the_job_and_is_on_record(world: World, ba
     assert stop_while_scoring(world, job, signal.SIGTERM) == 143, job.answer().stderr
     assert job.survivors() == []
     failed = result_file(world)
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "SPARK_STOPPED")
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "SPARK_STOPPED"), failed
     assert failed["error"]["retryable"]
     assert run_statuses() == ["KILLED"]
     assert world.commits("scores") == []

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyspark
 import pytest
-from py4j.protocol import Py4JError
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from pyspark.errors import PySparkException
 
 from sparkscore.errors import (
@@ -18,7 +22,13 @@ from sparkscore.errors import (
     UntrustedCodeError,
     WorkerCrashError,
 )
-from sparkscore.spark.failures import is_conflict, is_unwritable, translated
+from sparkscore.spark.failures import (
+    first_line,
+    is_conflict,
+    is_unwritable,
+    of_ended_driver,
+    translated,
+)
 from sparkscore.spark.task_slot import NOTE_SIGN
 
 WORKER = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times, most recent \
@@ -205,3 +215,34 @@ def test_a_file_that_spark_cannot_read_is_named_with_the_first_cause() -> None:
 def test_a_data_file_of_a_table_that_spark_cannot_read_is_a_failure_of_spark() -> None:
     error = translated(Py4JError(UNREADABLE.format(name="part-0.snappy.parquet")), "the job")
     assert type(error) is SparkFailedError
+
+
+def test_an_error_whose_jvm_has_gone_says_that_spark_was_stopped() -> None:
+    jars = Path(pyspark.__file__).parent / "jars"
+    port = launch_gateway(jarpath=str(next(jars.glob("py4j*.jar"))), die_on_exit=True)
+    gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port))
+    with pytest.raises(Py4JJavaError) as caught:
+        gateway.jvm.java.lang.Integer.parseInt("x")
+    assert "NumberFormatException" in first_line(caught.value)
+    gateway.shutdown()
+    with pytest.raises(Py4JNetworkError):
+        str(caught.value)  # What Python is asked to show, Py4J asks the JVM for.
+
+    error = translated(caught.value, "the job")
+    assert type(error) is SparkStoppedError
+    assert type(of_ended_driver(caught.value, "the job")) is SparkStoppedError
+    assert not is_conflict(caught.value)
+    assert not is_unwritable(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", ["An error occurred while calling o71.get", "PythonRDD does not exist in the JVM"]
+)
+def test_a_call_that_got_no_answer_at_all_found_its_jvm_gone(words: str) -> None:
+    assert type(of_ended_driver(Py4JError(words), "the job")) is SparkStoppedError
+    assert of_ended_driver(Py4JError(f"a.b.{words}. Trace:\nx.IOException"), "the job") is None
+
+
+def test_an_error_of_a_living_jvm_is_none_of_an_ended_driver() -> None:
+    assert of_ended_driver(Py4JError("java.io.IOException: gone"), "the job") is None
+    assert of_ended_driver(ValueError("Py4JNetworkError"), "the job") is None
