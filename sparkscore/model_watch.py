@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
-from sparkscore.direct import load_model
+from sparkscore.direct import LoadedModel, load_model
+from sparkscore.environments.remote import load_apart
 from sparkscore.errors import ModelNotFoundError, PackageDigestError, TemporaryError
+from sparkscore.flavors.load import flavor_of
+from sparkscore.flavors.registered import SPARK
 from sparkscore.names import AliasRef, LatestRef, parse_model_uri
 from sparkscore.package import open_package
 from sparkscore.package.environment import read_example
@@ -46,9 +49,9 @@ class ServingModel:
 class ModelWatch:
     """Looks, in a thread of its own, whether a URI has come to mean another version.
 
-    A version that is new is planned, loaded and tried here, on the input example that it brings,
-    while batches go on with the one before; so a swap costs a batch nothing. One that does not fit
-    is told of once, and the one before stays.
+    A version that is new is planned, loaded and tried, on the input example that it brings, while
+    batches go on with the one before; so a swap costs a batch nothing. One that does not fit, or
+    that crashes or hangs, is told of once, and the one before stays.
 
     Args:
         workspace: Where the registry is.
@@ -143,9 +146,10 @@ class ModelWatch:
             try_model(self._workspace, fresh.plan)
         except TemporaryError:
             raise
-        except Exception:
+        except Exception as exc:  # noqa: BLE001 - whatever its libraries raise, it is not used
             self._refused = uri
-            raise
+            self._announce(f"the model stays, and {uri} is refused: {exc}")
+            return
         self._current = fresh
         self._announce(f"from the next batch on, {fresh.plan.model.label} {self._what}")
 
@@ -201,14 +205,30 @@ class TrialWatch(ModelWatch):
 
 
 def try_model(workspace: Workspace, plan: ScoringPlan) -> None:
-    """Load a plan's model here, and ask it on the input example that it brings, if any.
+    """Load a plan's model, and ask it on the input example that it brings, if any.
+
+    That happens in a process of its own, since a model that crashes or hangs would end the stream;
+    but a pipeline of Spark ML is the session's.
 
     Raises:
         SparkscoreError: It cannot be loaded, or refuses its own example.
     """
-    loaded = load_model(plan.model.uri, predict=plan.model.predict, workspace=workspace)
-    example = read_example(open_package(plan.model.folder))
-    if example is not None and all(map(_is_plain, input_columns(plan.model).values())):
+    model = plan.model
+    package = open_package(model.folder)
+    if flavor_of(package) == SPARK:
+        loaded = load_model(model.uri, predict=model.predict, workspace=workspace)
+    else:
+        limits = workspace.batch_limits
+        predictor = load_apart(
+            package,
+            workspace.trust,
+            workspace.tree_runtime,
+            model.predict,
+            deadline_s=limits.deadline_s,
+        )
+        loaded = LoadedModel(model, predictor, limits)
+    example = read_example(package)
+    if example is not None and all(map(_is_plain, input_columns(model).values())):
         loaded.predict(example, plan.params)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,14 +42,14 @@ class World:
     said: list[str] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
 
-    def register(self, column: str = "x", *, is_picky: bool = False) -> str:
-        """A version under the alias; its digest."""
-        flag = self.folder / "picky"
+    def register(self, column: str = "x", fault: Callable[[], object] | None = None) -> str:
+        """A version under the alias, which has a fault once it is packaged; its digest."""
+        flag = self.folder / "faulty"
 
         class Line:  # Local, so that it is pickled by value.
             def predict(self, context: object, model_input: pd.DataFrame) -> object:  # noqa: ARG002
-                if is_picky and flag.exists():
-                    raise ValueError("no row is good enough")
+                if fault is not None and flag.exists():
+                    fault()
                 return model_input[column].to_numpy() * 2
 
         flag.unlink(missing_ok=True)
@@ -108,8 +110,14 @@ def world(tmp_path: Path) -> World:
         "artifacts.uri": str(tmp_path / "artifacts"),
         "cache.folder": str(tmp_path / "cache"),
         "trust.allow_code": True,
+        "scoring.batch_deadline_s": 5,
     }
     return World(tmp_path, Workspace.open(overrides=overrides))
+
+
+def is_picky() -> object:
+    """A fault of a model that raises."""
+    raise ValueError("no row is good enough")
 
 
 def test_new_version_takes_over_and_moving_the_alias_back_is_the_rollback(world: World) -> None:
@@ -139,7 +147,7 @@ def test_version_that_reads_other_columns_is_refused_once(world: World) -> None:
 def test_version_that_fails_its_own_example_is_refused(world: World) -> None:
     first = world.register()
     with world.watch() as watch:
-        world.register(is_picky=True)
+        world.register(fault=is_picky)
         world.await_that(lambda: bool(world.said))
         assert "no row is good enough" in world.said[0]
         assert watch.current.batch_model.digest == first
@@ -147,8 +155,29 @@ def test_version_that_fails_its_own_example_is_refused(world: World) -> None:
         world.await_that(lambda: watch.current.batch_model.digest == last)
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (lambda: os._exit(3), "ended with code 3"),
+        (lambda: ctypes.string_at(0), "ended with code -11"),
+        (lambda: time.sleep(60), "did not answer in 5 s"),
+    ],
+    ids=["leaves", "crashes", "hangs"],
+)
+def test_version_that_would_end_its_process_is_refused_and_the_stream_goes_on(
+    world: World, fault: Callable[[], object], told: str
+) -> None:
+    first = world.register()
+    with world.watch() as watch:
+        world.register(fault=fault)
+        world.await_that(lambda: bool(world.said))
+        assert told in world.said[0]
+        assert "models:/pump/2 is refused" in world.said[0]
+        assert watch.current.batch_model.digest == first
+
+
 def test_model_is_tried_before_a_stream_begins(world: World) -> None:
-    world.register(is_picky=True)
+    world.register(fault=is_picky)
     with pytest.raises(PredictionError, match="no row is good enough"):
         try_model(world.workspace, world.plan(_URI))
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import IO, BinaryIO
 
 import pyarrow as pa
 
 from sparkscore import errors
 from sparkscore.environments.child import ANSWER, PARAMS, read_frame, write_frame
-from sparkscore.errors import EnvironmentBuildError, SparkscoreError, WorkerCrashError, shown
+from sparkscore.errors import (
+    BatchDeadlineError,
+    EnvironmentBuildError,
+    SparkscoreError,
+    WorkerCrashError,
+    shown,
+)
 from sparkscore.flavors.base import Runtime, TreeRuntime
 from sparkscore.flavors.functions import asked_by
 from sparkscore.flavors.load import LoadedPredictor, flavor_of, n_outputs
@@ -26,8 +34,7 @@ from sparkscore.package.signing import check_signed
 from sparkscore.package.trust import TrustPolicy
 
 _START = (
-    "import sys; sys.path.insert(0, {source!r}); "
-    "from sparkscore.environments.child import main; main()"
+    "import sys; sys.path[:0] = {path!r}; from sparkscore.environments.child import main; main()"
 )
 _MAX_SAID = 2000
 """Bytes that are kept of what a child said last, to find its last line in."""
@@ -41,13 +48,16 @@ class RemotePredictor:
     def __init__(
         self,
         python: Path,
-        source: Path,
+        path: Sequence[str],
         package: Package,
         trust: TrustPolicy,
         tree: TreeRuntime,
         predict: str | None = None,
+        deadline_s: float | None = None,
     ) -> None:
-        command = [str(python), "-I", "-c", _START.format(source=str(source))]
+        self._deadline_s = deadline_s
+        self._is_late = False
+        command = [str(python), "-I", "-c", _START.format(path=list(path))]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -91,12 +101,14 @@ class RemotePredictor:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        try:
-            write_frame(self._stdin, memoryview(sink.getvalue()))
-            frame = read_frame(self._stdout)
-        except OSError:  # The pipe is broken.
-            frame = None
+        with self._deadline():
+            try:
+                write_frame(self._stdin, memoryview(sink.getvalue()))
+                frame = read_frame(self._stdout)
+            except OSError:  # The pipe is broken.
+                frame = None
         if frame is None:
+            self._refuse_late()
             raise WorkerCrashError(f"the model's own process ended{self._last_words()}")
         if frame[:1] != ANSWER:
             raise _error_of(json.loads(frame[1:]))
@@ -104,13 +116,15 @@ class RemotePredictor:
             return stream.read_next_batch()
 
     def _begun(self, asked: Mapping[str, object]) -> Runtime:
-        try:
-            self._stdin.write(json.dumps(asked).encode() + b"\n")
-            self._stdin.flush()
-            line = self._stdout.readline()
-        except OSError:
-            line = b""
+        with self._deadline():
+            try:
+                self._stdin.write(json.dumps(asked).encode() + b"\n")
+                self._stdin.flush()
+                line = self._stdout.readline()
+            except OSError:
+                line = b""
         if not line:
+            self._refuse_late()
             raise EnvironmentBuildError(
                 f"the model's own process did not begin{self._last_words()}"
             )
@@ -118,6 +132,31 @@ class RemotePredictor:
         if "class" in told:
             raise _error_of(told)
         return Runtime(told["name"], told["reason"])
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """End the child if it takes longer than it may for what the block asks of it."""
+        if self._deadline_s is None:
+            yield
+            return
+        timer = Timer(self._deadline_s, self._end_late)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _refuse_late(self) -> None:
+        if self._is_late:
+            raise BatchDeadlineError(
+                f"the model did not answer in {self._deadline_s:g} s; mend it, or give it more "
+                "time (scoring.batch_deadline_s)"
+            )
 
     @property
     def _stdin(self) -> BinaryIO:
@@ -171,11 +210,53 @@ def load_remotely(
         EnvironmentBuildError: The interpreter does not start, or lacks what sparkscore needs.
         SparkscoreError: What loading raised there.
     """
+    return _loaded(python, [str(source)], package, trust, tree, predict)
+
+
+def load_apart(
+    package: Package,
+    trust: TrustPolicy,
+    tree: TreeRuntime,
+    predict: str | None = None,
+    *,
+    deadline_s: float,
+) -> LoadedPredictor:
+    """A predictor by this interpreter and its path, in a process that may crash or hang alone.
+
+    Args:
+        package: The opened package; its bytes were verified before.
+        trust: What the operator allows it to load.
+        tree: Whether compiled trees may stand in for the library.
+        predict: The function to ask; None: the packaged one.
+        deadline_s: Longest wait, in seconds, for the model to load, and for each answer.
+
+    Raises:
+        UnsignedPackageError: `trust` demands a signature that the package does not have.
+        BatchDeadlineError: It takes longer; the process is ended. An answer may raise this too.
+        WorkerCrashError: The process ended while it loaded the model.
+        SparkscoreError: What loading raised there.
+    """
+    path = [entry or str(Path.cwd()) for entry in sys.path]
+    try:
+        return _loaded(Path(sys.executable), path, package, trust, tree, predict, deadline_s)
+    except EnvironmentBuildError as exc:  # Nothing was built for it: the model itself is why.
+        raise WorkerCrashError(str(exc)) from exc
+
+
+def _loaded(
+    python: Path,
+    path: Sequence[str],
+    package: Package,
+    trust: TrustPolicy,
+    tree: TreeRuntime,
+    predict: str | None,
+    deadline_s: float | None = None,
+) -> LoadedPredictor:
     check_signed(package.folder, trust)  # Here, where the library for it is.
     trust = trust.for_package(package.folder)
     if predict is not None:
         package = asked_by(package, flavor_of(package), predict)
-    remote = RemotePredictor(python, source, package, trust, tree, predict)
+    remote = RemotePredictor(python, path, package, trust, tree, predict, deadline_s)
     assert isinstance(package.description.signature, Signature)  # As the child has seen.
     return LoadedPredictor(remote, remote.runtime, n_outputs(package.description.signature))
 
