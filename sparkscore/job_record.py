@@ -301,8 +301,8 @@ def _rejects_text(outcome: Outcome, plan: ScoringPlan) -> str:
     if outcome.rejects is not None:
         has_one = plan.panel is None or plan.panel.is_one
         text += (
-            f"; the rejected rows are in {outcome.rejects.uri!r}: mend the model, and score them "
-            f"again by sparkscore score replay --run {outcome.commit.run_id}"
+            f"; the rejected rows are in {outcome.rejects.uri!r}: mend what is wrong, and score "
+            f"them again by sparkscore score replay --run {outcome.commit.run_id}"
             + ("" if has_one else " --model URI")
         )
     return text

@@ -297,16 +297,15 @@ def _result(
     stream: OpenedStream, record: StreamRecord, run: ActiveRun, started: dt.datetime
 ) -> JobResult:
     totals, table = record.totals, stream.source.table
-    has_scored = totals.n_batches > 0
     message = (
         f"scored {totals.n_scored} rows in {totals.n_batches} batches, the last at table version "
         f"{totals.table_version}; {totals.n_rejected} rejected, {totals.n_nulled} without a "
         "prediction"
-        if has_scored
+        if totals.has_rows
         else "no row had come"
     )
     return JobResult(
-        status="succeeded" if has_scored else "skipped",
+        status="succeeded" if totals.has_rows else "skipped",
         code=0,
         message=message,
         job=stream.job.name,
@@ -317,7 +316,7 @@ def _result(
         input={"uri": table.uri, "rows": totals.n_read},
         output={
             "uri": stream.sink.uri,
-            "version": totals.table_version if has_scored else None,
+            "version": totals.table_version if totals.n_batches else None,
             "rows": totals.n_scored,
             "rejected": totals.n_rejected,
             "nulled": totals.n_nulled,

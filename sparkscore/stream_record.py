@@ -102,6 +102,11 @@ class StreamTotals:
     shadow_digest: str = ""
     latest: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows have come; a feed may open a batch before it knows of any."""
+        return self.n_replayed + self.n_read + self.n_features_in > 0
+
     def add(self, number: int, outcome: Outcome, models: BatchModels) -> None:
         """Count a batch that is in the table."""
         self.n_batches += 1

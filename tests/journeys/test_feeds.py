@@ -77,6 +77,13 @@ def test_a_killed_stream_of_a_broker_loses_and_doubles_nothing(
     assert last.result["output"]["rejected"] == 1
 
 
+@pytest.mark.usefixtures("world")
+def test_a_run_to_which_nothing_was_sent_is_skipped(mqtt_broker: MqttBroker, run: Run) -> None:
+    empty = run("score", "stream", *read_rows(mqtt_broker))
+    assert (empty.exit_code, empty.result["status"]) == (0, "skipped"), empty.stderr
+    assert empty.result["message"] == "no row had come"
+
+
 def _is_subscribed(world: World) -> bool:
     """Whether the job has a session at the broker: from then on nothing is lost."""
     return "Reading from mqtt://" in (world.folder / "job.err").read_text()
