@@ -11,7 +11,13 @@ import pyarrow as pa
 
 from sparkscore.direct import LoadedModel, load_model
 from sparkscore.environments.remote import load_apart
-from sparkscore.errors import ModelNotFoundError, PackageDigestError, TemporaryError
+from sparkscore.errors import (
+    BatchDeadlineError,
+    ModelNotFoundError,
+    PackageDigestError,
+    TemporaryError,
+    WorkerCrashError,
+)
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
 from sparkscore.names import AliasRef, LatestRef, parse_model_uri
@@ -228,8 +234,12 @@ def try_model(workspace: Workspace, plan: ScoringPlan) -> None:
         )
         loaded = LoadedModel(model, predictor, limits)
     example = read_example(package)
-    if example is not None and all(map(_is_plain, input_columns(model).values())):
+    if example is None or not all(map(_is_plain, input_columns(model).values())):
+        return
+    try:
         loaded.predict(example, plan.params)
+    except (WorkerCrashError, BatchDeadlineError) as exc:
+        raise type(exc)(f"model {model.label}, asked on its own input example: {exc}") from exc
 
 
 def _is_plain(column: InputColumn) -> bool:

@@ -171,6 +171,7 @@ def test_version_that_would_end_its_process_is_refused_and_the_stream_goes_on(
     with world.watch() as watch:
         world.register(fault=fault)
         world.await_that(lambda: bool(world.said))
+        assert "model 'pump' version 2, asked on its own input example: the model" in world.said[0]
         assert told in world.said[0]
         assert "models:/pump/2 is refused" in world.said[0]
         assert watch.current.batch_model.digest == first
