@@ -175,9 +175,12 @@ class Panel:
     @property
     def is_one(self) -> bool:
         """Whether one model alone decides what is in the table."""
-        spec = self.spec
-        has_one_head = spec.combine is None and not spec.is_routed
-        return has_one_head and spec.models_as is ModelsAs.APART
+        return self.has_one_head and self.spec.models_as is ModelsAs.APART
+
+    @property
+    def has_one_head(self) -> bool:
+        """Whether one model answers, whatever stands beside it."""
+        return self.spec.combine is None and not self.spec.is_routed
 
     @property
     def is_long(self) -> bool:
@@ -187,9 +190,7 @@ class Panel:
     @property
     def label(self) -> str:
         """What rows of the head are called in the long form."""
-        spec = self.spec
-        is_one = spec.combine is None and not spec.is_routed
-        return self.members[0].label if is_one else spec.head.name
+        return self.members[0].label if self.has_one_head else self.spec.head.name
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
@@ -292,11 +293,12 @@ class Panel:
         if not counts:
             return  # No worker told: a Connect server does not send reports of each command.
         every_row = self.challengers if self.spec.is_routed else self.all_members
+        n_given = outcome.n_read - outcome.n_skipped
         for label in (member.label for member in every_row):
-            if label not in counts or counts[label].n_rows != outcome.n_read:
+            if label not in counts or counts[label].n_rows != n_given:
                 n_rows = counts[label].n_rows if label in counts else 0
                 raise BooksError(
-                    f"{outcome.n_read} rows were read, but model {label!r} was given {n_rows}; "
+                    f"{n_given} rows were to be scored, but model {label!r} was given {n_rows}; "
                     f"version {outcome.commit.version} of {outcome.commit.uri!r} needs a look"
                 )
 

@@ -372,6 +372,23 @@ def test_rejected_rows_of_several_models_are_replayed_by_a_named_one(
     assert result.message.endswith(f"{told} --model URI")
 
 
+def test_rows_that_share_a_key_are_on_the_books_of_several_models(
+    workspace: Workspace, source: Path, tmp_path: Path, engine: str
+) -> None:
+    pq.write_table(ROWS.slice(0, 2), source / "again.parquet")
+    job: dict[str, object] = {
+        "model": model(tmp_path, "champion", 3.0),
+        "challengers": [model(tmp_path, "beside", 2.0)],
+        "duplicates": "first",
+        "order_by": "x",
+    }
+    if engine == "files":
+        engine = "auto"
+    result = run(workspace, source, engine, **job)
+    assert (result.output["rows"], result.output["skipped"]) == (N_ROWS, 2)
+    assert counts_of(result)["beside"]["n_rows"] == N_ROWS
+
+
 def test_run_key_of_another_panel_is_refused(
     workspace: Workspace, source: Path, tmp_path: Path, engine: str
 ) -> None:
