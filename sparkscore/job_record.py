@@ -276,7 +276,10 @@ def outcome_text(outcome: Outcome, plan: ScoringPlan) -> str:
     if outcome.commit.n_deleted:
         said.append(f"{outcome.commit.n_deleted} deleted with their source")
     if outcome.n_skipped:
-        said.append(f"{outcome.n_skipped} skipped, by the rule for rows of one key or of no match")
+        why = "by the rule for rows of one key or of no match"
+        if plan.is_replay:
+            why = "whose keys a later run has scored"
+        said.append(f"{outcome.n_skipped} skipped, {why}")
     said += _without_text(outcome)
     if outcome.n_not_finite:
         said.append(f"NaN or infinite predictions: {outcome.n_not_finite}")
@@ -299,7 +302,7 @@ def _rejects_text(outcome: Outcome, plan: ScoringPlan) -> str:
     if outcome.reasons:
         text = f"; why: {reasons_text(outcome.reasons)}"
     if outcome.rejects is not None:
-        has_one = plan.panel is None or plan.panel.is_one
+        has_one = plan.panel is None or plan.panel.has_one_head
         text += (
             f"; the rejected rows are in {outcome.rejects.uri!r}: mend what is wrong, and score "
             f"them again by sparkscore score replay --run {outcome.commit.run_id}"

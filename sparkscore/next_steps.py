@@ -47,7 +47,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid quarantine`.",
     "REJECTS_OVER_BUDGET": (
         "Nothing was committed. Mend model or rows, as the counted reasons say, or admit more with "
-        "`--max-rejects`."
+        "`--max-rejects` or `--max-partition-rejects`."
     ),
     "CHECK_FAILED": (
         "Nothing was published: look at the named files, then mend source or model, or "

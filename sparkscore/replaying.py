@@ -15,6 +15,7 @@ from sparkscore.errors import (
     RecordNotFoundError,
     StoreUnavailableError,
     UsageError,
+    shown,
 )
 from sparkscore.flavors.load import flavor_of
 from sparkscore.flavors.registered import SPARK
@@ -22,6 +23,8 @@ from sparkscore.job_planning import PreparedJob
 from sparkscore.names import RunId, parse_run_id, same_place
 from sparkscore.package import open_package
 from sparkscore.scoring.engine import SourceSpec
+from sparkscore.scoring.facts import input_columns
+from sparkscore.scoring.panel import Challenger, ModelsAs, PanelSpec, label_of, plan_panel
 from sparkscore.scoring.plan import (
     RunIdentity,
     ScoringRequest,
@@ -34,8 +37,11 @@ from sparkscore.scoring.rejects import INLINE, InvalidRows, NanAnswers, RejectBu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyspark.sql import DataFrame
+
     from sparkscore.job_result import JobResult
     from sparkscore.records import Run
+    from sparkscore.scoring.facts import ModelFacts
     from sparkscore.spark.source import OpenedSource
     from sparkscore.workspace import Workspace
 
@@ -111,18 +117,24 @@ def replay_run(
     rejects = workspace.spark_engine(_ENGINE).open(SourceSpec(uri, "delta", where=where))
     uri = rejects.table.uri  # However it was written.
     recipes = _recipes(rejects, run_id)
-    for recipe in recipes:
-        _check_scores(workspace, recipe, run_id)
     job = _joined(recipes)
     sink = workspace.delta_sink(job["target"])
+    if sink.find(_known(job, _replay_key(run_id))) is None:
+        for recipe in recipes:
+            _check_scores(workspace, recipe, run_id)
     model = workspace.model(_model_uri(request, job), job["predict"])
     announce(f"Planning {model.label} over {job['rows']} rows")
-    is_pipeline = flavor_of(open_package(model.folder)) == SPARK
+    spec = _panel(workspace, job, model)
+    is_pipeline = spec is None and flavor_of(open_package(model.folder)) == SPARK
     engine = workspace.pipeline_engine if is_pipeline else workspace.spark_engine(_ENGINE)
     from sparkscore.spark.rejected_rows import as_source
 
-    source = as_source(rejects, job["inputs"])
-    plan = plan_scoring(model, source.table, _request(workspace, job, uri, run_id))
+    source = as_source(rejects, job["inputs"], _given_way(workspace, job), job["keys"])
+    request_of = partial(_request, workspace, job, uri, run_id)
+    if spec is None:
+        plan = plan_scoring(model, source.table, request_of((model,)))
+    else:
+        plan = plan_panel(spec, source.table, request_of(spec.models))
     replayed = replace(plan, is_replay=True, identity=_identity(job, uri, run_id))
     prepared = PreparedJob(
         plan=replayed,
@@ -253,6 +265,31 @@ def _model_uri(request: ReplayRequest, job: Mapping[str, Any]) -> str:
     return str(uri)
 
 
+def _panel(workspace: Workspace, job: Mapping[str, Any], model: ModelFacts) -> PanelSpec | None:
+    """The model and what stands beside it in the score table; None: nothing does.
+
+    Where each model has rows of its own, the challengers' are there: they took the row.
+
+    Raises:
+        UsageError: The model has been a challenger whose rows are there.
+    """
+    challengers, models_as = job.get("challengers", {}), job.get("models_as")
+    if models_as == ModelsAs.LONG:
+        if label_of(model) in challengers:
+            raise UsageError(
+                f"model {shown(label_of(model))} scored all rows of the run as a challenger, and "
+                "those are in the table; name another one (--model)"
+            )
+        return PanelSpec((model,), models_as=ModelsAs.LONG)
+    if not challengers:
+        return None
+    beside = (
+        Challenger(workspace.model(uri, job["predict"]), label)
+        for label, uri in challengers.items()
+    )
+    return PanelSpec((model,), tuple(beside))
+
+
 def _check_scores(workspace: Workspace, job: Mapping[str, Any], run_id: str) -> None:
     """Refuse rows that do not belong to scores that are there.
 
@@ -265,28 +302,51 @@ def _check_scores(workspace: Workspace, job: Mapping[str, Any], run_id: str) -> 
             f"the scores of run {run_id} under run key {job['run_key']!r} were never committed to "
             f"{job['target']!r}, so their rejected rows do not count; run job {job['job']!r} again"
         )
-    if job["mode"] != WriteMode.REPLACE or not commit.n_rows:
+    if job["mode"] != WriteMode.REPLACE:
         return
-    scores = SourceSpec(job["target"], "delta", where=f"run_id = '{run_id}'")
-    if workspace.spark_engine(_ENGINE).open(scores).frame.isEmpty():
+    if commit.n_rows:
+        is_replaced = _rows(workspace, job, f"run_id = '{run_id}'").isEmpty()
+    else:  # By keys it is told row by row.
+        is_replaced = not job["keys"] and not _rows(workspace, job, job["replace_where"]).isEmpty()
+    if is_replaced:
         raise InvalidStateError(
             f"the scores of run {run_id} in {job['target']!r} have been replaced since, together "
             "with those of its rejected rows; there is nothing to add to them"
         )
 
 
+def _given_way(workspace: Workspace, job: Mapping[str, Any]) -> DataFrame | None:
+    """Scores whose rows are told by keys, and of which a later run's are not to be outdone."""
+    if job["mode"] == WriteMode.APPEND or not job["keys"]:
+        return None
+    return _rows(workspace, job, job["replace_where"])
+
+
+def _rows(workspace: Workspace, job: Mapping[str, Any], where: str | None) -> DataFrame:
+    """Rows of the job's score table."""
+    scores = SourceSpec(job["target"], "delta", where=where)
+    return workspace.spark_engine(_ENGINE).open(scores).frame
+
+
 def _request(
-    workspace: Workspace, job: Mapping[str, Any], rejects: str, run_id: str
+    workspace: Workspace,
+    job: Mapping[str, Any],
+    rejects: str,
+    run_id: str,
+    models: Sequence[ModelFacts],
 ) -> ScoringRequest:
+    """What is asked of the models; those of the job may have had other inputs and params."""
     scoring = workspace.settings.scoring
+    inputs = {name for model in models for name in input_columns(model)}
+    params = {param.name for model in models for param in model.signature.params}
     return ScoringRequest(
         job=job["job"],
         target=job["target"],
         run_key=_replay_key(run_id),
         keys=tuple(job["keys"]),
         keep=tuple(job["keep"]),
-        columns=job["columns"],
-        params=job["params"],
+        columns={name: column for name, column in job["columns"].items() if name in inputs},
+        params={name: value for name, value in job["params"].items() if name in params},
         mode=WriteMode(job["mode"]),
         replace_where=job["replace_where"],
         on_invalid=InvalidRows.QUARANTINE,

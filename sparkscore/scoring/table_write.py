@@ -185,6 +185,8 @@ def recipe(plan: ScoringPlan) -> str:
     request, source = plan.request, plan.source
     names = [*(b.source.name for b in plan.bindings if b.source), *(c.name for c in plan.carried)]
     columns = [source.column(name) for name in dict.fromkeys(names)]
+    panel = plan.panel
+    in_table = None if panel is None or panel.is_one else panel
     return json.dumps(
         {
             "job": request.job,
@@ -192,7 +194,11 @@ def recipe(plan: ScoringPlan) -> str:
             "run_key": plan.identity.run_key,
             "app_id": plan.identity.app_id,
             "txn_version": plan.identity.txn_version,
-            "model": plan.model.uri if plan.panel is None or plan.panel.is_one else None,
+            "model": plan.model.uri if panel is None or panel.has_one_head else None,
+            "models_as": None if in_table is None else in_table.spec.models_as.value,
+            "challengers": {one.label: one.model.uri for one in in_table.challengers}
+            if in_table
+            else {},
             "predict": plan.model.predict,
             "params": plain_params(plan.params),
             "on_nan": request.on_nan.value,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, NamedTuple
 
+from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 
 from sparkscore.spark.source import OpenedSource, columns_of, quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_REJECTED_AT = "__sparkscore_rejected_at"
+_SCORED_AT = "__sparkscore_scored_at"
 
 
 class RunRows(NamedTuple):
@@ -33,16 +42,42 @@ def rows_by_run(rejects: OpenedSource) -> list[RunRows]:
     return [RunRows(*row) for row in rows]
 
 
-def as_source(rejects: OpenedSource, inputs: Mapping[str, str]) -> OpenedSource:
+def as_source(
+    rejects: OpenedSource,
+    inputs: Mapping[str, str],
+    scores: DataFrame | None = None,
+    keys: Sequence[str] = (),
+) -> OpenedSource:
     """The rows as their source had them.
 
     Args:
         rejects: Rows of a rejects table.
         inputs: Name and Spark type of what `reject_inputs` holds.
+        scores: Rows of the score table, in whose place they come. Rows whose keys were scored by a
+            later run are left out, and counted. None: all rows count.
+        keys: What tells rows apart.
     """
     schema = ", ".join(f"{quoted(name)} {kind}" for name, kind in inputs.items())
     row = sf.from_json("reject_inputs", schema, {"mode": "FAILFAST", "timeZone": "UTC"})
-    frame = rejects.frame.select(row.alias("row")).select(
-        *(sf.col("row")[name].alias(name) for name in inputs)
+    rows = rejects.frame.select(row.alias("row"), sf.col("rejected_at").alias(_REJECTED_AT))
+    columns = [sf.col("row")[name].alias(name) for name in inputs]
+    frame, given = rows.select(*columns, _REJECTED_AT), None
+    if scores is not None:
+        given = Observation()
+        counted = frame.observe(given, sf.count(sf.lit(1)).alias("n_rows"))
+        frame = _not_outdone(counted, scores, keys)
+    frame = frame.drop(_REJECTED_AT)
+    table = replace(rejects.table, columns=columns_of(frame.schema))
+    return OpenedSource(frame, table, given=given)
+
+
+def _not_outdone(rows: DataFrame, scores: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """Rejected rows whose keys no later run has scored."""
+    names = {name: f"__sparkscore_key_{i}" for i, name in enumerate(keys)}
+    later = scores.select(
+        *(sf.col(quoted(name)).alias(alias) for name, alias in names.items()),
+        sf.col("scored_at").alias(_SCORED_AT),
     )
-    return OpenedSource(frame, replace(rejects.table, columns=columns_of(frame.schema)))
+    is_same = [sf.col(quoted(name)) == sf.col(alias) for name, alias in names.items()]
+    is_later = sf.col(_SCORED_AT) > sf.col(_REJECTED_AT)
+    return rows.join(later, reduce(and_, is_same, is_later), "left_anti")

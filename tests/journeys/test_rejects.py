@@ -120,6 +120,76 @@ def test_replay_adds_to_what_the_run_replaced(run: Run, world: World, model: str
     assert {row["day"] for row in scores} == {"2013-10-01"}
 
 
+def test_replay_leaves_rows_alone_that_a_later_run_has_scored(
+    run: Run, world: World, model: str
+) -> None:
+    run_id = score(run, model, "--mode", "merge").result["run_id"]
+    newer = ROWS.set_column(1, "x", pa.array([3.0 * i for i in range(N_ROWS)]))
+    write_deltalake(str(world.folder / "poisoned"), newer, mode="overwrite")
+    mended = ("--model", str(world.folder / "mended"), "--trust-code")
+    where = ("--where", f"id <> {POISON[0]}", "--run-key", "morning")
+    assert score(run, mended[1], "--mode", "merge", *where).exit_code == 0
+    again = run("score", "replay", "--run", run_id, *mended)
+    assert again.exit_code == 0, again.stderr
+    assert (again.result["output"]["rows"], again.result["output"]["skipped"]) == (1, 2)
+    assert "2 skipped, whose keys a later run has scored" in again.result["message"]
+    expected = [13 / 3 if i == POISON[0] else float(i) for i in range(N_ROWS)]
+    assert [row["prediction"] for row in rows(world.folder / "out")] == expected
+    assert states(run) == [("replayed", 3)]
+
+
+@pytest.mark.parametrize("key", [("--key", "id"), ()])
+def test_replay_adds_nothing_to_what_replaced_a_run_of_rejected_rows_alone(
+    run: Run, world: World, model: str, key: tuple[str, ...]
+) -> None:
+    job = ("--source", "poisoned", "--target", "out", *key, "--where", "x = 13", "--trust-code")
+    mode = ("--mode", "replace", "--replace-where", "day = 1", "--max-rejects", "100%")
+    args = ("score", "batch", *job, *mode, "--on-invalid", "quarantine")
+    run_id = run(*args, "--model", model, "--run-key", "night").result["run_id"]
+    mended = ("--model", str(world.folder / "mended"))
+    assert run(*args, *mended, "--run-key", "morning").result["output"]["rows"] == len(POISON)
+    again = run("score", "replay", "--run", run_id, *mended, "--trust-code")
+    if key:
+        assert (again.exit_code, again.result["output"]["skipped"]) == (0, len(POISON))
+    else:
+        assert (again.exit_code, again.result["error"]["code"]) == (2, "INVALID_STATE")
+    assert DeltaTable(world.folder / "out").to_pyarrow_table().num_rows == len(POISON)
+
+
+@pytest.mark.parametrize("form", ["struct", "long"])
+def test_replay_adds_the_rows_that_a_champion_rejected_beside_challengers(
+    run: Run, world: World, model: str, form: str
+) -> None:
+    beside = ("--challenger", f"beside={world.folder / 'mended'}", "--models-as", form)
+    first = score(run, model, *beside)
+    run_id = first.result["run_id"]
+    assert f"by sparkscore score replay --run {run_id}" in first.result["message"]
+    assert "--model URI" not in first.result["message"]
+    packaged(Third(), world.folder / "third", inputs=X)
+    third = ("--model", str(world.folder / "third"), "--trust-code")
+    again = run("score", "replay", "--run", run_id, *third)
+    assert again.exit_code == 0, again.stderr
+    scores = rows(world.folder / "out")
+    if form == "struct":
+        assert [row["id"] for row in scores] == list(range(N_ROWS))
+        assert all(row["beside"] == {"prediction": row["prediction"]} for row in scores)
+    else:
+        found = sorted((row["id"], row["model"]) for row in scores)
+        heads = [(i, "third" if i in POISON else "model") for i in range(N_ROWS)]
+        assert found == sorted([*heads, *((i, "beside") for i in range(N_ROWS))])
+    assert run("score", "replay", "--run", run_id, *third).result["status"] == "skipped"
+
+
+def test_replay_by_a_challenger_whose_rows_are_there_is_refused(
+    run: Run, world: World, model: str
+) -> None:
+    mended = str(world.folder / "mended")
+    run_id = score(run, model, "--challenger", mended, "--models-as", "long").result["run_id"]
+    answer = run("score", "replay", "--run", run_id, "--model", mended, "--trust-code")
+    assert answer.exit_code == 2
+    assert "'mended' scored all rows of the run as a challenger" in answer.stderr
+
+
 def test_run_without_rejected_rows_has_nothing_to_replay(
     run: Run, world: World, model: str
 ) -> None:
