@@ -8,6 +8,7 @@ job that still writes, or one that is to go on after a kill may need it.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,13 @@ from sparkscore.errors import (
 )
 from sparkscore.spark.delta import session_conf
 from sparkscore.spark.delta_log import write_checkpoint
-from sparkscore.spark.failures import SPARK_FAILURES, first_line, is_conflict, translated
+from sparkscore.spark.failures import (
+    SPARK_FAILURES,
+    first_line,
+    is_conflict,
+    of_ended_driver,
+    translated,
+)
 from sparkscore.spark.shipping import is_connect
 from sparkscore.spark.source import detail_of, located, quoted, table_identifier
 
@@ -44,7 +51,8 @@ _N_LOOKED_AT = 20
 _RETENTION_KEY = "delta.deletedFileRetentionDuration"
 _SAFE_SCHEMES = ("", "file", "hdfs")
 """Where Delta's commits never overwrite another's."""
-_HOURS = {"hour": 1.0, "day": 24.0, "week": 168.0}
+_HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0, "day": 24.0, "week": 168.0}
+_AMOUNT = re.compile(r"(\d+)\s*(second|minute|hour|day|week)")
 
 
 class StepStatus(StrEnum):
@@ -123,9 +131,14 @@ def maintain(spark: SparkSession, tables: Sequence[str], upkeep: Upkeep) -> list
 
 
 def _steps(spark: SparkSession, table: str, upkeep: Upkeep) -> list[Step]:
-    uri = located(spark, table)
     steps: list[tuple[str, Callable[[], Step]]] = []
-    detail = detail_of(spark, uri)
+    try:
+        uri = located(spark, table)
+        detail = detail_of(spark, uri)
+    except SPARK_FAILURES as exc:
+        what = f"table {shown(table)} cannot be opened: {first_line(exc)}"
+        text = f"{what}; correct its name, or mend its log or the way to it"
+        return [_failed(table, "open", of_ended_driver(exc, what) or TargetError(text), 0.0)]
     if detail is None or detail["format"] != "delta":
         kind = "no table" if detail is None else f"{detail['format']} files and no Delta table"
         text = f"at {shown(table)} is {kind}; name a Delta table"
@@ -271,6 +284,4 @@ def _checkpoint(spark: SparkSession, uri: str, detail: Row, upkeep: Upkeep) -> S
 
 def _hours_of(interval: str) -> float:
     """Hours of an interval as tables declare it, such as `interval 30 days`; 0 for none."""
-    words = interval.lower().removeprefix("interval").split()
-    pairs = zip(words[::2], words[1::2], strict=False)
-    return sum(float(n) * _HOURS.get(unit.rstrip("s"), 0.0) for n, unit in pairs)
+    return sum(float(n) * _HOURS[unit] for n, unit in _AMOUNT.findall(interval.lower()))

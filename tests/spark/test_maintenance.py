@@ -88,6 +88,17 @@ def test_own_retention_of_a_table_wins_where_it_is_longer(spark: SparkSession, t
     assert (table / "day=a" / "part-00000-left.parquet").exists()
 
 
+@pytest.mark.parametrize("interval", ["interval 86400 minutes", "7 weeks 11 days"])
+def test_own_retention_is_understood_however_it_is_written(
+    interval: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    configuration = {"delta.deletedFileRetentionDuration": interval}
+    deltalake.write_deltalake(tmp_path, pa.table({"id": [1]}), configuration=configuration)
+    upkeep = Upkeep(optimize=False, checkpoint=False, is_dry=True)
+    (step,) = maintain(spark, [str(tmp_path)], upkeep)
+    assert step.detail.startswith("0 files older than 1440 hours would be removed")
+
+
 def test_longer_retention_than_that_of_the_table_is_kept(spark: SparkSession, table: Path) -> None:
     upkeep = Upkeep(optimize=False, checkpoint=False, vacuum_hours=40 * 24.0)
     (step,) = maintain(spark, [str(table)], upkeep)
@@ -111,6 +122,21 @@ def test_table_that_is_not_there_does_not_stop_the_others(
     upkeep = Upkeep(vacuum_hours=None, checkpoint=False)
     failed, done = maintain(spark, [missing, str(table)], upkeep)
     assert (failed.code, failed.exit_code) == ("TARGET_INVALID", 5)
+    assert done.status is StepStatus.DONE
+
+
+@pytest.mark.parametrize("name", ["damaged", "a.b.c"])
+def test_table_that_cannot_be_opened_does_not_stop_the_others(
+    name: str, spark: SparkSession, table: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "damaged" / "_delta_log" / f"{0:020}.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"half')
+    uri = str(tmp_path / name) if name == "damaged" else name
+    failed, done = maintain(spark, [uri, str(table)], Upkeep(vacuum_hours=None, checkpoint=False))
+    assert (failed.name, failed.code, failed.exit_code) == ("open", "TARGET_INVALID", 5)
+    assert "cannot be opened" in failed.detail
+    assert "\tat " not in failed.detail
     assert done.status is StepStatus.DONE
 
 
