@@ -49,6 +49,7 @@ from sparkscore.spark.failures import (
     SPARK_FAILURES,
     first_line,
     is_conflict,
+    is_damaged,
     is_unwritable,
 )
 from sparkscore.spark.shipping import is_connect
@@ -125,7 +126,7 @@ class DeltaSink:
         """
         if is_path(self.uri) and not urlsplit(self.uri).scheme:
             check_local_path(Path(self.uri))
-        detail = detail_of(self.spark, self.uri)
+        detail = self._detail()
         if detail is None:
             return
         if detail["format"] != "delta":
@@ -160,7 +161,7 @@ class DeltaSink:
             with suppress(EngineUnfitError):
                 yield from self._by_log.history()
                 return
-        if detail_of(self.spark, self.uri) is None:
+        if self._detail() is None:
             return
         found = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         for row in found.orderBy(sf.desc("version")).collect():
@@ -208,7 +209,7 @@ class DeltaSink:
 
     def partition_by(self, write: TableWrite) -> tuple[str, ...]:
         """The table's partition columns; those of a new one are what `write` asks for."""
-        detail = detail_of(self.spark, self.uri)
+        detail = self._detail()
         return write.partition_by if detail is None else tuple(detail["partitionColumns"])
 
     def remove(self, write: TableWrite, rows: str, facts: RunFacts) -> None:
@@ -222,7 +223,7 @@ class DeltaSink:
         Raises:
             TargetBusyError: Other commits won every try.
         """
-        if detail_of(self.spark, self.uri) is None or self.find(write.identity) is not None:
+        if self._detail() is None or self.find(write.identity) is not None:
             return
         if self._frame().where(rows).limit(1).isEmpty():
             return
@@ -238,10 +239,10 @@ class DeltaSink:
     def _write_once(
         self, scores: DataFrame, write: TableWrite, metadata: str, gone: DataFrame | None
     ) -> None:
-        detail = detail_of(self.spark, self.uri)
+        detail = self._detail()
         if detail is None and not is_path(self.uri):
             self._create(scores, write.partition_by)
-            detail = detail_of(self.spark, self.uri)
+            detail = self._detail()
         if write.mode is WriteMode.MERGE and detail is not None:
             self._merge(scores, write, metadata, gone)
             return
@@ -310,7 +311,7 @@ class DeltaSink:
             self.spark.catalog.dropTempView(view)
 
     def _entry_of(self, identity: RunIdentity) -> HistoryEntry | None:
-        if detail_of(self.spark, self.uri) is None:
+        if self._detail() is None:
             return None
         history = self.spark.sql(f"DESCRIBE HISTORY {table_identifier(self.uri)}")
         rows = history.where(
@@ -318,6 +319,22 @@ class DeltaSink:
         ).collect()
         found = (entry for entry in map(_entry, rows) if is_commit_of(identity, entry))
         return next(found, None)
+
+    def _detail(self) -> Row | None:
+        """What DESCRIBE DETAIL says of the table, or None where there is no table.
+
+        Raises:
+            TargetError: Its log cannot be read.
+        """
+        try:
+            return detail_of(self.spark, self.uri)
+        except SPARK_FAILURES as exc:
+            if not is_damaged(exc):
+                raise
+            raise TargetError(
+                f"the log of target {shown(self.uri)} cannot be read; nothing was written: "
+                f"{first_line(exc)}; restore its _delta_log, or name another target"
+            ) from exc
 
     def _check_columns(self, write: TableWrite) -> None:
         have = {f.name: f.dataType.simpleString() for f in self._frame().schema.fields}

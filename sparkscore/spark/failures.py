@@ -63,6 +63,7 @@ _UNWRITABLE = re.compile(
     r"Permission denied|Read-only file system|AccessControlException|Mkdirs failed|Not a directory"
     r"|No space left on device|AccessDenied|DELTA_CANNOT_CREATE_LOG_PATH"
 )
+_DAMAGED = re.compile(r"\[DELTA_|FAILED_READ_FILE\S* .+/_delta_log/|EXPRESSION_DECODING_FAILED")
 _STOPPED = re.compile(
     r"SparkContext was shut ?down|stopped SparkContext|SparkContext has been shutdown"
     r"|Py4JNetworkError|ConnectionRefusedError|ConnectionResetError|BrokenPipeError"
@@ -103,6 +104,11 @@ def is_conflict(exc: BaseException) -> bool:
 def is_unwritable(exc: BaseException) -> bool:
     """Whether the target's file system refused a write."""
     return _is_of_spark(exc, _UNWRITABLE)
+
+
+def is_damaged(exc: BaseException) -> bool:
+    """Whether the log of a Delta table cannot be read, or not by this release of Delta."""
+    return _is_of_spark(exc, _DAMAGED)
 
 
 def translated(exc: Exception, what: str, *, is_ending: bool = False) -> SparkscoreError:

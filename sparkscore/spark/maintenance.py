@@ -137,8 +137,10 @@ def _steps(spark: SparkSession, table: str, upkeep: Upkeep) -> list[Step]:
         detail = detail_of(spark, uri)
     except SPARK_FAILURES as exc:
         what = f"table {shown(table)} cannot be opened: {first_line(exc)}"
-        text = f"{what}; correct its name, or mend its log or the way to it"
+        text = f"{what}; mend its log, or the way to it"
         return [_failed(table, "open", of_ended_driver(exc, what) or TargetError(text), 0.0)]
+    except SparkscoreError as exc:
+        return [_failed(table, "open", exc, 0.0)]
     if detail is None or detail["format"] != "delta":
         kind = "no table" if detail is None else f"{detail['format']} files and no Delta table"
         text = f"at {shown(table)} is {kind}; name a Delta table"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pyspark.sql import Observation
 from pyspark.sql import functions as sf
 
+from sparkscore.errors import SourceError, listed, shown
 from sparkscore.spark.source import OpenedSource, columns_of, quoted
 
 if TYPE_CHECKING:
@@ -32,7 +33,17 @@ class RunRows(NamedTuple):
 
 
 def rows_by_run(rejects: OpenedSource) -> list[RunRows]:
-    """The runs, and batches of streams, that have rows, in the order in which these came."""
+    """The runs, and batches of streams, that have rows, in the order in which these came.
+
+    Raises:
+        SourceError: The table is none of rejected rows.
+    """
+    if not {"app_id", "reject_job"}.issubset(rejects.frame.columns):
+        raise SourceError(
+            f"{shown(rejects.table.uri)} is no table of rejected rows; its columns are "
+            f"{listed(rejects.frame.columns)}; name the table that `score batch` called so in its "
+            "message, or TARGET_rejects"
+        )
     groups = rejects.frame.groupBy("run_id", "app_id").agg(
         sf.first("reject_job").alias("job"),
         sf.count(sf.lit(1)).alias("n_rows"),

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import to_arrow_type
 
-from sparkscore.errors import SourceError, shown
+from sparkscore.errors import InvalidNameError, SourceError, shown
 from sparkscore.scoring.engine import SourceSpec
 from sparkscore.scoring.facts import SourceColumn, SourceTable
 from sparkscore.scoring.outcome import Outcome, OutcomeStatus
+from sparkscore.spark.failures import first_line, is_damaged
 from sparkscore.spark.other_formats import (
     OTHER_FORMATS,
     other_format,
@@ -112,6 +114,9 @@ def located(spark: SparkSession, uri: str) -> str:
 
     A name without a `/` is a table of the catalog if there is one, or if the catalog outlives the
     session; with Spark's in-memory catalog a new table would be lost, so that it is a path.
+
+    Raises:
+        InvalidNameError: The catalog has no such names.
     """
     if urlsplit(uri).scheme and "/" in uri:
         return uri
@@ -122,6 +127,11 @@ def located(spark: SparkSession, uri: str) -> str:
             return uri
     except ParseException:  # What no table can be called, such as flights-2013, is a path.
         return str(Path(uri).absolute())
+    except AnalysisException as exc:
+        raise InvalidNameError(
+            f"{shown(uri)} is no name of a table: {first_line(exc)}; a path has a '/' in it, such "
+            "as ./flights"
+        ) from exc
     in_memory = spark.conf.get("spark.sql.catalogImplementation", "in-memory") == "in-memory"
     return str(Path(uri).absolute()) if in_memory and "." not in uri else uri
 
@@ -234,11 +244,19 @@ def source_errors(spec: SourceSpec) -> Iterator[None]:
     try:
         yield
     except PySparkException as exc:
-        first = str(exc).strip().splitlines()[0]
-        raise SourceError(
-            f"source {shown(spec.uri)} cannot be read with version {spec.version} and filter "
-            f"{shown(spec.where)}: {first}"
-        ) from exc
+        raise _unread(spec, exc) from exc
+    except Py4JError as exc:
+        if not is_damaged(exc):
+            raise
+        raise _unread(spec, exc) from exc
+
+
+def _unread(spec: SourceSpec, exc: BaseException) -> SourceError:
+    version = "" if spec.version is None else f" at version {spec.version}"
+    where = "" if spec.where is None else f" with filter {shown(spec.where)}"
+    return SourceError(
+        f"source {shown(spec.uri)} cannot be read{version}{where}: {first_line(exc)}"
+    )
 
 
 def _no_table_text(spec: SourceSpec, uri: str) -> str:

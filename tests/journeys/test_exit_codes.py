@@ -100,6 +100,30 @@ def test_a_target_with_other_columns_ends_with_5(run: Run, world: World, batch: 
     assert_refused(run, world, batch(), 5, "TARGET_SCHEMA")
 
 
+@pytest.mark.parametrize(
+    ("option", "exit_code", "code"),
+    [("--source", 2, "SOURCE_INVALID"), ("--target", 5, "TARGET_INVALID")],
+)
+def test_a_table_whose_log_is_damaged_is_named_without_frames(
+    option: str, exit_code: int, code: str, run: Run, world: World, batch: Batch
+) -> None:
+    log = world.folder / "damaged" / "_delta_log" / f"{0:020}.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"half')
+    args = replaced(batch(), option, "./damaged")
+    assert_refused(run, world, args, exit_code, code)
+    answer = run("score", "batch", *args)
+    assert "damaged" in answer.result["message"]
+    assert "\tat " not in answer.stderr + answer.stdout
+
+
+@pytest.mark.parametrize("option", ["--source", "--target"])
+def test_a_name_that_the_catalog_cannot_have_ends_with_2(
+    option: str, run: Run, world: World, batch: Batch
+) -> None:
+    assert_refused(run, world, replaced(batch(), option, "a.b.c"), 2, "NAME_INVALID")
+
+
 def test_absent_jars_without_a_network_end_with_75(
     world: World, batch: Batch, delta_jars: JarSource
 ) -> None:

@@ -213,6 +213,13 @@ def test_run_that_is_not_named_is_asked_for(run: Run, world: World, model: str) 
     assert world.folder.joinpath("out_rejects").exists()
 
 
+@pytest.mark.usefixtures("model")
+def test_table_that_holds_no_rejected_rows_is_told_as_such(run: Run) -> None:
+    listed = run("score", "rejects", "poisoned")
+    assert listed.exit_code == 2
+    assert "is no table of rejected rows; its columns are 'id', 'x'" in listed.stderr
+
+
 def test_job_over_its_budget_commits_nothing_and_counts_the_reasons(
     run: Run, world: World, model: str
 ) -> None:
