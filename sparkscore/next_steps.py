@@ -37,7 +37,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "List what is there: `sparkscore runs list`, `experiments list`, `models list`."
     ),
     "RESOURCE_ALREADY_EXISTS": "Take another name, or use the record that is there.",
-    "INVALID_STATE": "The record is deleted, finished or not READY; restore it or take another.",
+    "INVALID_STATE": (
+        "The record is deleted, finished or not READY: restore it or take another. Of a replay: "
+        "the scores of its run are not there; if its rows have none by now, run the job again."
+    ),
     "STORE_SCHEMA": (
         "The database is of another release or product: run the migration the message names, "
         "or another `tracking.uri`."

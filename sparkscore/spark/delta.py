@@ -62,11 +62,6 @@ if TYPE_CHECKING:
 _MERGE_CONF = "spark.databricks.delta.write.txn"
 _ODD_CHARACTERS = frozenset(" ,;{}()\n\t=")
 _GONE = "__sparkscore_gone"
-_CLAUSES = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-_CLAUSES_WITH_GONE = (
-    f"WHEN MATCHED AND s.{_GONE} THEN DELETE WHEN MATCHED THEN UPDATE SET * "
-    f"WHEN NOT MATCHED AND NOT s.{_GONE} THEN INSERT *"
-)
 _USER_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -277,10 +272,9 @@ class DeltaSink:
         self, scores: DataFrame, write: TableWrite, metadata: str, gone: DataFrame | None
     ) -> None:
         view = f"sparkscore_{uuid.uuid4().hex}"
-        clauses = _CLAUSES
+        clauses = _clauses(scores.columns, has_gone=gone is not None)
         if gone is not None:
             flagged = gone.withColumn(_GONE, sf.lit(True))
-            clauses = _CLAUSES_WITH_GONE
             scores = scores.withColumn(_GONE, sf.lit(False))
             scores = scores.unionByName(flagged, allowMissingColumns=True)
         scores.createOrReplaceTempView(view)
@@ -305,7 +299,7 @@ class DeltaSink:
             with session_conf(self.spark, conf):
                 self.spark.sql(
                     f"MERGE INTO {table_identifier(self.uri)} t USING {view} s ON {matches} "
-                    + clauses
+                    f"{clauses}"
                 ).collect()
         finally:
             self.spark.catalog.dropTempView(view)
@@ -400,6 +394,22 @@ def session_conf(spark: SparkSession, conf: Mapping[str, str]) -> Iterator[None]
 def _lock_of(spark: SparkSession) -> threading.RLock:
     with _locks_guard:
         return _locks.setdefault(spark, threading.RLock())
+
+
+def _clauses(columns: Sequence[str], *, has_gone: bool) -> str:
+    """What a merge does with rows that are there, and with those that are not.
+
+    Columns are named one by one: Spark's `*` does not find a name with a backtick.
+    """
+    names = [quoted(name) for name in columns]
+    sets = ", ".join(f"{name} = s.{name}" for name in names)
+    values = ", ".join(f"s.{name}" for name in names)
+    update = f"WHEN MATCHED THEN UPDATE SET {sets}"
+    insert = f"THEN INSERT ({', '.join(names)}) VALUES ({values})"  # noqa: S608 - quoted
+    if not has_gone:
+        return f"{update} WHEN NOT MATCHED {insert}"
+    gone = f"s.{_GONE}"
+    return f"WHEN MATCHED AND {gone} THEN DELETE {update} WHEN NOT MATCHED AND NOT {gone} {insert}"
 
 
 def _inside(scores: DataFrame, predicate: str) -> DataFrame:

@@ -513,6 +513,16 @@ class DeltaEngineContract(EngineContract):
     ) -> None:
         self.check_odd_names(tmp_path, target, key="the id")
 
+    def test_rows_with_columns_of_odd_names_are_merged(self, tmp_path: Path, target: Path) -> None:
+        key = 'the "id`s'
+        model = packaged(Third(), tmp_path / "model", inputs=X)
+        for run_key, x in (("first", 3.0), ("second", 6.0)):
+            rows = pa.table({key: [7], "x": [x], "a.b": [x]})
+            asked = request(target, keys=(key,), keep=("a.b",), run_key=run_key)
+            self.score(model, rows, replace(asked, mode=WriteMode.MERGE))
+        written = self.read(target).select([key, "a.b", "prediction"])
+        assert written.to_pylist() == [{key: 7, "a.b": 6.0, "prediction": 2.0}]
+
     @pytest.mark.parametrize("is_first", [True, False], ids=["new-table", "known-table"])
     def test_merge_with_doubled_keys_fails_and_names_one(
         self, is_first: bool, tmp_path: Path, target: Path

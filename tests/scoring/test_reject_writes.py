@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,8 +51,13 @@ def test_only_a_job_that_sets_rows_aside_has_a_table_of_them() -> None:
     [
         (replace(REQUEST, rejects="/other"), "goes with on_invalid 'quarantine', but .* 'fail'"),
         (replace(SET_ASIDE, rejects="/data/scores"), "names the score table itself"),
+        (replace(SET_ASIDE, rejects="file:///data/scores/"), "names the score table itself"),
+        (
+            replace(SET_ASIDE, target=str(Path("scores").absolute()), rejects="scores"),
+            "names the score table itself",
+        ),
     ],
-    ids=["policy", "target"],
+    ids=["policy", "target", "slash", "relative"],
 )
 def test_place_that_does_not_fit_is_refused(request_: ScoringRequest, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
