@@ -33,6 +33,8 @@ _LIBPQ_DEFAULTS = {
     "tcp_user_timeout": "30000",
     "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",
 }
+_MAX_NAME_BYTES = 63
+"""Of a longer name PostgreSQL keeps the beginning, so that its table would not have that column."""
 _PROGRESS = "sparkscore_published"
 _STAGED = sql.Identifier("pg_temp", "sparkscore_batch")
 _CREATE_PROGRESS = (
@@ -170,7 +172,8 @@ class PostgresOutlet:
         """Refuse what the rows of the score table cannot give.
 
         Raises:
-            ConfigError: There is no key, or a key or the event time is no column of them.
+            ConfigError: There is no key, a key or the event time is no column of them, or a column
+                has too long a name.
         """
         keys, names = self._keys(shape), shape.schema.names
         if not keys:
@@ -184,6 +187,13 @@ class PostgresOutlet:
                     f"{shown(self.name)} tells rows by {name!r}, which the score table does not "
                     f"have (it has {listed(names)}); carry it along with --keep {name}"
                 )
+        long = [name for name in names if len(name.encode()) > _MAX_NAME_BYTES]
+        if long:
+            raise ConfigError(
+                f"{shown(self.name)}: PostgreSQL's names have {_MAX_NAME_BYTES} bytes at most, and "
+                f"columns of the score table have longer ones: {listed(long)}; leave them out of "
+                "--keep, or rename them by a view of the source"
+            )
 
     def _create(self, cursor: psycopg.Cursor, shape: ScoreShape) -> None:
         """Make the table and its record of batches, where they are missing."""

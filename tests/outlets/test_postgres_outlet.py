@@ -262,9 +262,10 @@ def test_passwords_are_in_no_name_and_no_message() -> None:
             "",
             "no type",
         ),
+        (ScoreShape(SCHEMA.append(pa.field("ä" * 32, pa.int8())), ("sensor",)), "", "63 bytes"),
     ],
 )
-def test_rows_that_lack_a_key_or_a_time_are_refused(
+def test_rows_that_do_not_fit_are_refused(
     shape: ScoreShape, key: str, named: str, place: Place
 ) -> None:
     with pytest.raises(ConfigError, match=named):
