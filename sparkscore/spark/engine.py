@@ -341,7 +341,8 @@ class SparkEngine:
                 return action()
         except (*SPARK_FAILURES, ConnectionError) as exc:
             what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-            raise translated(exc, what, is_ending=is_ending(self.spark)) from exc
+            source = plan.source.uri
+            raise translated(exc, what, source=source, is_ending=is_ending(self.spark)) from exc
 
     def _conf(self) -> dict[str, str]:
         """Settings of the session that a job needs."""

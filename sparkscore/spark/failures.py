@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -77,7 +78,7 @@ _OURS = re.compile(
 )
 _UNREADABLE = re.compile(
     r"FAILED_READ_FILE\S*\] Encountered error while reading file (.+?)"
-    r"\. (?: SQLSTATE|File does not)"
+    r"\. (?: SQLSTATE|(File does not)|Data type mismatches|Could not read footer)"
 )
 _CAUSE = re.compile(
     r"^(?:Caused by: |: )(?:[\w$]+\.)+[\w$]+: (.*(?:\n(?!\s*at |\s*\.\.\. |Caused by: ).+)*)",
@@ -111,7 +112,9 @@ def is_damaged(exc: BaseException) -> bool:
     return _is_of_spark(exc, _DAMAGED)
 
 
-def translated(exc: Exception, what: str, *, is_ending: bool = False) -> SparkscoreError:
+def translated(
+    exc: Exception, what: str, *, source: str = "", is_ending: bool = False
+) -> SparkscoreError:
     """The error of ours that a failed Spark job stands for.
 
     An error that a Python worker raised comes back as the class it was there.
@@ -119,6 +122,7 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
     Args:
         exc: What PySpark raised.
         what: The job, for the message of last resort.
+        source: The URI that it reads: a damaged file below it is the source's.
         is_ending: Whether the driver's JVM is on its way out, so that Spark's words mean nothing.
     """
     text = _text(exc)
@@ -135,7 +139,7 @@ def translated(exc: Exception, what: str, *, is_ending: bool = False) -> Sparksc
             line = text[text.index(sign) :].splitlines()[0]
             return kind(line.removeprefix("sparkscore: ").split(" SQLSTATE")[0])
     known = (
-        unreadable_source(exc)
+        unreadable_source(exc, source)
         or _of_brokers(what, text)
         or of_delta_source(what, text)
         or _of_sign(what, text)
@@ -181,14 +185,20 @@ def _of_sign(what: str, text: str) -> SparkscoreError | None:
     return None
 
 
-def unreadable_source(exc: BaseException) -> SourceError | None:
-    """The error for a file of the source that cannot be read, if that is what happened."""
+def unreadable_source(exc: BaseException, source: str = "") -> SourceError | None:
+    """The error for a file of the source that cannot be read, if that is what happened.
+
+    Args:
+        exc: What PySpark raised.
+        source: The source's URI; without it, a Parquet file may as well be the target's.
+    """
     found = _UNREADABLE.search(said_by(exc))
     if found is None:
         return None
     if "/_change_data/" in found[1]:
         return vacuumed_error(found[1])
-    if found[1].endswith(".parquet"):
+    # A file of Delta's that has gone is told of by `of_delta_source`.
+    if found[1].endswith(".parquet") and (found[2] or not _is_below(found[1], source)):
         return None
     # What Spark would have one do, to take the row as null, is no option of ours.
     reason = reason_of(exc).partition(" Parse Mode: ")[0]
@@ -196,6 +206,11 @@ def unreadable_source(exc: BaseException) -> SourceError | None:
         f"data file {shown(found[1])} cannot be read: {reason}; nothing was "
         "written; restore or mend the file, or check --source-option and --source-schema"
     )
+
+
+def _is_below(file: str, source: str) -> bool:
+    folder = unquote(urlsplit(source).path).rstrip("/")
+    return bool(folder) and unquote(urlsplit(file).path).startswith(f"{folder}/")
 
 
 def _of_brokers(what: str, text: str) -> SparkscoreError | None:

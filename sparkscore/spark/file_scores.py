@@ -317,7 +317,8 @@ def _scored(
         return cancellable(spark, score)
     except (*SPARK_FAILURES, ConnectionError) as exc:
         what = f"scoring {plan.source.uri!r} into {sink.uri!r}"
-        raise translated(exc, what, is_ending=is_ending(spark)) from exc
+        source = plan.source.uri
+        raise translated(exc, what, source=source, is_ending=is_ending(spark)) from exc
 
 
 def _won_by_another(sink: ScoresSink, plan: ScoringPlan, facts: RunFacts) -> Commit | None:

@@ -217,6 +217,14 @@ def test_a_data_file_of_a_table_that_spark_cannot_read_is_a_failure_of_spark() -
     assert type(error) is SparkFailedError
 
 
+def test_a_damaged_parquet_file_below_the_source_is_the_sources() -> None:
+    exc = Py4JError(UNREADABLE.format(name="part-0.parquet"))
+    error = translated(exc, "the job", source="/data/a.b/")
+    assert type(error) is SourceError
+    assert "'file:///data/a.b/part-0.parquet' cannot be read" in str(error)
+    assert type(translated(exc, "the job", source="/data/a")) is SparkFailedError
+
+
 def test_an_error_whose_jvm_has_gone_says_that_spark_was_stopped() -> None:
     jars = Path(pyspark.__file__).parent / "jars"
     port = launch_gateway(jarpath=str(next(jars.glob("py4j*.jar"))), die_on_exit=True)

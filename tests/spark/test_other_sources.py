@@ -440,6 +440,22 @@ def test_a_file_that_is_damaged_after_the_plan_ends_the_job(
     assert bench.left(engine) == []
 
 
+def of_numbers(file: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "x": [1]}), file)
+
+
+@pytest.mark.parametrize("broken", [cut_short, of_numbers])
+def test_a_parquet_file_that_spark_cannot_read_is_named(
+    broken: Callable[[Path], None], bench: Bench
+) -> None:
+    for name in ("1", "2"):
+        pq.write_table(pa.table({"id": [int(name)], "x": [0.5]}), bench.folder / f"{name}.parquet")
+    bad = bench.folder / "2.parquet"
+    with pytest.raises(SourceError, match=r"2\.parquet' cannot be read"):
+        bench.score("arrow", before_run=lambda: broken(bad))
+    assert bench.left("arrow") == []
+
+
 def test_a_file_that_holds_another_type_after_the_plan_ends_the_job(bench: Bench) -> None:
     schema = store(bench.folder, "orc")
     with pytest.raises(SourceError, match=r"1\.orc.* it has \d+ bytes, and had"):
