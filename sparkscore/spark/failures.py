@@ -11,6 +11,8 @@ from pyspark.errors import PySparkException
 from sparkscore import errors
 from sparkscore.errors import (
     BatchDeadlineError,
+    CheckpointError,
+    ForeignCheckpointError,
     InvalidRowsError,
     KeyColumnError,
     SourceAwayError,
@@ -93,6 +95,11 @@ _BROKERS_AWAY = re.compile(
     r"kafka\.common\.errors\.(?:Timeout|Disconnect|Network)Exception: ([^\n]+)"
     r"|(Cannot fetch record for offset [^\n]+)"
 )
+_DAMAGED_CHECKPOINT = re.compile(
+    r"(batch \d+ doesn't exist|Failed to read log file \S+\. Incomplete log file"
+    r"|\[STREAMING_STATEFUL_OPERATOR_MISSING_STATE_DIRECTORY\] [^\n]+)"
+)
+_SHARED_CHECKPOINT = "CONCURRENT_STREAM_LOG_UPDATE"
 _SLOW_START = "Python worker failed to connect back"
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
 
@@ -142,6 +149,7 @@ def translated(
         unreadable_source(exc, source)
         or _of_brokers(what, text)
         or of_delta_source(what, text)
+        or _of_checkpoint(what, text)
         or _of_sign(what, text)
     )
     if known is not None:
@@ -161,6 +169,24 @@ def _stopped(what: str) -> SparkStoppedError:
     return SparkStoppedError(
         f"{what}: Spark's driver JVM was stopped or killed before the job ended; run the same "
         "command again: what was committed is found and not scored twice"
+    )
+
+
+def _of_checkpoint(what: str, text: str) -> SparkscoreError | None:
+    """The error that the checkpoint of a stream is the reason of, if it is."""
+    if _SHARED_CHECKPOINT in text:
+        return ForeignCheckpointError(
+            f"{what}: another process goes on with the same checkpoint, and was faster; nothing "
+            "is scored twice. Run one of the two; a stream of its own needs a --checkpoint of its "
+            "own"
+        )
+    damaged = _DAMAGED_CHECKPOINT.search(text)
+    if damaged is None:
+        return None
+    return CheckpointError(
+        f"{what}: the checkpoint is damaged, so that nobody knows which rows were scored: "
+        f"{_told(damaged[1])}. Put its files back from a backup; or start over with --start-over "
+        "and a new --checkpoint, which reads the source from its beginning"
     )
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import MagicMock, Mock
@@ -14,7 +15,13 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from sparkscore.errors import ConfigError, SparkscoreError, UsageError
+from sparkscore.errors import (
+    CheckpointError,
+    ConfigError,
+    ForeignCheckpointError,
+    SparkscoreError,
+    UsageError,
+)
 from sparkscore.spark.stream import EventTimes, parse_trigger, run_stream
 
 if TYPE_CHECKING:
@@ -84,6 +91,42 @@ def test_what_is_no_error_of_ours_is_told_with_the_stream(stream: Stream) -> Non
 
     with pytest.raises(SparkscoreError, match=r"scoring.*unforeseen"):
         stream(fail)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, partial(Path.write_text, data="")])
+def test_damaged_list_of_files_that_were_read_is_named(
+    damage: Callable[[Path], object], spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "a.json").write_text('{"id": 1}')
+
+    def run() -> None:
+        run_stream(
+            spark.readStream.schema("id LONG").json(str(rows)),
+            lambda frame, _number: frame.collect(),
+            trigger=parse_trigger("available-now"),
+            checkpoint=str(tmp_path / "checkpoint"),
+            name="test",
+            on_progress=lambda _progress: None,
+            what="scoring",
+        )
+
+    run()
+    listed = tmp_path / "checkpoint" / "sources" / "0" / "0"
+    (listed.parent / f".{listed.name}.crc").unlink()
+    damage(listed)
+    with pytest.raises(CheckpointError, match=r"damaged.*(doesn't exist|Incomplete log file)"):
+        run()
+
+
+def test_second_process_with_the_same_checkpoint_is_told_so(stream: Stream, tmp_path: Path) -> None:
+    def overtaken(_frame: DataFrame, number: int) -> None:
+        offsets = tmp_path / "checkpoint" / "offsets"
+        (offsets / f"{number + 1}").write_text((offsets / f"{number}").read_text())
+
+    with pytest.raises(ForeignCheckpointError, match="another process"):
+        stream(overtaken)
 
 
 def test_signal_waits_for_the_batch_and_lets_no_other_begin(
