@@ -46,7 +46,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "or another `tracking.uri`."
     ),
     "DATA_INVALID": "Mend the rows that the message shows.",
-    "KEY_INVALID": "Filter null or repeated keys (`--where`), or name other key columns.",
+    "KEY_INVALID": (
+        "Filter null or repeated keys (`--where`), or name other key columns; a stream that runs "
+        "needs a new checkpoint for that, see docs/guides/streams.md."
+    ),
     "ROWS_INVALID": "Mend the rows, or set them aside with `--on-invalid quarantine`.",
     "REJECTS_OVER_BUDGET": (
         "Nothing was committed. Mend model or rows, as the counted reasons say, or admit more with "

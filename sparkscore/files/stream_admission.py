@@ -19,6 +19,11 @@ from sparkscore.files.sink import FilesSink
 from sparkscore.scoring.plan import ScoringPlan
 from sparkscore.scoring.streams import StreamFacts, asked_of, stream_app_id
 
+_ON_CHANGED_ROWS = (
+    "; where this one shall go on with another filter or key, with --start-over, and from where "
+    "its scores end, such as by --source-option startingVersion=N"
+)
+
 
 def admitted(
     checkpoint: Checkpoint,
@@ -85,7 +90,8 @@ def _refuse_lost(checkpoint: Checkpoint, plan: ScoringPlan, sink: FilesSink) -> 
             f"target {shown(sink.uri)} holds scores of an earlier stream of job {job!r} "
             f"({earlier}), and checkpoint {shown(checkpoint.place)} knows nothing of it: all rows "
             "of the source would be scored again. Name the former checkpoint with --checkpoint; "
-            "or say --start-over, if that is meant"
+            "say --start-over, if that is meant; or give this stream a --name of its own, if it is "
+            "another one"
         )
 
 
@@ -107,9 +113,11 @@ def _refuse_other(
         for place, was, value in _differences(name, before.get(name, ""), now[name])
     ]
     if lines:
+        changed = {name for name in now if before.get(name, "") != now[name]}
+        advice = _ON_CHANGED_ROWS if changed <= {"where", "keys"} else ""
         raise ForeignCheckpointError(
             f"checkpoint {shown(checkpoint.place)} belongs to another stream:{''.join(lines)}\n"
-            "Give each stream a folder of its own (--checkpoint)"
+            f"Give each stream a folder of its own (--checkpoint){advice}"
         )
 
 

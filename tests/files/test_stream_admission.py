@@ -137,7 +137,7 @@ def test_deleted_checkpoint_is_lost_until_a_new_start_is_meant(stream: Stream) -
     first = stream.admitted()
     stream.score(0)
     shutil.rmtree(stream.folder / "checkpoint")
-    with pytest.raises(LostCheckpointError, match="--start-over"):
+    with pytest.raises(LostCheckpointError, match=r"--start-over.*--name of its own"):
         stream.admitted()
     assert not (stream.folder / "checkpoint").exists()
     assert stream.admitted(start_over=True).stream_id != first.stream_id
@@ -188,6 +188,17 @@ def test_checkpoint_of_another_stream_is_refused_with_the_difference(
     stream.admitted()
     with pytest.raises(ForeignCheckpointError, match=f"another stream:\n  {named}: made for"):
         admitted(stream.checkpoint, change(stream.plan), stream.sink)
+
+
+def test_another_filter_or_key_is_told_how_to_go_on(stream: Stream) -> None:
+    stream.admitted()
+    filtered = replace(stream.plan, source=replace(stream.plan.source, where="id IS NOT NULL"))
+    with pytest.raises(ForeignCheckpointError, match="with --start-over, and from where"):
+        admitted(stream.checkpoint, filtered, stream.sink)
+    other = replace(filtered, request=replace(filtered.request, job="other"))
+    with pytest.raises(ForeignCheckpointError) as refused:
+        admitted(stream.checkpoint, other, stream.sink)
+    assert "--start-over" not in str(refused.value)
 
 
 def test_of_long_features_the_part_is_told_that_has_changed(stream: Stream) -> None:
