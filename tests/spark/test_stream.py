@@ -22,7 +22,7 @@ from sparkscore.errors import (
     SparkscoreError,
     UsageError,
 )
-from sparkscore.spark.stream import EventTimes, parse_trigger, run_stream
+from sparkscore.spark.stream import EventTimes, parse_trigger, read_through, run_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -104,7 +104,7 @@ def test_damaged_list_of_files_that_were_read_is_named(
     def run() -> None:
         run_stream(
             spark.readStream.schema("id LONG").json(str(rows)),
-            lambda frame, _number: frame.collect(),
+            lambda frame, _number: read_through(frame),
             trigger=parse_trigger("available-now"),
             checkpoint=str(tmp_path / "checkpoint"),
             name="test",
