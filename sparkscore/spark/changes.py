@@ -78,7 +78,7 @@ def open_changes(spark: SparkSession, spec: SourceSpec, since: SinceLast) -> Ope
         frame = _appended(spark, table, mark, since.deletes, detail)
         if frame is None:
             return OpenedSource(whole.frame.limit(0), table, nothing_new=True)
-        return OpenedSource(_where(frame.select(*whole.frame.columns), spec), table)
+        return OpenedSource(_where(frame.select(*map(quoted, whole.frame.columns)), spec), table)
     return _by_feed(_where(feed, spec), whole.frame.columns, table, since)
 
 
@@ -109,16 +109,16 @@ def _by_feed(
 ) -> OpenedSource:
     """The rows that a change data feed leaves, and the keys of those that are gone."""
     if feed.isEmpty():
-        return OpenedSource(feed.select(*columns), table, nothing_new=True)
+        return OpenedSource(feed.select(*map(quoted, columns)), table, nothing_new=True)
     came = feed.where(sf.col(_KIND).isin(*_CAME))
     if feed.where(sf.col(_KIND).isin(*_WENT)).isEmpty():
-        return OpenedSource(came.select(*columns), table)
+        return OpenedSource(came.select(*map(quoted, columns)), table)
     if since.deletes is Deletes.FAIL:
         first = feed.where(sf.col(_KIND) == "delete").select(_VERSION).limit(1).collect()
         if first:
             raise deleted_error(table.uri, f"version {first[0][0]} deleted rows")
     if not since.keys:
-        return OpenedSource(came.select(*columns), table)
+        return OpenedSource(came.select(*map(quoted, columns)), table)
     keys = [sf.col(quoted(name)) for name in since.keys]
     went_at = _last(_WENT).over(Window.partitionBy(*keys))
     # An update takes its row away and brings it back in one version, which is therefore kept.
@@ -129,7 +129,7 @@ def _by_feed(
         last = feed.groupBy(*keys).agg(_last(_WENT).alias(_WENT_AT), _last(_CAME).alias(_VERSION))
         is_gone = sf.coalesce(sf.col(_VERSION) < sf.col(_WENT_AT), sf.col(_VERSION).isNull())
         gone = last.where(sf.col(_WENT_AT).isNotNull() & is_gone).select(*keys)
-    return OpenedSource(left.select(*columns), table, gone)
+    return OpenedSource(left.select(*map(quoted, columns)), table, gone)
 
 
 def _last(kinds: tuple[str, ...]) -> Column:

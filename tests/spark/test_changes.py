@@ -176,6 +176,24 @@ def test_changed_rows_are_read_as_they_are_now(fed: Source) -> None:
         fed.by_spark(fed.since(mark, deletes=Deletes.FAIL))
 
 
+def test_changed_rows_of_columns_with_odd_names_are_read(source: Source) -> None:
+    source.sql(
+        'CREATE TABLE SOURCE (`a.b` BIGINT, `the "x` DOUBLE) USING delta TBLPROPERTIES '
+        "(delta.enableChangeDataFeed = true, delta.columnMapping.mode = 'name')"
+    )
+    source.sql("INSERT INTO SOURCE VALUES (1, 0.5), (2, 1.0), (3, 1.5)")
+    mark = source.mark()
+    source.sql("INSERT INTO SOURCE VALUES (4, 2.0)")
+    came = source.by_spark(source.since(mark, keys=("a.b",)))
+    assert [tuple(row) for row in came.frame.collect()] == [(4, 2.0)]
+    source.sql('UPDATE SOURCE SET `the "x` = 7 WHERE `a.b` = 2')
+    source.sql("DELETE FROM SOURCE WHERE `a.b` = 3")
+    changed = source.by_spark(source.since(mark, deletes=Deletes.TOMBSTONE, keys=("a.b",)))
+    assert sorted(tuple(row) for row in changed.frame.collect()) == [(2, 7.0), (4, 2.0)]
+    assert changed.gone is not None
+    assert [tuple(row) for row in changed.gone.collect()] == [(3,)]
+
+
 def test_without_keys_each_change_is_a_row(fed: Source) -> None:
     mark = fed.mark()
     fed.sql("UPDATE SOURCE SET x = 7.0 WHERE id = 1")
