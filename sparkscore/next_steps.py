@@ -11,7 +11,10 @@ NEXT_STEPS: Mapping[str, str] = {
         "--origin` shows all settings."
     ),
     "NAME_INVALID": "Write the name, URI or path in the form that the message shows.",
-    "EXTRA_MISSING": "Run the `pip install` line of the message.",
+    "EXTRA_MISSING": (
+        "Run the `pip install` line of the message; of a module that is the model's own, package "
+        "it along."
+    ),
     "JAVA_UNUSABLE": (
         "`pip install 'sparkscore[java]'`, or point JAVA_HOME to a Java 17 or newer; then "
         "`sparkscore doctor`."

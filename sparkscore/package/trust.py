@@ -24,6 +24,7 @@ from sparkscore.errors import (
     listed,
     shown,
 )
+from sparkscore.extras import missing_extra
 from sparkscore.package.manifest import read_seal
 
 # Classes of these libraries hold numbers and settings: restoring one runs the library's code,
@@ -306,10 +307,10 @@ def _resolve(type_name: str) -> object:
 
 def _missing(path: Path, exc: ModuleNotFoundError) -> MissingExtraError:
     name = (exc.name or "").split(".")[0]
-    wanted = f"sparkscore[{name}]" if name == "lightgbm" else name
-    wanted = "sparkscore[sklearn]" if name == "sklearn" else wanted
-    return MissingExtraError(
-        f"loading {path} needs {name!r}, which is not installed; run: pip install '{wanted}'"
+    # The index may have another's library by the name of a module that is the model's own.
+    return missing_extra(exc, f"loading {path}") or MissingExtraError(
+        f"loading {path} needs {name!r}, which is not installed; install the library that brings "
+        "it, or package the model again together with that module (code_paths)"
     )
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from dataclasses import asdict
@@ -101,6 +102,20 @@ def test_allowed_type_of_a_missing_library_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.skops").write_bytes(with_class("prophet.forecaster", "Prophet"))
     with pytest.raises(MissingExtraError, match="'prophet'"):
         load_skops(tmp_path / "m.skops", TrustPolicy(types=("prophet.*",)))
+
+
+@pytest.mark.parametrize(
+    ("module", "way_out"),
+    [("helpers_of_mine", "code_paths"), ("prophet", r"pip install 'sparkscore\[prophet\]'")],
+)
+def test_module_that_no_extra_brings_is_not_asked_of_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, way_out: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "m.pkl").write_bytes(f"c{module}\nModel\n.".encode())
+    with pytest.raises(MissingExtraError, match=f"'{module}'.*{way_out}") as caught:
+        load_cloudpickle(tmp_path / "m.pkl", PICKLE)
+    assert f"pip install '{module}'" not in str(caught.value)
 
 
 def test_policy_matches_whole_names_and_prefixes_only() -> None:
