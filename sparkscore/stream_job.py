@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparkscore.errors import (
     BatchDeadlineError,
+    DataError,
     ModelTooLargeError,
     WorkerCrashError,
 )
@@ -134,8 +135,13 @@ class _BatchScorer:
             # state is to be made but once.
             is_read_again = plan.request.refuses_duplicates or models.shadow is not None
             is_kept = stream.features.in_query and is_read_again
-            with kept(frame) if is_kept else nullcontext():
-                outcome = self._scored_whatever_the_shadow_does(frame, plan, models, tables)
+            try:
+                with kept(frame) if is_kept else nullcontext():
+                    outcome = self._scored_whatever_the_shadow_does(frame, plan, models, tables)
+            except DataError:
+                # What is mended before the next try may be a joined table.
+                stream.checkpoint.forget_tables(number)
+                raise
             outcome.check_books()
         else:
             outcome = Outcome(status=OutcomeStatus.ALREADY_SCORED, commit=done)

@@ -134,6 +134,10 @@ class Checkpoint:
         self._write(f"tables-{batch}.json", json.dumps(dict(versions)))
         (self.root / _OURS / f"tables-{batch - _N_KEPT}.json").unlink(missing_ok=True)
 
+    def forget_tables(self, batch: int) -> None:
+        """Let the next try at a batch, of which nothing is committed, take the newest versions."""
+        (self.root / _OURS / f"tables-{batch}.json").unlink(missing_ok=True)
+
     def published(self) -> Mapping[str, int]:
         """The last batch that each outlet is known to have, by the outlet's name.
 

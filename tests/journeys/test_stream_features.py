@@ -132,6 +132,19 @@ def test_windows_are_scored_once_and_as_in_batch(readings: World, run: Run) -> N
     assert "features.window" in refused.result["error"]["message"]
 
 
+def test_row_that_a_joined_table_lacked_is_found_once_it_is_added(
+    readings: World, run: Run
+) -> None:
+    world = readings
+    (world.folder / "histories.yaml").write_text(HISTORIES.replace("drop", "fail"))
+    refused = run(*stream("histories", 4))
+    assert (refused.exit_code, refused.result["error"]["code"]) == (3, "ROWS_INVALID")
+    missing = pa.table({"sensor": [f"s{SENSORS - 1}"], "height": [9.0]})
+    write_deltalake(world.folder / "sensors", missing, mode="append")
+    again = run(*stream("histories", 4))
+    assert (again.exit_code, again.result["output"]["rows"]) == (0, 400)
+
+
 def test_batch_that_was_committed_is_not_lost_to_the_windows_after_it(
     readings: World, run: Run
 ) -> None:
