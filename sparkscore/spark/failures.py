@@ -99,6 +99,10 @@ _DAMAGED_CHECKPOINT = re.compile(
     r"(batch \d+ doesn't exist|Failed to read log file \S+\. Incomplete log file"
     r"|\[STREAMING_STATEFUL_OPERATOR_MISSING_STATE_DIRECTORY\] [^\n]+)"
 )
+_RAISED_IN_PYTHON = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)")
+# What PySpark's own runner of feeds says after it has told what theirs was.
+_OF_RUNNER = "UnboundLocalError: cannot access local variable 'reader'"
+_FEED_FAILED = re.compile(r"PYTHON_(?:STREAMING_)?DATA_SOURCE(?:_RUNTIME)?_ERROR\]")
 _SHARED_CHECKPOINT = "CONCURRENT_STREAM_LOG_UPDATE"
 _SLOW_START = "Python worker failed to connect back"
 _DUPLICATE_KEYS = "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"
@@ -150,13 +154,15 @@ def translated(
         or _of_brokers(what, text)
         or of_delta_source(what, text)
         or _of_checkpoint(what, text)
+        or _of_feed(what, text)
         or _of_sign(what, text)
     )
     if known is not None:
         return known
     if is_ending or _STOPPED.search(text):
         return _stopped(what)
-    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {first_line(exc)}")
+    reason = _raised_in_python(text) or first_line(exc)
+    return SparkFailedError(f"{what} failed in Spark; nothing was committed: {reason}")
 
 
 def of_ended_driver(exc: BaseException, what: str) -> SparkStoppedError | None:
@@ -188,6 +194,24 @@ def _of_checkpoint(what: str, text: str) -> SparkscoreError | None:
         f"{_told(damaged[1])}. Put its files back from a backup; or start over with --start-over "
         "and a new --checkpoint, which reads the source from its beginning"
     )
+
+
+def _of_feed(what: str, text: str) -> SparkscoreError | None:
+    """The error of a Python data source that was opened or asked for offsets, if that failed."""
+    found = _FEED_FAILED.search(text)
+    if found is None:
+        return None
+    reason = _raised_in_python(text) or _told(text[found.end() :].splitlines()[0])
+    return SourceError(
+        f"{what}: the feed failed: {reason}; mend its class, its options (--source-option) or what "
+        "it reads, and start again: what was committed is not scored twice"
+    )
+
+
+def _raised_in_python(text: str) -> str:
+    """The last error that a Python worker told of; empty: none did."""
+    lines = [line for line in _RAISED_IN_PYTHON.findall(text) if not line.startswith(_OF_RUNNER)]
+    return lines[-1][:_MAX_REASON_CHARS] if lines else ""
 
 
 def _of_sign(what: str, text: str) -> SparkscoreError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,23 @@ from unittest.mock import MagicMock, Mock
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from sparkscore.errors import (
     CheckpointError,
     ConfigError,
     ForeignCheckpointError,
+    SourceError,
+    SparkFailedError,
     SparkscoreError,
     UsageError,
 )
+from sparkscore.spark.python_source import stream_of
 from sparkscore.spark.stream import EventTimes, parse_trigger, read_through, run_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 Stream = Callable[[Callable[["DataFrame", int], None]], None]
 N_BATCHES = 3
@@ -127,6 +132,63 @@ def test_second_process_with_the_same_checkpoint_is_told_so(stream: Stream, tmp_
 
     with pytest.raises(ForeignCheckpointError, match="another process"):
         stream(overtaken)
+
+
+class Feed(DataSource):
+    """A feed whose option `fails` says where it raises."""
+
+    def schema(self) -> str:
+        return "id BIGINT"
+
+    def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: ARG002, N802
+        if self.options["fails"] == "open":
+            raise ValueError("no such plant")
+        return FeedReader(self.options["fails"])
+
+
+class FeedReader(DataSourceStreamReader):
+    def __init__(self, fails: str) -> None:
+        self._fails = fails
+
+    def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's
+        return {"row": 0}
+
+    def latestOffset(self, *_: object) -> dict[str, int]:  # noqa: N802 - Spark's
+        if self._fails == "offset":
+            raise ConnectionError("no such plant")
+        return {"row": 2}
+
+    def partitions(self, *_: object) -> Sequence[InputPartition]:
+        return [InputPartition(0)]
+
+    def read(self, _partition: InputPartition) -> Iterator[tuple[object]]:
+        if self._fails == "read":
+            raise KeyError("no such plant")
+        yield ("text",)
+
+
+@pytest.mark.parametrize(
+    ("fails", "kind", "said"),
+    [
+        ("open", SourceError, "the feed failed: ValueError: no such plant"),
+        ("offset", SourceError, "the feed failed: ConnectionError: no such plant"),
+        ("read", SparkFailedError, "KeyError: 'no such plant'"),
+        ("type", SparkFailedError, "Could not convert 'text'"),
+    ],
+)
+def test_what_a_feed_raises_is_told(
+    fails: str, kind: type[SparkscoreError], said: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        run_stream(
+            stream_of(spark, Feed, {"fails": fails}),
+            lambda frame, _number: read_through(frame),
+            trigger=parse_trigger("available-now"),
+            checkpoint=str(tmp_path / "checkpoint"),
+            name="test",
+            on_progress=lambda _progress: None,
+            what="scoring",
+        )
 
 
 def test_signal_waits_for_the_batch_and_lets_no_other_begin(
