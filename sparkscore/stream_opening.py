@@ -12,6 +12,7 @@ from sparkscore.errors import (
     EngineUnfitError,
     UsageError,
     listed,
+    shown,
 )
 from sparkscore.feeding import spark_places, stream_spec
 from sparkscore.files.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request
 from sparkscore.model_watch import ServingModel, try_model
-from sparkscore.names import kafka_topic
+from sparkscore.names import kafka_topic, same_place
 from sparkscore.outlets.base import ScoreShape
 from sparkscore.package import open_package
 from sparkscore.publishing import open_outlets
@@ -146,6 +147,7 @@ def open_stream_job(
     assert job.stream.checkpoint is not None
     root = workspace.table_path(job.stream.checkpoint)
     checkpoint = Checkpoint(root.absolute() if isinstance(root, Path) else root)
+    _refuse_shared_folder(checkpoint, source.table.uri, sink.uri)
     facts = admitted(
         checkpoint,
         plan,
@@ -213,6 +215,20 @@ def _refuse_unasked(workspace: Workspace, job: JobSettings) -> None:
             "a Connect server would run the batches of a stream in a process of its own; run the "
             "stream in a classic session (spark.master)"
         )
+
+
+def _refuse_shared_folder(checkpoint: Checkpoint, source: str, target: str) -> None:
+    """Refuse a checkpoint among the files of a table.
+
+    Raises:
+        ConfigError: It is the folder of the source or of the target.
+    """
+    for what, uri in (("source", source), ("target", target)):
+        if same_place(str(checkpoint.root)) == same_place(uri):
+            raise ConfigError(
+                f"checkpoint {shown(checkpoint.place)} is the folder of the {what} itself, whose "
+                "files it would lie among; give a folder of its own with --checkpoint"
+            )
 
 
 def _planned(

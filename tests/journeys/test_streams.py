@@ -206,6 +206,8 @@ def test_checkpoint_that_is_lost_is_refused_before_a_row_is_read(
         (("--challenger", "models:/linear@champion"), "--canary, --shadow"),
         (("--engine", "files"), "--engine auto"),
         (("--trigger", "nightly"), "available-now"),
+        (("--checkpoint", "./scores/"), "the folder of the target itself"),
+        (("--checkpoint", "rows"), "the folder of the source itself"),
         (("--run-key", "k1"), "--run-key"),
         (("--event-time", "x"), "--event-time"),
         (("--source-version", "3"), "startingVersion"),
