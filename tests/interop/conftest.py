@@ -31,7 +31,8 @@ def _peer(release: str, log: Path) -> Iterator[Peer]:
     script = Path(__file__).with_name("peer_script.py")
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [python, "-W", "ignore", str(script)],
+            [str(Path(python).absolute()), "-W", "ignore", str(script)],
+            cwd=log.parent,  # MLflow makes a folder mlruns where it stands.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
