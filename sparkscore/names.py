@@ -291,6 +291,17 @@ def same_place(uri: str) -> str:
     return uri
 
 
+def are_one_place(first: str, second: str) -> bool:
+    """Whether two URIs name one place, however their paths are written."""
+    return _whole_place(first) == _whole_place(second)
+
+
+def _whole_place(uri: str) -> str:
+    place = same_place(uri)
+    path = place.removeprefix("file://")
+    return place if urlsplit(path).scheme else str(Path(path).absolute())
+
+
 def _registered(uri: str, rest: str) -> ModelRef:
     name, at, alias = rest.partition("@")
     if at:

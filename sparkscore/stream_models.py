@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from sparkscore.errors import ConfigError, SparkscoreError, shown
 from sparkscore.model_watch import ModelWatch, ServingModel, TrialWatch, try_model
-from sparkscore.names import same_place
+from sparkscore.names import are_one_place
 from sparkscore.scoring.canary import Split, parse_share
 from sparkscore.scoring.panel import (
     SPLIT_LABELS,
@@ -240,7 +240,7 @@ def shadow_job(job: JobSettings) -> JobSettings | None:
             )
         return None
     uri = shadow.target or table_beside(job.target.uri, "shadow")
-    if same_place(uri) == same_place(job.target.uri):
+    if are_one_place(uri, job.target.uri):
         raise ConfigError(
             f"stream.shadow.target (--shadow-target) is the score table itself, {shown(uri)}; name "
             "another table: what the shadow scores is not published"

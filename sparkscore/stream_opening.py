@@ -22,7 +22,7 @@ from sparkscore.flavors.registered import SPARK
 from sparkscore.job_models import the_model
 from sparkscore.job_planning import Announce, check_environment, scoring_request
 from sparkscore.model_watch import ServingModel, try_model
-from sparkscore.names import kafka_topic, same_place
+from sparkscore.names import are_one_place, kafka_topic
 from sparkscore.outlets.base import ScoreShape
 from sparkscore.package import open_package
 from sparkscore.publishing import open_outlets
@@ -224,7 +224,7 @@ def _refuse_shared_folder(checkpoint: Checkpoint, source: str, target: str) -> N
         ConfigError: It is the folder of the source or of the target.
     """
     for what, uri in (("source", source), ("target", target)):
-        if same_place(str(checkpoint.root)) == same_place(uri):
+        if are_one_place(str(checkpoint.root), uri):
             raise ConfigError(
                 f"checkpoint {shown(checkpoint.place)} is the folder of the {what} itself, whose "
                 "files it would lie among; give a folder of its own with --checkpoint"

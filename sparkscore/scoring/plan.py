@@ -10,14 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from sparkscore.errors import ConfigError, listed, nearest, shown
-from sparkscore.names import same_place
+from sparkscore.names import are_one_place, same_place
 from sparkscore.package.params import given_params, plain_params
 from sparkscore.scoring.checks import Checks
 from sparkscore.scoring.comparison import (
@@ -368,17 +366,11 @@ def _check_rejects(request: ScoringRequest, panel: Panel | None) -> None:
             f"{request.on_invalid.value!r}"
         )
     uri = request.rejects_uri
-    if uri is not None and _place(uri) == _place(request.target):
+    if uri is not None and are_one_place(uri, request.target):
         raise ConfigError(
             f"rejects (--rejects) names the score table itself, {shown(uri)}; name another table, "
             "or 'inline' to keep rejected rows in the score table with their reasons"
         )
-
-
-def _place(uri: str) -> str:
-    """One name for a place, however its path is written."""
-    place = same_place(uri).removeprefix("file://")
-    return place if urlsplit(place).scheme else str(Path(place).absolute())
 
 
 def _check_malformed(request: ScoringRequest, source: SourceTable) -> None:

@@ -150,6 +150,7 @@ def test_shadow_whose_table_is_another_one_is_refused_at_the_start(
     [
         (("--shadow", "models:/linear@nobody"), 4, "nobody"),
         ((*SHADOW, "--shadow-target", "./scores"), 2, "the score table itself"),
+        ((*SHADOW, "--shadow-target", "scores"), 2, "the score table itself"),
         (("--shadow-target", "./aside"), 2, "--shadow"),
         ((*SHADOW, "--mode", "merge"), 2, "it does not merge"),
     ],

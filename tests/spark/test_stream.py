@@ -36,6 +36,23 @@ Stream = Callable[[Callable[["DataFrame", int], None]], None]
 N_BATCHES = 3
 
 
+def run_to_its_end(
+    frame: DataFrame,
+    folder: Path,
+    on_batch: Callable[[DataFrame, int], None] = lambda frame, _number: read_through(frame),
+) -> None:
+    """A query over what is there, with its checkpoint in a folder."""
+    run_stream(
+        frame,
+        on_batch,
+        trigger=parse_trigger("available-now"),
+        checkpoint=str(folder / "checkpoint"),
+        name="test",
+        on_progress=lambda _progress: None,
+        what="scoring",
+    )
+
+
 @pytest.fixture
 def stream(spark: SparkSession, tmp_path: Path) -> Stream:
     """Runs a query over three files, a batch each, until they are read."""
@@ -45,15 +62,7 @@ def stream(spark: SparkSession, tmp_path: Path) -> Stream:
 
     def stream(on_batch: Callable[[DataFrame, int], None]) -> None:
         reader = spark.readStream.format("delta").option("maxFilesPerTrigger", 1)
-        run_stream(
-            reader.load(str(tmp_path / "rows")),
-            on_batch,
-            trigger=parse_trigger("available-now"),
-            checkpoint=str(tmp_path / "checkpoint"),
-            name="test",
-            on_progress=lambda _progress: None,
-            what="scoring",
-        )
+        run_to_its_end(reader.load(str(tmp_path / "rows")), tmp_path, on_batch)
 
     return stream
 
@@ -107,15 +116,7 @@ def test_damaged_list_of_files_that_were_read_is_named(
     (rows / "a.json").write_text('{"id": 1}')
 
     def run() -> None:
-        run_stream(
-            spark.readStream.schema("id LONG").json(str(rows)),
-            lambda frame, _number: read_through(frame),
-            trigger=parse_trigger("available-now"),
-            checkpoint=str(tmp_path / "checkpoint"),
-            name="test",
-            on_progress=lambda _progress: None,
-            what="scoring",
-        )
+        run_to_its_end(spark.readStream.schema("id LONG").json(str(rows)), tmp_path)
 
     run()
     listed = tmp_path / "checkpoint" / "sources" / "0" / "0"
@@ -140,7 +141,7 @@ class Feed(DataSource):
     def schema(self) -> str:
         return "id BIGINT"
 
-    def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: ARG002, N802
+    def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: ARG002, N802 - Spark's
         if self.options["fails"] == "open":
             raise ValueError("no such plant")
         return FeedReader(self.options["fails"])
@@ -180,15 +181,7 @@ def test_what_a_feed_raises_is_told(
     fails: str, kind: type[SparkscoreError], said: str, spark: SparkSession, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=said):
-        run_stream(
-            stream_of(spark, Feed, {"fails": fails}),
-            lambda frame, _number: read_through(frame),
-            trigger=parse_trigger("available-now"),
-            checkpoint=str(tmp_path / "checkpoint"),
-            name="test",
-            on_progress=lambda _progress: None,
-            what="scoring",
-        )
+        run_to_its_end(stream_of(spark, Feed, {"fails": fails}), tmp_path)
 
 
 def test_signal_waits_for_the_batch_and_lets_no_other_begin(
